@@ -1,0 +1,1 @@
+"""How front ends reach an engine: one interface, whatever stands behind it."""

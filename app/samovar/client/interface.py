@@ -1,0 +1,27 @@
+"""The interface every front end is written against. Runs in the front end's event loop."""
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from samovar.core.commands import Command
+from samovar.core.events import Event
+
+
+class Client(Protocol):
+    """A connection to an engine that reconnects by itself.
+
+    `start` returns at once; what happens then arrives as events: `HostStarting`, `LoadingProgressed`,
+    `HostReady` (again after each restart) or `HostFailed`, and `HostLost` when a host died. Every `Submit`
+    is answered by exactly one `RequestFinished`, also when the host dies (`FinishReason.HOST_LOST`) or is
+    not there. Commands sent before the host is ready are delivered once it is.
+    """
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    def send(self, command: Command) -> None:
+        """Queue a command; never blocks."""
+
+    def events(self) -> AsyncIterator[Event]:
+        """All events from now on, for one consumer; ends after `close`."""

@@ -1,0 +1,42 @@
+"""Messages and sampling settings: what a front end sends and a model answers."""
+
+import enum
+
+import msgspec
+
+
+class Role(enum.Enum):
+    """Who wrote a message."""
+
+    SYSTEM = "system"
+    USER = "user"
+    ASSISTANT = "assistant"
+
+
+class ChatMessage(msgspec.Struct, frozen=True):
+    """One message of a prompt.
+
+    `tokens` are the ids the model generated for `content` (a prefix of it, at least), valid under the
+    tokenizer whose id is `tokenizer`. With them the prompt of the next turn repeats the last one token
+    for token; without them the text is tokenized again.
+    """
+
+    role: Role
+    content: str
+    tokens: tuple[int, ...] = ()
+    tokenizer: str = ""
+
+
+class Sampling(msgspec.Struct, frozen=True):
+    """How the next token is chosen. A temperature of 0 is greedy; a seed of None is a random one."""
+
+    temperature: float = 0.7
+    top_k: int = 40
+    top_p: float = 0.95
+    min_p: float = 0.05
+    repeat_penalty: float = 1.0
+    repeat_last_n: int = 64
+    seed: int | None = None
+
+
+GREEDY = Sampling(temperature=0.0)

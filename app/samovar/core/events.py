@@ -1,0 +1,143 @@
+"""What has happened, as the engine host tells its front ends: past tense, tagged for the wire."""
+
+import msgspec
+
+from samovar.core.request import FinishReason, RequestStats
+from samovar.core.snapshot import CacheSnapshot
+
+
+class ModelInfo(msgspec.Struct, frozen=True):
+    """The loaded model. `notes` are sentences that the user should see (no chat template, AMX avoided, …).
+
+    `tokenizer` is the id under which generated token ids are valid.
+    """
+
+    name: str
+    path: str
+    family: str  # dense | sliding window | hybrid | recurrent
+    context_tokens: int
+    trained_context_tokens: int
+    kv_type_k: str
+    kv_type_v: str
+    tokenizer: str
+    fingerprint: str
+    block_tokens: int
+    has_template: bool
+    notes: tuple[str, ...] = ()
+
+
+class Welcome(msgspec.Struct, frozen=True, tag="welcome"):
+    """Answer to `Hello`. `model` is None while it still loads."""
+
+    protocol: int
+    pid: int
+    model: ModelInfo | None
+
+
+class Refused(msgspec.Struct, frozen=True, tag="refused"):
+    """The host speaks another protocol; the message says what to do."""
+
+    message: str
+
+
+class LoadingProgressed(msgspec.Struct, frozen=True, tag="loading_progressed"):
+    """`stage` is a short phrase in lower case; `fraction` goes from 0 to 1 within a stage."""
+
+    stage: str
+    fraction: float
+
+
+class HostReady(msgspec.Struct, frozen=True, tag="host_ready"):
+    model: ModelInfo
+
+
+class HostFailed(msgspec.Struct, frozen=True, tag="host_failed"):
+    """The host cannot serve (a broken model, too little memory); it ends after saying so."""
+
+    message: str
+
+
+class RequestStarted(msgspec.Struct, frozen=True, tag="request_started"):
+    """The prompt is known and its reusable part is in place; `stats` has prompt, reused, restore time."""
+
+    request_id: str
+    session: str
+    stats: RequestStats
+
+
+class PrefillProgressed(msgspec.Struct, frozen=True, tag="prefill_progressed"):
+    """`done` of `total` prompt tokens that were not reused have been processed."""
+
+    request_id: str
+    session: str
+    done: int
+    total: int
+    remaining_ms: float | None
+
+
+class TokensGenerated(msgspec.Struct, frozen=True, tag="tokens_generated"):
+    request_id: str
+    session: str
+    text: str
+    num_tokens: int
+
+
+class RequestFinished(msgspec.Struct, frozen=True, tag="request_finished"):
+    """The one terminal event of a request. `reply` is the whole text, `tokens` the ids that spell it."""
+
+    request_id: str
+    session: str
+    reason: FinishReason
+    reply: str
+    tokens: tuple[int, ...]
+    tokenizer: str
+    stats: RequestStats
+    error: str = ""
+
+
+class SwapFinished(msgspec.Struct, frozen=True, tag="swap_finished"):
+    """A session's cells entered (`into_context`) or left the context."""
+
+    session: str
+    into_context: bool
+    num_tokens: int
+    num_bytes: int
+    ms: float
+
+
+class CacheChanged(msgspec.Struct, frozen=True, tag="cache_changed"):
+    snapshot: CacheSnapshot
+
+
+class CommandRefused(msgspec.Struct, frozen=True, tag="command_refused"):
+    """A command had a bad value; nothing was changed."""
+
+    message: str
+
+
+class HostStarting(msgspec.Struct, frozen=True, tag="host_starting"):
+    """Made by the client: it starts (or waits for) an engine host."""
+
+
+class HostLost(msgspec.Struct, frozen=True, tag="host_lost"):
+    """Made by the client: the connection ended unexpectedly; another host is being started."""
+
+    message: str
+
+
+Event = (
+    Welcome
+    | Refused
+    | LoadingProgressed
+    | HostReady
+    | HostFailed
+    | RequestStarted
+    | PrefillProgressed
+    | TokensGenerated
+    | RequestFinished
+    | SwapFinished
+    | CacheChanged
+    | CommandRefused
+    | HostStarting
+    | HostLost
+)

@@ -1,0 +1,37 @@
+"""What an engine host is started with."""
+
+import hashlib
+
+import msgspec
+
+
+class EngineSettings(msgspec.Struct, frozen=True):
+    """Settings of one engine host; two front ends with equal settings share one host.
+
+    `context_tokens` of 0 takes the model's own limit, up to 8,192. `num_threads` of 0 takes the physical
+    cores. Limits are texts as the user wrote them (`auto`, `2GiB`, `unlimited`, `off`). `keep_alive_s`
+    below 0 keeps the host for ever.
+    """
+
+    model_path: str
+    context_tokens: int = 0
+    num_threads: int = 0
+    flash_attn: str = "auto"
+    kv_type_k: str = "f16"
+    kv_type_v: str = "f16"
+    ram_limit: str = "auto"
+    token_limit: str = "unlimited"
+    keep_alive_s: float = 1800.0
+    num_slots: int = 8
+    block_tokens: int = 128
+    prefill_chunk: int = 64
+    step_budget_ms: float = 300.0
+    gpu_layers: int = 0
+
+    def host_id(self) -> str:
+        """Name of the host that serves these settings: 16 hex digits.
+
+        What can be changed while the host runs (limits, keep-alive) is not part of it.
+        """
+        fixed = msgspec.structs.replace(self, ram_limit="", token_limit="", keep_alive_s=0.0)
+        return hashlib.blake2b(msgspec.msgpack.encode(fixed), digest_size=8).hexdigest()

@@ -1,0 +1,112 @@
+"""An immutable picture of the cache, drawn by the panel and printed by `samovar cache status`."""
+
+import enum
+
+import msgspec
+
+from samovar.core.request import RequestStats
+
+
+class Tier(enum.Enum):
+    """Where a block is."""
+
+    CONTEXT = "context"
+    HOST = "host"
+    DISK = "disk"
+
+
+class CellRun(msgspec.Struct, frozen=True, array_like=True):
+    """Neighbouring cells of the context with one owner: a session id, `SHARED`, or `FREE`."""
+
+    owner: str
+    num_cells: int
+
+
+FREE = ""
+SHARED = "*"
+
+
+class ContextUse(msgspec.Struct, frozen=True):
+    """`used_tokens` counts used cells: shared ones once. `highest_cell` bounds what attention walks over."""
+
+    used_tokens: int = 0
+    total_tokens: int = 0
+    highest_cell: int = 0
+    runs: tuple[CellRun, ...] = ()
+
+
+class TierUse(msgspec.Struct, frozen=True):
+    """What a tier holds. A limit of None is no limit; `off` says that the tier is not in use at all."""
+
+    bytes: int = 0
+    limit_bytes: int | None = None
+    tokens: int = 0
+    limit_tokens: int | None = None
+    blocks: int = 0
+    off: bool = False
+    setting: str = ""
+
+
+class PromptRow(msgspec.Struct, frozen=True):
+    """One session's last prompt (and reply) in the cache.
+
+    `own_bytes` are of blocks that no other session uses. `tier` is the hottest one from which the whole
+    prompt can be served (None: not wholly cached any more). Times are seconds since the epoch.
+    """
+
+    session: str
+    title: str
+    tokens: int
+    context_tokens: int
+    host_tokens: int
+    disk_tokens: int
+    own_bytes: int
+    shared_bytes: int
+    tier: Tier | None
+    hits: int
+    last_used: float
+    running: bool = False
+
+
+class Totals(msgspec.Struct, frozen=True):
+    """Counters since the host started. A hit is a request that reused at least one token."""
+
+    requests: int = 0
+    hits: int = 0
+    prompt_tokens: int = 0
+    reused_tokens: int = 0
+    processed_tokens: int = 0
+    generated_tokens: int = 0
+    saved_ms: float = 0.0
+    swaps_in: int = 0
+    swaps_out: int = 0
+    evictions: int = 0
+    not_stored: int = 0
+
+    @property
+    def hit_ratio(self) -> float:
+        """Reused share of all prompt tokens, 0 when there were none."""
+        return self.reused_tokens / self.prompt_tokens if self.prompt_tokens else 0.0
+
+
+class LastRequest(msgspec.Struct, frozen=True):
+    session: str
+    title: str
+    stats: RequestStats
+
+
+class CacheSnapshot(msgspec.Struct, frozen=True):
+    """Everything the cache panel shows, at one moment."""
+
+    model: str = ""
+    context: ContextUse = ContextUse()
+    host: TierUse = TierUse()
+    disk: TierUse = TierUse(off=True)
+    prompts: tuple[PromptRow, ...] = ()
+    totals: Totals = Totals()
+    last: LastRequest | None = None
+    num_running: int = 0
+    num_waiting: int = 0
+    bytes_per_token: float = 0.0
+    prefill_tokens_per_second: float | None = None
+    decode_tokens_per_second: float | None = None
