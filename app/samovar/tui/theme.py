@@ -195,6 +195,8 @@ def _build(name: str, colors: dict[str, str], session_colors: list[str], *, dark
         "footer-background": c["side"], "footer-key-foreground": c["brass"], "footer-description-foreground": c["secondary"],
         "button-color-foreground": inverse, "link-color": c["teal"], "link-background": c["ground"],
     })
+    if ansi:
+        variables.update({"ansi-background": "ansi_black", "ansi-foreground": "ansi_white"})
     return Theme(name=name, primary=c["brass"], secondary=c["secondary"], accent=c["copper"], warning=c["brass"],
                  error=c["red"], success=c["green"], foreground=c["text"], background=c["ground"], surface=c["side"],
                  panel=c["raised"], boost=c["raised"], dark=dark, ansi=ansi, variables=variables)

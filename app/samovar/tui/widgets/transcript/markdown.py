@@ -97,7 +97,7 @@ class _Painter:
         for position, index in enumerate(starts):
             if position and loose:
                 self.blank()
-            marker = f"{number + position:>{digits}}  " if ordered else "• "
+            marker = f"{number + position:>{digits}} " if ordered else "• "
             indent = Segment(" " * (len(marker) + 1), style)
             self.marker = Segment(" " + marker, self.styles.marker)
             self.nested(tokens[index + 1:_closing(tokens, index)], indent, style)

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from rich.segment import Segment
 from rich.style import Style
+from textual.color import Color
 from textual.strip import Strip
 
 from samovar.tui.theme import Palette, rich_style
@@ -34,11 +35,13 @@ class Styles:
         self.text = rich_style(p.text, p.ground)
         self.secondary = rich_style(p.secondary, p.ground)
         self.faint = rich_style(p.faint, p.ground)
-        self.code = rich_style(p.cream if p.ground.startswith("#") else p.teal, p.raised)
+        self.code = rich_style(p.teal if p.raised == p.ground else p.text, p.raised)
         self.quote = rich_style(p.secondary, p.ground, italic=True)
         self.bar = rich_style(p.copper, p.ground)
         self.marker = rich_style(p.copper, p.ground)
-        self.rule = self.faint
+        is_true_color = p.ground.startswith("#") and p.faint.startswith("#")
+        rule = Color.parse(p.ground).blend(Color.parse(p.faint), 0.5).hex6 if is_true_color else p.faint
+        self.rule = rich_style(rule, p.ground)
         self.headings = (rich_style(p.brass, p.ground, bold=True), rich_style(p.text, p.ground, bold=True),
                          rich_style(p.secondary, p.ground, bold=True))
         self.table_head = rich_style(p.secondary, p.ground, bold=True)

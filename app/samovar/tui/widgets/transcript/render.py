@@ -23,7 +23,7 @@ def render_heading(page: Page, entry: Entry) -> list[Line]:
         entry.role, (entry.role, styles.role_system))
     parts = [(clean(text).replace("\n", " "), kind) for text, kind in entry.meta]
     if (ending := _ENDINGS.get(entry.state)) and not any(ending[0] in text for text, _ in parts):
-        parts += [(" · ", "faint"), ending] if parts else [ending]
+        parts = [ending, (" · ", "faint"), *parts] if parts else [ending]
     room = page.text_width - len(name) - 2
     segments = [Segment(name, style)]
     cells = len(name)
