@@ -37,6 +37,13 @@ class Palette(msgspec.Struct, frozen=True):
     cream: str
     session_colors: tuple[str, ...]
 
+    @property
+    def track(self) -> str:
+        """The colour of what is empty: free cells, the rest of a meter."""
+        if not self.ground.startswith("#") or not self.faint.startswith("#"):
+            return "ansi_bright_black"
+        return Color.parse(self.raised).blend(Color.parse(self.faint), 0.15).hex6
+
     def color(self, name: str) -> str:
         """Return the colour called `name`; a name that is no colour of ours is taken to be a colour itself."""
         return str(getattr(self, name)) if name in COLOR_NAMES else name
