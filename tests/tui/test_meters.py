@@ -31,7 +31,9 @@ def test_runs_fill_squares_in_order() -> None:
     assert sample([], 0, 2) == ["free", "free"]
 
 
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 500))), st.integers(0, 2000), st.integers(0, 60))
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 500))), st.integers(0, 2000), st.integers(0, 60)
+)
 def test_there_is_a_key_for_every_square(runs: list[tuple[str, int]], total: int, num_squares: int) -> None:
     squares = sample(runs, total, num_squares)
     assert len(squares) == num_squares

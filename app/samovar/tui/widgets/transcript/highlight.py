@@ -7,20 +7,45 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pygments.lexer import Lexer
+    from pygments.lexer import Lexer  # type: ignore[import-untyped]  # Pygments has no types of its own
 
 Piece = tuple[str, str]
-"""Text and the name of its style: "keyword", "name", "string", "number", "comment", "builtin", "operator", "text"."""
+"""Text and the name of its style: "keyword", "name", "string", "number", "comment", "builtin", "operator",
+"text".
+"""
 
 _STYLES = {
-    "Token": "text", "Keyword": "keyword", "Keyword.Constant": "number", "Keyword.Type": "builtin",
-    "Name.Function": "name", "Name.Class": "name", "Name.Tag": "keyword", "Name.Attribute": "name",
-    "Name.Builtin": "builtin", "Name.Decorator": "builtin", "Name.Exception": "builtin", "Name.Builtin.Pseudo": "builtin",
-    "Name.Constant": "number", "Name.Variable": "text", "Literal.String": "string", "Literal.Number": "number",
-    "Literal.String.Escape": "number", "Literal.String.Interpol": "number", "Literal.String.Doc": "comment",
-    "Comment": "comment", "Comment.Preproc": "builtin", "Operator": "operator", "Operator.Word": "keyword",
-    "Punctuation": "operator", "Generic.Heading": "name", "Generic.Subheading": "name", "Generic.Deleted": "keyword",
-    "Generic.Inserted": "string", "Generic.Emph": "text", "Generic.Output": "comment", "Generic.Prompt": "operator",
+    "Token": "text",
+    "Keyword": "keyword",
+    "Keyword.Constant": "number",
+    "Keyword.Type": "builtin",
+    "Name.Function": "name",
+    "Name.Class": "name",
+    "Name.Tag": "keyword",
+    "Name.Attribute": "name",
+    "Name.Builtin": "builtin",
+    "Name.Decorator": "builtin",
+    "Name.Exception": "builtin",
+    "Name.Builtin.Pseudo": "builtin",
+    "Name.Constant": "number",
+    "Name.Variable": "text",
+    "Literal.String": "string",
+    "Literal.Number": "number",
+    "Literal.String.Escape": "number",
+    "Literal.String.Interpol": "number",
+    "Literal.String.Doc": "comment",
+    "Comment": "comment",
+    "Comment.Preproc": "builtin",
+    "Operator": "operator",
+    "Operator.Word": "keyword",
+    "Punctuation": "operator",
+    "Generic.Heading": "name",
+    "Generic.Subheading": "name",
+    "Generic.Deleted": "keyword",
+    "Generic.Inserted": "string",
+    "Generic.Emph": "text",
+    "Generic.Output": "comment",
+    "Generic.Prompt": "operator",
 }
 
 
@@ -49,8 +74,9 @@ def _add(line: list[Piece], text: str, style: str) -> None:
 
 @lru_cache(maxsize=64)
 def _lexer(language: str) -> "Lexer | None":
-    from pygments.lexers import get_lexer_by_name
-    from pygments.util import ClassNotFound
+    from pygments.lexers import get_lexer_by_name  # type: ignore[import-untyped]  # as above
+    from pygments.util import ClassNotFound  # type: ignore[import-untyped]  # as above
+
     try:
         return get_lexer_by_name(language, stripnl=False, ensurenl=False)
     except ClassNotFound:
