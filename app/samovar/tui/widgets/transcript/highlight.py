@@ -4,7 +4,7 @@ Pygments is imported on the first code block, since it takes a noticeable part o
 """
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from pygments.lexer import Lexer  # type: ignore[import-untyped]  # Pygments has no types of its own
@@ -13,6 +13,11 @@ Piece = tuple[str, str]
 """Text and the name of its style: "keyword", "name", "string", "number", "comment", "builtin", "operator",
 "text".
 """
+
+
+class _TokenType(Protocol):
+    parent: "_TokenType | None"
+
 
 _STYLES = {
     "Token": "text",
@@ -84,7 +89,7 @@ def _lexer(language: str) -> "Lexer | None":
 
 
 @lru_cache(maxsize=512)
-def _style(token: Any) -> str:
+def _style(token: _TokenType | None) -> str:
     """Return the style of a Pygments token type, or of its nearest ancestor that has one."""
     while token is not None:
         name = str(token)
