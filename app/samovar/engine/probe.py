@@ -19,7 +19,7 @@ import msgspec
 
 from samovar.core.errors import SamovarError
 from samovar.core.settings import EngineSettings
-from samovar.core.sizes import format_size
+from samovar.core.units import format_size
 
 _MAGIC: Final = b"GGUF"
 _PROBE_CELLS: Final = 256
