@@ -44,7 +44,7 @@ class _Open:
 
     session: str
     text: list[str] = field(default_factory=list)
-    stats: RequestStats = RequestStats()
+    stats: RequestStats = field(default_factory=RequestStats)
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,9 +231,9 @@ class LocalClient:
 
     def _end_all(self, reason: FinishReason, error: str) -> None:
         for request_id in list(self._open):
-            if any(isinstance(c, commands.Submit) and c.request.id == request_id for c in self._backlog):
-                if reason is FinishReason.HOST_LOST:
-                    continue  # never sent: it goes to the next host
+            unsent = any(isinstance(c, commands.Submit) and c.request.id == request_id for c in self._backlog)
+            if unsent and reason is FinishReason.HOST_LOST:
+                continue  # it goes to the next host
             self._end(request_id, reason, error)
 
     def _end(self, request_id: str, reason: FinishReason, error: str = "") -> None:

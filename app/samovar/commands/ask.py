@@ -82,7 +82,7 @@ def _conversation(
         session = store.create_session(title=question.session, system_prompt=system)
     elif question.system is not None and question.system != session.system_prompt:
         raise SamovarError(
-            f"The chat {session.title!r} has a system prompt already. Leave --system out, or start a new chat."
+            f"The chat {session.title!r} has a system prompt already. Leave --system out, or use a new chat."
         )
     store.add_message(session.id, Role.USER, question.text)
     messages = [ChatMessage(Role.SYSTEM, session.system_prompt)] if session.system_prompt else []
@@ -173,7 +173,7 @@ def _report(finished: RequestFinished, question: Question, session: str) -> int:
         if failed:
             report["error"] = finished.error
         print(msgspec.json.encode(report).decode())
-    else:
+    elif finished.reply:
         print()
     if failed:
         print(f"samovar: {finished.error}", file=sys.stderr)

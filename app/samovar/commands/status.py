@@ -10,7 +10,7 @@ import msgspec
 from samovar.client.local import LocalClient, running_hosts
 from samovar.core.commands import Describe, StopHost
 from samovar.core.events import CacheChanged, HostFailed
-from samovar.core.snapshot import CacheSnapshot, TierUse
+from samovar.core.snapshot import CacheSnapshot, PromptRow, Tier, TierUse
 from samovar.core.units import format_size
 
 STOP_PATIENCE_S: Final = 15.0
@@ -25,7 +25,9 @@ async def print_status(run_dir: Path, socket_name: str, *, as_json: bool) -> int
         if snapshot is not None:
             break
     if as_json:
-        print(msgspec.json.encode(_as_json(snapshot or CacheSnapshot(), running=snapshot is not None)).decode())
+        print(
+            msgspec.json.encode(_as_json(snapshot or CacheSnapshot(), running=snapshot is not None)).decode()
+        )
     elif snapshot is None:
         print("No engine is running: nothing is in the context or in RAM. `samovar` starts one.")
     else:
@@ -46,7 +48,11 @@ async def stop_hosts(run_dir: Path) -> int:
                     break
         count += client.host_pid is not None
         await client.close()
-    print({0: "No engine was running.", 1: "The engine has stopped."}.get(count, f"{count} engines have stopped."))
+    print(
+        {0: "No engine was running.", 1: "The engine has stopped."}.get(
+            count, f"{count} engines have stopped."
+        )
+    )
     return 0
 
 
@@ -110,7 +116,8 @@ def _as_text(snapshot: CacheSnapshot) -> list[str]:
         f"context   {context.used_tokens:,} of {context.total_tokens:,} tokens",
         f"RAM       {_tier_text(snapshot.host)}",
         f"disk      {_tier_text(snapshot.disk)}",
-        f"reused    {totals.reused_tokens:,} of {totals.prompt_tokens:,} prompt tokens ({100 * totals.hit_ratio:.1f} %)",
+        f"reused    {totals.reused_tokens:,} of {totals.prompt_tokens:,} prompt tokens "
+        f"({100 * totals.hit_ratio:.1f} %)",
         f"saved     {totals.saved_ms / 1000:,.1f} s in {totals.requests:,} requests",
     ]
     if totals.evictions or totals.not_stored:
@@ -119,12 +126,23 @@ def _as_text(snapshot: CacheSnapshot) -> list[str]:
         lines += ["", f"{'prompt':<32} {'tokens':>8} {'own':>10} {'shared':>10} {'hits':>5}  where"]
     for row in snapshot.prompts:
         title = "".join(char for char in row.title if char.isprintable()) or "untitled"
-        where = row.tier.value if row.tier else "partly" if row.host_tokens or row.context_tokens else "nowhere"
         lines.append(
             f"{title[:32]:<32} {row.tokens:>8,} {format_size(row.own_bytes):>10} "
-            f"{format_size(row.shared_bytes):>10} {row.hits:>5}  {where.replace('host', 'RAM')}"
+            f"{format_size(row.shared_bytes):>10} {row.hits:>5}  {_where(row)}"
         )
     return lines
+
+
+def _where(row: PromptRow) -> str:
+    match row.tier:
+        case Tier.CONTEXT:
+            return "context"
+        case Tier.HOST:
+            return "RAM"
+        case Tier.DISK:
+            return "disk"
+        case None:
+            return "partly" if row.host_tokens or row.context_tokens else "nowhere"
 
 
 def _tier_text(tier: TierUse) -> str:
