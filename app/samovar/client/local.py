@@ -75,7 +75,7 @@ class LocalClient:
         self._process: subprocess.Popen[bytes] | None = None
         self._task: asyncio.Task[None] | None = None
         self._early_deaths = 0
-        self._failed: str | None = None
+        self._failed = False
         self._closing = False
         self.host_pid: int | None = None
 
@@ -106,9 +106,8 @@ class LocalClient:
         match command:
             case commands.Submit(request):
                 self._open[request.id] = _Open(request.session)
-                if self._failed is not None:
-                    self._end_all(FinishReason.FAILED, self._failed)
-                    return
+                if self._failed:
+                    self._try_again()
             case commands.Focus():
                 self._focus = command
                 if self._writer is None:
@@ -126,6 +125,13 @@ class LocalClient:
     async def events(self) -> AsyncIterator[Event]:
         while (event := await self._events.get()) is not None:
             yield event
+
+    def _try_again(self) -> None:
+        """After a failure every new request is worth one more try: the user may have mended the cause."""
+        self._failed = False
+        self._early_deaths = 0
+        self._process = None
+        self._task = asyncio.create_task(self._run(), name="samovar-client")
 
     # ---- the connection
 
@@ -222,7 +228,8 @@ class LocalClient:
         return True
 
     def _fail(self, message: str) -> None:
-        self._failed = message
+        self._failed = True
+        self._backlog.clear()
         if self._writer is not None:
             self._writer.close()
             self._writer = None
