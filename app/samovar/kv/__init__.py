@@ -1,0 +1,1 @@
+"""The cache as pure Python: what is known, where it is, what to move. No llama.cpp, no threads, no screen."""

@@ -1,0 +1,61 @@
+"""Counters since the host started, and the rates that "time saved" is computed from."""
+
+from samovar.core.request import RequestStats
+from samovar.core.snapshot import LastRequest, Totals
+
+
+class Rate:
+    """A running mean of tokens per second, weighted towards recent work."""
+
+    def __init__(self) -> None:
+        self._tokens = 0.0
+        self._seconds = 0.0
+
+    def add(self, tokens: int, seconds: float) -> None:
+        self._tokens = self._tokens * 0.95 + tokens
+        self._seconds = self._seconds * 0.95 + seconds
+
+    @property
+    def per_second(self) -> float | None:
+        return self._tokens / self._seconds if self._seconds > 0 else None
+
+
+class Ledger:
+    """What the cache has done. Owned by the engine thread."""
+
+    def __init__(self) -> None:
+        self.prefill = Rate()
+        self.decode = Rate()
+        self.last: LastRequest | None = None
+        self.swaps_in = self.swaps_out = self.evictions = self.not_stored = 0
+        self._requests = self._hits = 0
+        self._prompt = self._reused = self._processed = self._generated = 0
+        self._saved_ms = 0.0
+
+    def finished(self, session: str, title: str, stats: RequestStats) -> None:
+        """Count one ended request; time saved is reused tokens at this machine's own prefill rate."""
+        self._requests += 1
+        self._hits += stats.reused.total > 0
+        self._prompt += stats.prompt_tokens
+        self._reused += stats.reused.total
+        self._processed += stats.processed_tokens
+        self._generated += stats.generated_tokens
+        rate = self.prefill.per_second
+        if rate:
+            self._saved_ms += max(0.0, 1000 * stats.reused.total / rate - stats.restore_ms)
+        self.last = LastRequest(session, title, stats)
+
+    def totals(self) -> Totals:
+        return Totals(
+            requests=self._requests,
+            hits=self._hits,
+            prompt_tokens=self._prompt,
+            reused_tokens=self._reused,
+            processed_tokens=self._processed,
+            generated_tokens=self._generated,
+            saved_ms=self._saved_ms,
+            swaps_in=self.swaps_in,
+            swaps_out=self.swaps_out,
+            evictions=self.evictions,
+            not_stored=self.not_stored,
+        )
