@@ -167,14 +167,16 @@ async def test_following_stops_when_the_user_scrolls_up() -> None:
         app.chat.load(conversation(20))
         app.chat.focus()
         await pilot.pause()
-        assert app.chat.following and app.chat.scroll_offset.y == app.chat.max_scroll_y
+        assert app.chat.following
+        assert app.chat.scroll_offset.y == app.chat.max_scroll_y
         await pilot.press("up", "up", "up")
         assert not app.chat.following
         before = shown(app.chat)
         app.chat.begin_stream(Entry("x", "assistant", "", (), "streaming"))
         app.chat.stream("word " * 200)
         await until(pilot, lambda: app.chat.max_scroll_y > app.chat.scroll_offset.y + 10)
-        assert shown(app.chat) == before and not app.chat.following
+        assert shown(app.chat) == before
+        assert not app.chat.following
         await pilot.press("end")
         assert app.chat.following
         app.chat.stream("more " * 200 + "last")
@@ -196,7 +198,8 @@ async def test_resize_keeps_the_top_line() -> None:
             await pilot.resize_terminal(*size)
             await pilot.pause()
             now = next(line for line in shown(app.chat) if "message" in line).split("word")[0].strip("▎ ")
-            assert now == top and not app.chat.following
+            assert now == top
+            assert not app.chat.following
         app.chat.following = True
         await pilot.resize_terminal(50, 20)
         await pilot.pause()
@@ -217,7 +220,8 @@ async def test_measuring_in_the_background_moves_nothing() -> None:
         await until(pilot, lambda: app.chat.virtual_size.height == layout.height)
         assert shown(app.chat) == before
         await pilot.press("home")
-        assert "you" in shown(app.chat)[1] and "question 0?" in shown(app.chat)[2]
+        assert "you" in shown(app.chat)[1]
+        assert "question 0?" in shown(app.chat)[2]
 
 
 @pytest.mark.asyncio
@@ -320,7 +324,8 @@ async def test_hostile_text_is_harmless() -> None:
         await until(pilot, lambda: "".join(shown(app.chat)).count("evil") >= 4)
         text = "".join(shown(app.chat))
         assert not set(text) & {"\x1b", "\x07", "\x9b", "\u202e"}
-        assert "[bold]no markup[/bold]" in text and "<b>x</b>" in text
+        assert "[bold]no markup[/bold]" in text
+        assert "<b>x</b>" in text
 
 
 @pytest.mark.asyncio
@@ -355,9 +360,8 @@ async def test_themes_notes_and_meta() -> None:
         app.chat.set_live_note(None)
         app.chat.update_meta("1", (("14:03", "faint"),))
         await pilot.pause()
-        assert shown(app.chat)[1].strip() == "you  14:03" and not any(
-            "reading" in line for line in shown(app.chat)
-        )
+        assert shown(app.chat)[1].strip() == "you  14:03"
+        assert not any("reading" in line for line in shown(app.chat))
         dark = list(app.chat.render_line(1))[1].style
         app.theme = "samovar-light"
         await until(pilot, lambda: list(app.chat.render_line(1))[1].style != dark)

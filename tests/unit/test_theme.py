@@ -75,9 +75,13 @@ def test_a_bad_theme_is_skipped_with_one_sentence(
     text = (builtin_folder() / "samovar.toml").read_text()
     (tmp_path / "mine.toml").write_text(text.replace(*change).replace('name = "samovar"', 'name = "mine"'))
     themes, problems = load_themes(tmp_path)
-    assert "mine" not in themes and "samovar" in themes
+    assert "mine" not in themes
+    assert "samovar" in themes
     [problem] = problems
-    assert "mine.toml" in problem and key in problem and expected in problem and "\n" not in problem
+    assert "mine.toml" in problem
+    assert key in problem
+    assert expected in problem
+    assert "\n" not in problem
 
 
 def test_the_users_theme_replaces_ours(tmp_path: Path) -> None:

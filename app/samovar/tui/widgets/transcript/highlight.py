@@ -65,8 +65,7 @@ def highlight(code: str, language: str) -> list[list[Piece]]:
         first, *rest = text.split("\n")
         if first:
             _add(lines[-1], first, style)
-        for line in rest:
-            lines.append([(line, style)] if line else [])
+        lines += [[(line, style)] if line else [] for line in rest]
     return lines
 
 
