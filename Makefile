@@ -1,0 +1,53 @@
+# Every target sets up what it needs; nothing is done twice. PYTHON picks the interpreter for .venv.
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+APP_STAMP := $(VENV)/.app-installed
+DEV_STAMP := $(VENV)/.dev-installed
+TESTS := $(wildcard $(addprefix tests/,unit engine tui model crash e2e))
+CODE := $(wildcard app tests tools)
+
+.PHONY: setup run test check lint types dead clean lock soak bench
+
+$(APP_STAMP): requirements.lock pyproject.toml tools/install.py
+	$(PYTHON) tools/install.py requirements.lock --project
+	@touch $@
+
+$(DEV_STAMP): $(APP_STAMP) requirements-dev.lock
+	$(PYTHON) tools/install.py requirements-dev.lock
+	@touch $@
+
+setup: $(DEV_STAMP)  ## everything for working on it
+
+run: $(APP_STAMP)  ## start it; make run ARGS="--model path.gguf"
+	@$(BIN)/samovar $(ARGS)
+
+test: $(DEV_STAMP)  ## all tests; make test ARGS="tests/unit -k store"
+	$(BIN)/python -m pytest $(or $(ARGS),$(TESTS))
+
+check: lint types dead  ## all static checks
+
+lint: $(DEV_STAMP)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/lint-imports
+
+types: $(DEV_STAMP)
+	$(BIN)/mypy
+
+dead: $(DEV_STAMP)  ## code that nothing uses
+	$(BIN)/vulture
+
+lock:  ## resolve again; make lock ARGS=--upgrade takes newer versions
+	$(PYTHON) tools/lock.py $(ARGS)
+
+soak: $(DEV_STAMP)  ## long runs, not part of test
+	$(BIN)/python -m pytest -m soak tests/soak $(ARGS)
+
+bench: $(APP_STAMP)
+	$(BIN)/samovar bench switchboard $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .grimp_cache .hypothesis
+	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
