@@ -37,6 +37,13 @@ class Palette(msgspec.Struct, frozen=True):
     cream: str
     session_colors: tuple[str, ...]
 
+    @property
+    def track(self) -> str:
+        """The colour of what is empty: free cells, the rest of a meter."""
+        if not self.ground.startswith("#") or not self.faint.startswith("#"):
+            return "ansi_bright_black"
+        return Color.parse(self.raised).blend(Color.parse(self.faint), 0.15).hex6
+
     def color(self, name: str) -> str:
         """Return the colour called `name`; a name that is no colour of ours is taken to be a colour itself."""
         return str(getattr(self, name)) if name in COLOR_NAMES else name
@@ -195,6 +202,8 @@ def _build(name: str, colors: dict[str, str], session_colors: list[str], *, dark
         "footer-background": c["side"], "footer-key-foreground": c["brass"], "footer-description-foreground": c["secondary"],
         "button-color-foreground": inverse, "link-color": c["teal"], "link-background": c["ground"],
     })
+    if ansi:
+        variables.update({"ansi-background": "ansi_black", "ansi-foreground": "ansi_white"})
     return Theme(name=name, primary=c["brass"], secondary=c["secondary"], accent=c["copper"], warning=c["brass"],
                  error=c["red"], success=c["green"], foreground=c["text"], background=c["ground"], surface=c["side"],
                  panel=c["raised"], boost=c["raised"], dark=dark, ansi=ansi, variables=variables)
