@@ -43,7 +43,7 @@ lock:  ## resolve again; make lock ARGS=--upgrade takes newer versions
 	$(PYTHON) tools/lock.py $(ARGS)
 
 soak: $(DEV_STAMP)  ## long runs, not part of test
-	$(BIN)/python -m pytest -m soak tests/soak $(ARGS)
+	$(BIN)/python -m pytest tests/soak $(ARGS)
 
 bench: $(APP_STAMP)
 	$(BIN)/samovar bench switchboard $(ARGS)

@@ -24,7 +24,8 @@ VENV_PYTHON = VENV / "bin" / "python"
 LOG = VENV / "install.log"
 SLOW = "llama-cpp-python"
 BUILD_CORE_SECONDS = 640  # measured: 8 to 11 minutes of one core's time
-TAIL_LINES = 25
+KEPT_LINES = 200
+SHOWN_LINES = 30
 TTY_PERIOD_S = 0.5
 PLAIN_PERIOD_S = 20.0
 
@@ -100,7 +101,7 @@ def pip_install(label: str, arguments: list[str], log: IO[str]) -> None:
             log.write(line)
             log.flush()
             tail.append(line)
-            del tail[:-TAIL_LINES]
+            del tail[:-KEPT_LINES]
             progress.note(line)
 
     reader = threading.Thread(target=read)
@@ -111,9 +112,10 @@ def pip_install(label: str, arguments: list[str], log: IO[str]) -> None:
         process.terminate()
         reader.join()
         sys.exit("\nStopped. Nothing is broken: run the same command again to go on.")
-    if process.wait() != 0:
-        sys.stdout.flush()
-        print("".join(tail), file=sys.stderr, end="")
+    if process.wait() == 0:
+        print(f"{label}: done in {clock(time.monotonic() - progress.started)}", flush=True)
+    else:
+        print("".join(tail[-SHOWN_LINES:]), file=sys.stderr, end="")
         print(f"\nInstalling failed ({label}). {advice(''.join(tail))} The whole log: {LOG}", file=sys.stderr)
         sys.exit(1)
 
@@ -132,8 +134,7 @@ def show(progress: Progress, reader: threading.Thread) -> None:
         elif progress.building and reader.is_alive():
             print(progress.text(), flush=True)
             was_building = True
-    took = clock(time.monotonic() - progress.started)
-    print(f"{chr(13) + chr(27) + '[K' if is_tty else ''}{progress.label}: finished in {took}", flush=True)
+    print("\r\x1b[K" if is_tty else "", end="", flush=True)
 
 
 def advice(tail: str) -> str:
@@ -144,24 +145,26 @@ def advice(tail: str) -> str:
         return (
             "A downloaded file is not the one in the lock file: run it again; if it stays so, ask the mirror."
         )
+    if re.search(r"(CMAKE_C(XX)?_COMPILER|CMake configuration failed)", tail):
+        return "Install a C and C++ compiler (Debian: apt-get install gcc g++) and run it again."
     if re.search(r"(connection|resolve|Max retries|timed out|No matching distribution)", tail, re.IGNORECASE):
         return "The package index did not answer as expected: check the network and run it again."
-    if re.search(r"(CMAKE_C(XX)?_COMPILER|compiler|Compiler)", tail):
-        return "Install a C and C++ compiler (Debian: apt-get install gcc g++) and run it again."
     return "The lines above say why; fix that and run it again."
 
 
-def ensure_venv(log_note: str) -> None:
-    """Create .venv, or exit with what is missing."""
-    if VENV_PYTHON.exists():
+def ensure_venv() -> None:
+    """Create .venv if there is none that works; exits with what is missing if that cannot be."""
+    if VENV_PYTHON.exists() and run_quietly(VENV_PYTHON, "-m", "pip", "--version").returncode == 0:
         return
-    print(log_note, flush=True)
-    done = subprocess.run(
-        [sys.executable, "-m", "venv", str(VENV)], capture_output=True, text=True, check=False
-    )
+    print("making .venv", flush=True)
+    done = run_quietly(sys.executable, "-m", "venv", "--clear", VENV)
     if done.returncode != 0:
         print(done.stdout + done.stderr, file=sys.stderr)
         sys.exit("Python cannot make a virtual environment (Debian: apt-get install python3-venv).")
+
+
+def run_quietly(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def split_lock(path: Path) -> tuple[str, str]:
@@ -190,7 +193,7 @@ def main() -> None:
         sys.exit(
             f"Samovar needs CPython 3.11 or newer, this is {sys.version.split()[0]}: make PYTHON=python3.11 …"
         )
-    ensure_venv("making .venv")
+    ensure_venv()
     slow, others = split_lock(arguments.lock)
     with LOG.open("w", encoding="utf-8") as log:
         if slow:

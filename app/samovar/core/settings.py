@@ -35,3 +35,15 @@ class EngineSettings(msgspec.Struct, frozen=True):
         """
         fixed = msgspec.structs.replace(self, ram_limit="", token_limit="", keep_alive_s=0.0)
         return hashlib.blake2b(msgspec.msgpack.encode(fixed), digest_size=8).hexdigest()
+
+    def socket_name(self) -> str:
+        """File name of the host's Unix socket inside the run folder."""
+        return f"{self.host_id()}.sock"
+
+
+class HostJob(msgspec.Struct, frozen=True):
+    """What the host process reads from its standard input: settings, and the folders it may use."""
+
+    settings: EngineSettings
+    run_dir: str
+    cache_dir: str

@@ -6,20 +6,14 @@ from collections.abc import Iterable
 from samovar.kv.block import Block
 
 
-def choose_victims(
-    blocks: Iterable[Block], need_bytes: int, need_tokens: int, keep: frozenset[bytes] = frozenset()
-) -> tuple[Block, ...] | None:
+def choose_victims(blocks: Iterable[Block], need_bytes: int, need_tokens: int) -> tuple[Block, ...] | None:
     """Blocks to evict, in order, to free at least so many bytes and tokens; None if that is impossible.
 
-    A parent comes after all of its children. Blocks whose key is in `keep` stay.
+    A parent comes after all of its children.
     """
 
     def evictable(block: Block, gone: set[bytes]) -> bool:
-        return (
-            not (block.users or block.pins)
-            and block.key not in keep
-            and all(key in gone for key in block.children)
-        )
+        return not (block.users or block.pins) and all(key in gone for key in block.children)
 
     gone: set[bytes] = set()
     leaves = [(block.last_used, block.key, block) for block in blocks if evictable(block, gone)]

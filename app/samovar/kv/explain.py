@@ -37,11 +37,15 @@ def explain(
     common: int,
     *,
     cache_off: bool,
+    other_model: bool = False,
 ) -> Difference:
     """Name why only `reused` tokens of `prompt` were reused.
 
-    `common` is the length of the prefix that `prompt` has in common with `previous.tokens`.
+    `common` is the length of the prefix that `prompt` has in common with `previous.tokens`. `other_model`
+    says that replies in `messages` were generated under another vocabulary.
     """
+    if other_model:
+        return _difference(prompt, (), reused, MismatchReason.MODEL_CHANGED)
     if previous is None:
         return _difference(prompt, (), reused, MismatchReason.NEW_CHAT)
     if reused < min(common, len(prompt) - 1) and cache_off:

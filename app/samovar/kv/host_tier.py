@@ -86,12 +86,15 @@ class HostTier:
             and (limits.max_tokens is None or num_tokens <= limits.max_tokens)
         )
 
-    def reserve(self, key: bytes, size: int, num_tokens: int) -> Blob:
-        """Memory for a new blob, counted from now on. The caller has made room."""
+    def try_reserve(self, key: bytes, size: int, num_tokens: int) -> Blob | None:
+        """Memory for a new blob, counted from now on; None if the system has none. The caller has made room."""
         assert key not in self._blobs
         assert not self.limits.off
         assert self.excess(held_bytes(size), num_tokens) == (0, 0), "the budget is never exceeded"
-        blob = Blob(size)
+        try:
+            blob = Blob(size)
+        except OSError:
+            return None
         self._blobs[key] = (blob, num_tokens)
         self.num_bytes += blob.held
         self.num_tokens += num_tokens

@@ -1,0 +1,1 @@
+"""The engine host: the process that owns the model, the llama context and the cache."""

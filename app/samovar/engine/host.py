@@ -1,0 +1,284 @@
+"""The engine host's process: sockets and admission in an asyncio loop, the engine in a thread beside it.
+
+Run as `python -m samovar.engine.host`, with a `HostJob` as JSON on standard input. It holds a lock while it
+lives, so that of two hosts started at the same moment one gives way; a socket without a holder of the lock
+is stale and is replaced.
+"""
+
+import asyncio
+import collections
+import contextlib
+import faulthandler
+import fcntl
+import logging
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from samovar.core import commands, events
+from samovar.core.errors import SamovarError
+from samovar.core.settings import HostJob
+from samovar.core.wire import MAX_FRAME_BYTES, PROTOCOL, decode_command, frame
+from samovar.engine import start
+from samovar.engine.loop import ClientGone, EngineLoop, Envelope
+
+log = logging.getLogger("samovar.host")
+
+COALESCE_S: Final = 0.03
+FAILED_LINGER_S: Final = 10.0
+MAX_BACKLOG_BYTES: Final = 64 * 1024 * 1024
+
+
+class Connection:
+    """One front end. Runs of tokens are joined, so that a fast model does not wake it for every one."""
+
+    def __init__(self, name: str, writer: asyncio.StreamWriter) -> None:
+        self.name = name
+        self._writer = writer
+        self._pending: events.TokensGenerated | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._last_request = ""
+
+    def send(self, event: events.Event) -> None:
+        if isinstance(event, events.TokensGenerated) and event.request_id == self._last_request:
+            self._collect(event)
+            return
+        self.flush()
+        if isinstance(event, events.TokensGenerated):
+            self._last_request = event.request_id
+        self._write(event)
+
+    def flush(self) -> None:
+        """Write the tokens that were held together."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._pending is not None:
+            self._write(self._pending)
+            self._pending = None
+
+    def _collect(self, event: events.TokensGenerated) -> None:
+        pending = self._pending
+        self._pending = (
+            event
+            if pending is None
+            else msgspec.structs.replace(
+                pending, text=pending.text + event.text, num_tokens=pending.num_tokens + event.num_tokens
+            )
+        )
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(COALESCE_S, self.flush)
+
+    def _write(self, event: events.Event) -> None:
+        if self._writer.is_closing():
+            return
+        if self._writer.transport.get_write_buffer_size() > MAX_BACKLOG_BYTES:
+            log.warning("front end %s does not read; dropping it", self.name)
+            self._writer.transport.abort()
+            return
+        self._writer.write(frame(event))
+
+
+class Host:
+    """Owns the sockets; hands commands to the engine thread and its events to the front ends."""
+
+    def __init__(self, job: HostJob) -> None:
+        self._job = job
+        self._socket = Path(job.run_dir) / job.settings.socket_name()
+        self._loop = asyncio.get_running_loop()
+        self._connections: dict[str, Connection] = {}
+        self._count = 0
+        self._early: list[Envelope] = []
+        self._engine: EngineLoop | None = None
+        self._model: events.ModelInfo | None = None
+        self._failure: events.HostFailed | None = None
+        self._outbox: collections.deque[tuple[str | None, events.Event]] = collections.deque()
+        self._done = asyncio.Event()
+        self._idle_timer: asyncio.TimerHandle | None = None
+
+    async def serve(self) -> None:
+        """Serve until told to stop, or until nobody has been connected for `keep_alive_s`."""
+        self._socket.unlink(missing_ok=True)
+        server = await asyncio.start_unix_server(self._on_connect, path=self._socket)
+        os.chmod(self._socket, 0o600)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            self._loop.add_signal_handler(number, self._stop)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        thread = threading.Thread(target=self._run_engine, name="engine", daemon=True)
+        thread.start()
+        self._arm_idle_timer()
+        await self._done.wait()
+        server.close()
+        self._socket.unlink(missing_ok=True)
+        await asyncio.to_thread(thread.join, 10)
+        self._drain()
+        for connection in list(self._connections.values()):
+            connection.flush()
+
+    # ---- the engine thread's side
+
+    def _run_engine(self) -> None:
+        engine = None
+        try:
+            loaded = start.load(
+                self._job.settings,
+                Path(self._job.cache_dir),
+                lambda stage, fraction: self._emit(None, events.LoadingProgressed(stage, fraction)),
+            )
+            engine = EngineLoop(
+                loaded.backend,
+                self._job.settings,
+                loaded.info.fingerprint,
+                self._emit,
+                start.available_bytes,
+                loaded.block_tokens,
+            )
+            self._loop.call_soon_threadsafe(self._on_ready, engine, loaded.info)
+            engine.run()
+            loaded.backend.close()
+        except SamovarError as error:
+            self._emit(None, events.HostFailed(str(error)))
+        except BaseException:
+            log.exception("the engine thread broke")
+            self._emit(None, events.HostFailed("The engine broke; the log tells more. Restarting it may help."))
+        self._loop.call_soon_threadsafe(self._on_engine_end, engine is None)
+
+    def _emit(self, client: str | None, event: events.Event) -> None:
+        """Called by the engine thread; never blocks."""
+        wake = not self._outbox
+        self._outbox.append((client, event))
+        if wake:
+            with contextlib.suppress(RuntimeError):  # the loop has ended: nobody is left to tell
+                self._loop.call_soon_threadsafe(self._drain)
+
+    # ---- the event loop's side
+
+    def _drain(self) -> None:
+        while self._outbox:
+            client, event = self._outbox.popleft()
+            if isinstance(event, events.HostFailed):
+                self._failure = event
+            for connection in list(self._connections.values()):
+                if client is None or client == connection.name:
+                    connection.send(event)
+
+    def _on_ready(self, engine: EngineLoop, model: events.ModelInfo) -> None:
+        self._engine, self._model = engine, model
+        log.info("ready: %s", model.name)
+        for connection in self._connections.values():
+            connection.send(events.HostReady(model))
+        for envelope in self._early:
+            engine.post(envelope)
+        self._early.clear()
+
+    def _on_engine_end(self, failed: bool) -> None:
+        self._drain()
+        if failed and self._failure is not None:
+            # Whoever started this host may not have connected yet: stay long enough to say why.
+            log.error("cannot serve: %s", self._failure.message)
+            self._loop.call_later(FAILED_LINGER_S, self._done.set)
+        else:
+            self._done.set()
+
+    def _stop(self) -> None:
+        if self._engine is not None:
+            self._engine.post(Envelope("", commands.StopHost()))
+        else:
+            self._done.set()
+
+    def _arm_idle_timer(self) -> None:
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+            self._idle_timer = None
+        keep_alive = self._job.settings.keep_alive_s
+        if not self._connections and keep_alive >= 0:
+            # A host that nobody has reached yet gets a moment even with a keep-alive of 0.
+            patience = keep_alive if self._count else max(keep_alive, 30.0)
+            self._idle_timer = self._loop.call_later(patience, self._stop)
+
+    async def _on_connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._count += 1
+        name = f"client-{self._count}"
+        connection = Connection(name, writer)
+        try:
+            if await self._greet(reader, connection):
+                self._connections[name] = connection
+                self._arm_idle_timer()
+                await self._read_commands(reader, name)
+        except (asyncio.IncompleteReadError, ConnectionError, msgspec.DecodeError) as error:
+            log.info("%s: %r", name, error)
+        finally:
+            self._connections.pop(name, None)
+            self._early = [envelope for envelope in self._early if envelope.client != name]
+            if self._engine is not None:
+                self._engine.post(ClientGone(name))
+            self._arm_idle_timer()
+            writer.close()
+            if self._failure is not None and not self._connections:
+                self._done.set()
+
+    async def _greet(self, reader: asyncio.StreamReader, connection: Connection) -> bool:
+        hello = await _read_command(reader)
+        if not isinstance(hello, commands.Hello) or hello.protocol != PROTOCOL:
+            connection.send(
+                events.Refused(
+                    f"An engine host of another Samovar release is running (process {os.getpid()}). "
+                    "Quit the other Samovar windows and run `samovar stop`, then try again."
+                )
+            )
+            return False
+        connection.send(events.Welcome(PROTOCOL, os.getpid(), self._model))
+        if self._model is not None:
+            connection.send(events.HostReady(self._model))
+        if self._failure is not None:
+            connection.send(self._failure)
+        return True
+
+    async def _read_commands(self, reader: asyncio.StreamReader, name: str) -> None:
+        while True:
+            command = await _read_command(reader)
+            if isinstance(command, commands.StopHost):
+                self._stop()
+            elif self._engine is not None:
+                self._engine.post(Envelope(name, command))
+            else:
+                self._early.append(Envelope(name, command))
+
+
+async def _read_command(reader: asyncio.StreamReader) -> commands.Command:
+    length = int.from_bytes(await reader.readexactly(4), "big")
+    if length > MAX_FRAME_BYTES:
+        raise ConnectionError(f"a frame of {length} bytes")
+    return decode_command(await reader.readexactly(length))
+
+
+async def _serve(job: HostJob) -> None:
+    await Host(job).serve()
+
+
+def main() -> int:
+    """Entry point of the process; exit code 0 also when another host is already there."""
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(process)d %(levelname)s %(message)s"
+    )
+    faulthandler.enable()
+    job = msgspec.json.decode(sys.stdin.buffer.read(), type=HostJob)
+    lock = (Path(job.run_dir) / f"{job.settings.host_id()}.lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return 0
+    asyncio.run(_serve(job))
+    return 0
+
+
+if __name__ == "__main__":
+    # The engine thread may hang inside a long native call: the process must end all the same.
+    code = main()
+    logging.shutdown()
+    os._exit(code)

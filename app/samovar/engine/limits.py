@@ -1,0 +1,38 @@
+"""RAM and token limits as the user writes them: `auto`, a number, `unlimited`, `off`."""
+
+from typing import Final
+
+from samovar.core.errors import SamovarError
+from samovar.core.sizes import parse_size
+
+AUTO_SHARE: Final = 0.25
+AUTO_FLOOR_BYTES: Final = 64 * 1024 * 1024
+
+
+def ram_limit(text: str, available_bytes: int) -> tuple[int | None, bool]:
+    """(bytes or None for no limit, off) for a RAM limit; `auto` is a quarter of what is available."""
+    match text.strip().lower():
+        case "auto":
+            return max(AUTO_FLOOR_BYTES, int(available_bytes * AUTO_SHARE)), False
+        case "unlimited":
+            return None, False
+        case "off" | "0":
+            return 0, True
+        case other:
+            return parse_size(other), False
+
+
+def token_limit(text: str) -> tuple[int | None, bool]:
+    """(tokens or None for no limit, off) for a token limit; `auto` is no limit, since bytes bound it."""
+    match text.strip().lower():
+        case "auto" | "unlimited":
+            return None, False
+        case "off" | "0":
+            return 0, True
+        case other:
+            digits = other.replace(",", "").replace("_", "")
+            if not digits.isdigit():
+                raise SamovarError(
+                    f"{text!r} is no token limit: write a number such as 100000, `unlimited` or `off`."
+                )
+            return int(digits), False

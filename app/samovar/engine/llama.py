@@ -1,0 +1,344 @@
+"""llama.cpp through llama-cpp-python's low-level API: the only module that imports it.
+
+Runs in the engine thread (and in probe children). Sources: llama.h as vendored by llama-cpp-python 0.3.36.
+"""
+
+import ctypes
+import hashlib
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import llama_cpp
+from llama_cpp import llama_cpp as C
+
+from samovar.core.chat import Sampling
+from samovar.core.errors import SamovarError
+from samovar.engine.backend import Batch, DecodeResult, ModelTraits
+from samovar.kv.family import Family
+
+BUILD: Final[str] = llama_cpp.__version__
+
+KV_TYPES: Final[dict[str, int]] = {
+    "f32": C.GGML_TYPE_F32,
+    "f16": C.GGML_TYPE_F16,
+    "bf16": 30,  # GGML_TYPE_BF16 in ggml.h; the bindings leave it out
+    "q8_0": C.GGML_TYPE_Q8_0,
+    "q5_1": C.GGML_TYPE_Q5_1,
+    "q5_0": C.GGML_TYPE_Q5_0,
+    "q4_1": C.GGML_TYPE_Q4_1,
+    "q4_0": C.GGML_TYPE_Q4_0,
+}
+UNQUANTIZED: Final = frozenset({"f32", "f16", "bf16"})
+
+_LOG_WARN, _LOG_ERROR = 3, 4  # enum ggml_log_level in ggml.h; the bindings leave it out
+_U8 = ctypes.POINTER(ctypes.c_uint8)
+_log_lines: list[str] = []
+
+
+@C.llama_log_callback
+def _on_log(level: int, text: bytes, _data: ctypes.c_void_p) -> None:
+    if level in (_LOG_WARN, _LOG_ERROR):
+        _log_lines.append(text.decode("utf-8", "replace").strip())
+        del _log_lines[:-20]
+
+
+def _start_library() -> None:
+    C.llama_log_set(_on_log, ctypes.c_void_p(0))
+    C.llama_backend_init()
+
+
+def last_errors() -> str:
+    """What llama.cpp complained about last, for error messages."""
+    return "; ".join(_log_lines[-3:])
+
+
+class ContextOptions:
+    """Settings of one llama context; sizes in tokens."""
+
+    def __init__(
+        self,
+        *,
+        num_cells: int,
+        num_slots: int,
+        batch_tokens: int,
+        num_threads: int,
+        flash_attn: bool,
+        kv_type_k: str,
+        kv_type_v: str,
+    ) -> None:
+        for kind in (kv_type_k, kv_type_v):
+            if kind not in KV_TYPES:
+                raise SamovarError(f"{kind!r} is no KV type; choose one of {', '.join(KV_TYPES)}.")
+        if kv_type_v not in UNQUANTIZED and not flash_attn:
+            raise SamovarError(
+                f"A quantized V cache ({kv_type_v}) needs flash attention: set flash_attn = \"on\" or \"auto\"."
+            )
+        self.num_cells = num_cells
+        self.num_slots = num_slots
+        self.batch_tokens = batch_tokens
+        self.num_threads = num_threads
+        self.flash_attn = flash_attn
+        self.kv_type_k = kv_type_k
+        self.kv_type_v = kv_type_v
+
+
+class LlamaModel:
+    """Weights and vocabulary, without a context."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        extra_bufts: bool,
+        gpu_layers: int = 0,
+        on_progress: Callable[[float], None] | None = None,
+    ) -> None:
+        _start_library()
+        params: Any = C.llama_model_default_params()
+        params.use_extra_bufts = extra_bufts
+        params.n_gpu_layers = gpu_layers
+
+        last_percent = -1
+
+        @C.llama_progress_callback
+        def report(fraction: float, _data: ctypes.c_void_p) -> bool:
+            nonlocal last_percent
+            if on_progress is not None and int(100 * fraction) > last_percent:
+                last_percent = int(100 * fraction)
+                on_progress(fraction)
+            return True
+
+        params.progress_callback = report
+        handle = C.llama_model_load_from_file(str(path).encode(), params)
+        if not handle:
+            raise SamovarError(
+                f"llama.cpp cannot load {path} ({last_errors() or 'no reason given'}). "
+                "Check that it is a complete GGUF file of a model that this build knows."
+            )
+        self.handle: Any = handle
+        self.path = path
+        self.vocab: Any = C.llama_model_get_vocab(handle)
+        if not C.llama_model_has_decoder(handle) or not self.vocab:
+            raise SamovarError(f"{path} is not a text generation model; choose one that can chat.")
+        self.vocab_size: int = C.llama_vocab_n_tokens(self.vocab)
+        self.trained_context: int = C.llama_model_n_ctx_train(handle)
+        recurrent, hybrid = C.llama_model_is_recurrent(handle), C.llama_model_is_hybrid(handle)
+        window: int = C.llama_model_n_swa(handle)
+        self.family = Family(
+            can_trim=not (recurrent or hybrid),
+            can_share=not (recurrent or hybrid or window),
+            window=window,
+            whole_state=bool(recurrent and not hybrid),
+        )
+        self.family_name = (
+            "hybrid" if hybrid else "recurrent" if recurrent else "sliding window" if window else "dense"
+        )
+
+    def close(self) -> None:
+        if self.handle:
+            C.llama_model_free(self.handle)
+            self.handle = None
+
+    def metadata(self, key: str) -> str | None:
+        """A GGUF metadata value as text, None if it is missing."""
+        size = 1024
+        while True:
+            buffer = ctypes.create_string_buffer(size)
+            length = C.llama_model_meta_val_str(self.handle, key.encode(), buffer, size)
+            if length < 0:
+                return None
+            if length < size:
+                return buffer.value.decode("utf-8", "replace")
+            size = length + 1
+
+    def name(self) -> str:
+        return self.metadata("general.name") or self.path.stem
+
+    def template(self) -> str | None:
+        text = C.llama_model_chat_template(self.handle, None)
+        return text.decode("utf-8", "replace") if text else None
+
+    def tokenize(self, text: str) -> list[int]:
+        data = text.encode("utf-8", "replace")
+        room = len(data) + 16
+        while True:
+            ids = (ctypes.c_int32 * room)()
+            count = C.llama_tokenize(self.vocab, data, len(data), ids, room, False, False)
+            if count >= 0:
+                return list(ids[:count])
+            room = -count
+
+    def piece(self, token: int) -> bytes:
+        size = 64
+        while True:
+            buffer = ctypes.create_string_buffer(size)
+            length = C.llama_token_to_piece(self.vocab, token, buffer, size, 0, False)
+            if length >= 0:
+                return buffer.raw[:length]
+            size = -length
+
+    def is_end(self, token: int) -> bool:
+        return bool(C.llama_vocab_is_eog(self.vocab, token))
+
+    def control_tokens(self) -> dict[str, int]:
+        """Text and id of each control token."""
+        is_control, text = C.llama_vocab_is_control, C.llama_vocab_get_text
+        found = {}
+        for token in range(self.vocab_size):
+            if is_control(self.vocab, token):
+                spelled = text(self.vocab, token).decode("utf-8", "replace")
+                if spelled:
+                    found[spelled] = token
+        return found
+
+    def tokenizer_id(self) -> str:
+        """Id of the vocabulary: equal ids mean that token ids mean the same. 16 hex digits."""
+        digest = hashlib.blake2b(digest_size=8)
+        digest.update(f"{self.vocab_size} {C.llama_vocab_type(self.vocab)}".encode())
+        text = C.llama_vocab_get_text
+        for token in range(0, self.vocab_size, 7):
+            digest.update(text(self.vocab, token) + b"\0")
+        return digest.hexdigest()
+
+
+class LlamaBackend:
+    """A model with its context. The scratch sequence is the last one."""
+
+    def __init__(self, model: LlamaModel, options: ContextOptions) -> None:
+        self._model = model
+        params: Any = C.llama_context_default_params()
+        params.n_ctx = options.num_cells
+        params.n_batch = params.n_ubatch = options.batch_tokens
+        params.n_seq_max = options.num_slots + 1
+        params.kv_unified = True
+        params.n_threads = params.n_threads_batch = options.num_threads
+        params.flash_attn_type = 1 if options.flash_attn else 0
+        params.type_k, params.type_v = KV_TYPES[options.kv_type_k], KV_TYPES[options.kv_type_v]
+        params.no_perf = True
+        self._ctx: Any = C.llama_init_from_model(model.handle, params)
+        if not self._ctx:
+            raise SamovarError(
+                f"llama.cpp cannot make a context of {options.num_cells:,} tokens "
+                f"({last_errors() or 'no reason given'}). Choose a smaller `context` or another KV type."
+            )
+        self._memory: Any = C.llama_get_memory(self._ctx)
+        self._batch: Any = C.llama_batch_init(options.batch_tokens, 0, 1)
+        self._batch_tokens = options.batch_tokens
+        # libc's strlen on a two-byte buffer: "false" while the first byte is 0, "true" once it is not.
+        # A native function, since a Python one would take the interpreter lock at every graph node.
+        self._flag = ctypes.create_string_buffer(2)
+        strlen = ctypes.cast(ctypes.CDLL(None).strlen, ctypes.c_void_p).value
+        self._abort_callback: Any = C.ggml_abort_callback(strlen)
+        C.llama_set_abort_callback(self._ctx, self._abort_callback, ctypes.addressof(self._flag))
+        bos, eos = C.llama_vocab_bos(model.vocab), C.llama_vocab_eos(model.vocab)
+        self.traits = ModelTraits(
+            name=model.name(),
+            family=model.family,
+            family_name=model.family_name,
+            num_cells=C.llama_n_ctx(self._ctx),
+            trained_context=model.trained_context,
+            vocab_size=model.vocab_size,
+            template=model.template(),
+            bos=bos if bos >= 0 else None,
+            eos=eos if eos >= 0 else None,
+            add_bos=bool(C.llama_vocab_get_add_bos(model.vocab)),
+            control_tokens=model.control_tokens(),
+            tokenizer=model.tokenizer_id(),
+        )
+        self.tokenize = model.tokenize
+        self.piece = model.piece
+        self.is_end = model.is_end
+
+    def new_sampler(self, sampling: Sampling, history: list[int]) -> "LlamaSampler":
+        return LlamaSampler(self._ctx, self._model, sampling, history)
+
+    def decode(self, batch: Batch) -> DecodeResult:
+        raw, count = self._batch, len(batch)
+        assert 0 < count <= self._batch_tokens
+        for row in range(count):
+            raw.token[row] = batch.tokens[row]
+            raw.pos[row] = batch.positions[row]
+            raw.n_seq_id[row] = 1
+            raw.seq_id[row][0] = batch.sequences[row]
+            raw.logits[row] = batch.logits[row]
+        raw.n_tokens = count
+        result = C.llama_decode(self._ctx, raw)
+        if result == 0:
+            # Outputs may still be computed; an abort would otherwise show as wrong logits.
+            C.llama_synchronize(self._ctx)
+            return DecodeResult.DONE
+        return {1: DecodeResult.NO_ROOM, 2: DecodeResult.ABORTED}.get(result, DecodeResult.FAILED)
+
+    def remove(self, seq: int, p0: int, p1: int) -> bool:
+        return bool(C.llama_memory_seq_rm(self._memory, seq, p0, p1))
+
+    def copy(self, source: int, target: int, p0: int, p1: int) -> None:
+        C.llama_memory_seq_cp(self._memory, source, target, p0, p1)
+
+    def oldest_pos(self, seq: int) -> int:
+        return int(C.llama_memory_seq_pos_min(self._memory, seq))
+
+    def state_size(self, seq: int) -> int:
+        return int(C.llama_state_seq_get_size(self._ctx, seq))
+
+    def save(self, seq: int, address: int, size: int) -> int:
+        return int(C.llama_state_seq_get_data(self._ctx, ctypes.cast(address, _U8), size, seq))
+
+    def load(self, seq: int, address: int, size: int) -> int:
+        return int(C.llama_state_seq_set_data(self._ctx, ctypes.cast(address, _U8), size, seq))
+
+    def interrupt(self) -> None:
+        self._flag[0] = b"\x01"
+
+    def clear_interrupt(self) -> None:
+        self._flag[0] = b"\x00"
+
+    def close(self) -> None:
+        if self._ctx:
+            C.llama_batch_free(self._batch)
+            C.llama_free(self._ctx)
+            self._ctx = None
+            self._model.close()
+
+
+class LlamaSampler:
+    """llama.cpp's native samplers, chained: penalties, top-k, top-p, min-p, temperature, draw."""
+
+    def __init__(self, ctx: Any, model: LlamaModel, sampling: Sampling, history: list[int]) -> None:
+        self._ctx = ctx
+        self._chain: Any = C.llama_sampler_chain_init(C.llama_sampler_chain_default_params())
+
+        def add(sampler: Any) -> None:
+            C.llama_sampler_chain_add(self._chain, sampler)
+
+        if sampling.repeat_penalty != 1.0 and sampling.repeat_last_n > 0:
+            add(
+                C.llama_sampler_init_penalties(
+                    model.vocab_size, sampling.repeat_last_n, sampling.repeat_penalty, 0.0, 0.0
+                )
+            )
+        if sampling.temperature <= 0:
+            add(C.llama_sampler_init_greedy())
+        else:
+            if sampling.top_k > 0:
+                add(C.llama_sampler_init_top_k(sampling.top_k))
+            if sampling.top_p < 1:
+                add(C.llama_sampler_init_top_p(sampling.top_p, 1))
+            if sampling.min_p > 0:
+                add(C.llama_sampler_init_min_p(sampling.min_p, 1))
+            add(C.llama_sampler_init_temp(sampling.temperature))
+            seed = secrets.randbits(32) if sampling.seed is None else sampling.seed & 0xFFFFFFFF
+            add(C.llama_sampler_init_dist(seed))
+        if sampling.repeat_penalty != 1.0:
+            for token in history[-sampling.repeat_last_n :]:
+                C.llama_sampler_accept(self._chain, token)
+
+    def sample(self, row: int) -> int:
+        return int(C.llama_sampler_sample(self._chain, self._ctx, row))
+
+    def close(self) -> None:
+        if self._chain:
+            C.llama_sampler_free(self._chain)
+            self._chain = None

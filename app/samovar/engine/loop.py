@@ -1,0 +1,650 @@
+"""The engine thread: takes commands, serves requests step by step, keeps the context as focus wants it.
+
+The only thread that touches the backend, the slots, the prefix index and the tiers. Other threads reach
+it through `post`; it reaches them through `emit`, which must not block.
+"""
+
+import queue
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from samovar.core import commands, events
+from samovar.core.chat import ChatMessage, Role
+from samovar.core.errors import SamovarError
+from samovar.core.request import FinishReason, Mismatch, Request, TierTokens
+from samovar.core.settings import EngineSettings
+from samovar.engine import limits
+from samovar.engine.backend import Backend, Batch, DecodeResult
+from samovar.engine.mover import Arrival, Mover
+from samovar.engine.prompt import PromptBuilder
+from samovar.engine.report import Reporter, SessionRecord
+from samovar.engine.running import Running
+from samovar.engine.scheduler import Job, Rank, StepCosts, StepPlan, plan_step
+from samovar.engine.slots import ContextSequence, Slots
+from samovar.engine.stream import TextStream
+from samovar.kv.block import root_key
+from samovar.kv.explain import Previous, explain
+from samovar.kv.host_tier import HostTier, Limits
+from samovar.kv.index import PrefixIndex, common_prefix
+from samovar.kv.ledger import Ledger
+from samovar.kv.planner import Plan, Resident, Source, make_plan
+
+SNAPSHOT_S: Final = 0.5
+PROGRESS_S: Final = 0.1
+LONG_STEP_MS: Final = 25.0
+MAX_RECORDS: Final = 2000
+
+Emit = Callable[[str | None, events.Event], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A command with the connection it came from."""
+
+    client: str
+    command: commands.Command
+
+
+@dataclass(frozen=True, slots=True)
+class ClientGone:
+    """A connection ended: its requests are cancelled, its focus is no more."""
+
+    client: str
+
+
+class EngineLoop:
+    """Serves all requests on one backend. `emit(client, event)` goes to one client, or to all (None)."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        settings: EngineSettings,
+        fingerprint: str,
+        emit: Emit,
+        available_bytes: Callable[[], int],
+        block_tokens: int | None = None,
+    ) -> None:
+        traits = backend.traits
+        self._backend = backend
+        self._settings = settings
+        self._emit = emit
+        self._available_bytes = available_bytes
+        self.block_tokens = block_tokens or settings.block_tokens
+        self.index = PrefixIndex(root_key(fingerprint), self.block_tokens, partial=traits.family.can_trim)
+        self.host = HostTier(Limits())
+        self.slots = Slots(settings.num_slots)
+        self.ledger = Ledger()
+        self.mover = Mover(backend, self.slots, self.index, self.host, self.ledger)
+        self.prompts = PromptBuilder(
+            template=traits.template,
+            tokenize=backend.tokenize,
+            piece=backend.piece,
+            control_tokens=traits.control_tokens,
+            bos=traits.bos,
+            eos=traits.eos,
+            add_bos=traits.add_bos,
+            tokenizer=traits.tokenizer,
+        )
+        self._reporter = Reporter(traits.name, self.slots, self.index, self.host, self.mover, self.ledger)
+        self._inbox: queue.SimpleQueue[Envelope | ClientGone] = queue.SimpleQueue()
+        self._long_step = False
+        self._stopping = False
+        self._waiting: list[Running] = []
+        self._running: dict[str, Running] = {}
+        self._records: dict[str, SessionRecord] = {}
+        self._focus: dict[str, str | None] = {}
+        self._arrivals = 0
+        self._costs = StepCosts()
+        self._t_snapshot = 0.0
+        self._ram_setting = settings.ram_limit
+        self._token_setting = settings.token_limit
+        self._set_limits(settings.ram_limit, settings.token_limit)
+
+    # ---- from other threads
+
+    def post(self, message: Envelope | ClientGone) -> None:
+        """Hand over a command. What the user waits for ends a long step that is under way. Any thread."""
+        self._inbox.put(message)
+        if self._long_step and not isinstance(message, ClientGone):
+            match message.command:
+                case commands.Submit() | commands.Cancel() | commands.Focus() | commands.StopHost():
+                    self._backend.interrupt()
+                case _:
+                    pass
+
+    # ---- the thread
+
+    def run(self) -> None:
+        """Serve until `StopHost`. Every request that is still open then ends as cancelled."""
+        while not self._stopping:
+            self._backend.clear_interrupt()
+            self._take_commands(wait=not (self._running or self._waiting))
+            if self._stopping:
+                break
+            self._admit()
+            if self._running:
+                self._step()
+                if time.perf_counter() - self._t_snapshot > SNAPSHOT_S:
+                    self._publish()
+        for running in [*self._waiting, *self._running.values()]:
+            self._finish(running, FinishReason.CANCELLED, "The engine host was stopped.")
+
+    def _take_commands(self, *, wait: bool) -> None:
+        try:
+            message = self._inbox.get(block=wait)
+            while True:
+                self._handle(message)
+                message = self._inbox.get_nowait()
+        except queue.Empty:
+            pass
+
+    def _handle(self, message: Envelope | ClientGone) -> None:
+        if isinstance(message, ClientGone):
+            self._focus.pop(message.client, None)
+            for running in [*self._waiting, *self._running.values()]:
+                if running.client == message.client:
+                    self._finish(running, FinishReason.CANCELLED)
+            self._drop_idle()
+            return
+        client = message.client
+        match message.command:
+            case commands.Submit(request):
+                self._submit(client, request)
+            case commands.Cancel(request_id):
+                for running in [*self._waiting, *self._running.values()]:
+                    if running.request.id == request_id:
+                        self._finish(running, FinishReason.CANCELLED)
+            case commands.Focus(session):
+                self._focus[client] = session
+                self._bring_in(session)
+                self._publish()
+            case commands.Rename(session, title):
+                if session in self._records:
+                    self._records[session].title = title
+                    self._publish()
+            case commands.Forget(session):
+                self._forget(session)
+            case commands.SetRamLimit(limit):
+                self._change_limits(client, limit, self._token_setting)
+            case commands.SetTokenLimit(limit):
+                self._change_limits(client, self._ram_setting, limit)
+            case commands.Describe():
+                self._publish(client)
+            case commands.StopHost():
+                self._stopping = True
+            case commands.Hello():
+                pass
+
+    # ---- limits and focus
+
+    def _set_limits(self, ram: str, tokens: str) -> None:
+        max_bytes, ram_off = limits.ram_limit(ram, self._available_bytes())
+        max_tokens, tokens_off = limits.token_limit(tokens)
+        self.mover.set_limits(Limits(max_bytes, max_tokens, ram_off or tokens_off))
+        self._ram_setting, self._token_setting = ram, tokens
+
+    def _change_limits(self, client: str, ram: str, tokens: str) -> None:
+        try:
+            self._set_limits(ram, tokens)
+        except SamovarError as error:
+            self._emit(client, events.CommandRefused(str(error)))
+        self._publish()
+
+    def _focused(self) -> set[str]:
+        return {session for session in self._focus.values() if session is not None}
+
+    def _bring_in(self, session: str | None) -> None:
+        """Restore the session that the user now looks at, and drop the cells of those that nobody does."""
+        record = self._records.get(session) if session is not None else None
+        busy = any(r.request.session == session for r in [*self._waiting, *self._running.values()])
+        if session is not None and record is not None and record.previous is not None and not busy:
+            tokens = record.previous.tokens
+            resident = self.slots.of_session(session)
+            if tokens and (resident is None or len(resident.tokens) < len(tokens)):
+                plan = make_plan(
+                    tokens,
+                    session,
+                    self._residents(session),
+                    self.index.match(tokens),
+                    self._backend.traits.family,
+                    whole=True,
+                )
+                if plan.resume and self._make_room(plan, plan.resume):
+                    self._arrive(plan, tokens, session)
+        self._drop_idle()
+
+    def _drop_idle(self) -> None:
+        """Idle sequences slow every decode step: only the focused sessions' stay, one for each."""
+        focused = self._focused()
+        kept: set[str] = set()
+        for sequence in reversed(self.slots.idle()):
+            if sequence.session in focused and sequence.session not in kept:
+                kept.add(sequence.session)
+                continue
+            self._leave(sequence)
+
+    def _leave(self, sequence: ContextSequence) -> None:
+        start = time.perf_counter()
+        num_bytes = sum(block.num_bytes for block in sequence.stored)
+        session = sequence.session
+        num_tokens = self.mover.leave(sequence)
+        elapsed_ms = 1000 * (time.perf_counter() - start)
+        self._emit(None, events.SwapFinished(session, False, num_tokens, num_bytes, elapsed_ms))
+
+    def _forget(self, session: str) -> None:
+        for running in [*self._waiting, *self._running.values()]:
+            if running.request.session == session:
+                self._finish(running, FinishReason.CANCELLED)
+        for sequence in self.slots.idle():
+            if sequence.session == session:
+                self._leave(sequence)
+        record = self._records.pop(session, None)
+        self.mover.forget_session(session)
+        if record is not None:
+            for block in record.chain:
+                block.sessions.discard(session)
+        self._publish()
+
+    # ---- requests come in
+
+    def _submit(self, client: str, request: Request) -> None:
+        self._arrivals += 1
+        stop = request.stop + self.prompts.stop
+        running = Running(request, client, (), [], TextStream(stop), self._arrivals)
+        self._waiting.append(running)
+        num_cells = self._backend.traits.num_cells
+        try:
+            prompt = self.prompts.build(request.messages)
+            if not prompt:
+                raise SamovarError("There is nothing to answer: the prompt is empty.")
+            if len(prompt) >= num_cells:
+                raise SamovarError(
+                    f"The prompt has {len(prompt):,} tokens and the context only {num_cells:,}. "
+                    "Shorten the message, start a new chat, or set a larger `context`."
+                )
+        except SamovarError as error:
+            self._finish(running, FinishReason.FAILED, str(error))
+            return
+        running.prompt, running.known = prompt, list(prompt)
+        running.max_tokens = request.max_tokens
+        if request.store:
+            record = self._records.setdefault(request.session, SessionRecord())
+            record.title = request.title or record.title
+            self._limit_records()
+
+    def _limit_records(self) -> None:
+        while len(self._records) > MAX_RECORDS:
+            oldest = min(self._records, key=lambda session: self._records[session].last_used)
+            self._records.pop(oldest)
+
+    def _rank(self, running: Running) -> Rank:
+        if running.is_side_task:
+            return Rank.SIDE_TASK
+        return Rank.FOCUSED if running.request.session in self._focused() else Rank.CHAT
+
+    def _admit(self) -> None:
+        """Start waiting requests, most urgent first, as long as there is room."""
+        for running in sorted(self._waiting, key=lambda r: (self._rank(r), r.arrival)):
+            while not self._try_start(running):
+                # A more urgent request takes the room of a less urgent one, which goes on later.
+                victims = [r for r in self._running.values() if self._rank(r) > self._rank(running)]
+                if not victims:
+                    return
+                self._requeue(max(victims, key=lambda r: (self._rank(r), r.arrival)))
+
+    def _residents(self, session: str, *, side_task: bool = False) -> list[Resident]:
+        """The context as planning sees it. A focused chat's cells are taken over by that chat alone."""
+        focused = self._focused()
+        return [
+            Resident(
+                s.seq,
+                s.session,
+                s.tokens,
+                busy=not s.idle or (s.session in focused and (side_task or s.session != session)),
+                oldest_pos=self._backend.oldest_pos(s.seq) if self._backend.traits.family.window else 0,
+            )
+            for s in self.slots.used()
+        ]
+
+    def _try_start(self, running: Running) -> bool:
+        known, session = running.known, running.request.session
+        family = self._backend.traits.family
+        match = self.index.match(known, len(known) - 1)
+        residents = self._residents(session, side_task=running.is_side_task)
+        plan = make_plan(known, session, residents, match, family)
+        # Beside others it needs room to grow, or it would have to leave again after a few tokens.
+        num_cells = self._backend.traits.num_cells
+        reserve = min(256, num_cells // 8) if self._running else 1
+        if not self._make_room(plan, min(len(known) + reserve, num_cells)):
+            return False
+        arrival = self._arrive(plan, known, session)
+        sequence = arrival.sequence
+        sequence.owner = running.request.id
+        running.sequence = sequence
+        self._waiting.remove(running)
+        self._running[running.request.id] = running
+        running.restore_ms += arrival.ms
+        if not running.started:
+            running.started = True
+            running.t_started = time.perf_counter() - arrival.ms / 1000
+            running.reused = TierTokens(context=arrival.kept, host=arrival.restored)
+            running.sampler = self._backend.new_sampler(running.request.sampling, known)
+            self._note_start(running)
+            stats = running.stats()
+            self._emit(running.client, events.RequestStarted(running.request.id, session, stats))
+        if not running.is_side_task:
+            self._drop_idle()
+        return True
+
+    def _note_start(self, running: Running) -> None:
+        """Find out why no more was reused, and remember the prompt as the session's last one."""
+        request, prompt = running.request, running.prompt
+        record = self._records.get(request.session)
+        previous = record.previous if record else None
+        common = common_prefix(prompt, previous.tokens) if previous else 0
+        found = explain(
+            prompt,
+            request.messages,
+            running.reused.total,
+            previous,
+            common,
+            cache_off=self.host.limits.off,
+            other_model=any(m.tokens and m.tokenizer != self._backend.traits.tokenizer for m in request.messages),
+        )
+        words = self._words
+        running.mismatch = Mismatch(
+            found.pos, found.reason, words(found.before), words(found.cached), words(found.asked)
+        )
+        if record is not None and request.store:
+            record.last_used = time.time()
+            record.hits += running.reused.total > 0
+            self._remember(request.session, record, Previous(request.messages, prompt))
+
+    def _words(self, tokens: tuple[int, ...]) -> tuple[str, ...]:
+        return tuple(self._spell(token) for token in tokens)
+
+    def _spell(self, token: int) -> str:
+        text = self._backend.piece(token).decode("utf-8", "replace")
+        return text or self.prompts.control_text(token)
+
+    def _remember(self, session: str, record: SessionRecord, previous: Previous) -> None:
+        for block in record.chain:
+            block.sessions.discard(session)
+        record.previous = previous
+        record.chain = self.index.match(previous.tokens).blocks
+        for block in record.chain:
+            block.sessions.add(session)
+
+    # ---- room
+
+    def _make_room(self, plan: Plan, num_cells: int) -> bool:
+        """Make sure that a slot and `num_cells` cells are there for `plan`, at the cost of idle sequences."""
+        taken = self.slots.get(plan.slot) if plan.slot is not None else None
+        if plan.source is Source.TAKE:
+            assert taken is not None
+            need_slot, need_cells = False, num_cells - len(taken.tokens)
+        else:
+            need_slot, need_cells = True, num_cells - plan.keep
+        for sequence in self.slots.idle():
+            if (self.slots.num_free or not need_slot) and need_cells <= self._free_cells():
+                break
+            if sequence is not taken:
+                self._leave(sequence)
+        return (self.slots.num_free > 0 or not need_slot) and need_cells <= self._free_cells()
+
+    def _free_cells(self) -> int:
+        return self.mover.cells.num_cells - self.mover.cells.num_used
+
+    def _arrive(self, plan: Plan, tokens: Iterable[int], session: str) -> Arrival:
+        arrival = self.mover.arrive(plan, list(tokens), session)
+        if arrival.restored:
+            self._emit(
+                None, events.SwapFinished(session, True, arrival.restored, arrival.num_bytes, arrival.ms)
+            )
+        return arrival
+
+    def _requeue(self, running: Running) -> None:
+        """Take a running request out of the context; it goes on from the cache when there is room again."""
+        sequence = running.sequence
+        assert sequence is not None
+        if running.request.store:
+            self.mover.capture_new(sequence, tail=True)
+        del self._running[running.request.id]
+        sequence.owner = None
+        running.sequence = None
+        self._leave(sequence)
+        self._waiting.append(running)
+
+    def _compact(self) -> None:
+        """Attention walks up to the highest used cell: bring what lies high down again."""
+        cells = self.mover.cells
+        if cells.highest > cells.num_used + cells.num_used // 2 + 256 and not self.host.limits.off:
+            used = self.slots.used()
+            if all(s.idle or self._running[s.owner or ""].request.store for s in used):
+                self.mover.reload(sorted(used, key=lambda s: s.idle))
+
+    # ---- one step
+
+    def _step(self) -> None:
+        if self._backend.traits.family.can_trim:
+            self._compact()
+        plan = self._plan()
+        batch, rows = self._fill(plan)
+        expected = len(plan.decode) * self._costs.decode_step_ms + plan.chunk * self._costs.prefill_token_ms
+        self._long_step = expected > LONG_STEP_MS
+        start = time.perf_counter()
+        result = self._backend.decode(batch)
+        elapsed = time.perf_counter() - start
+        self._long_step = False
+        in_batch = [self._running[name] for name in (*plan.decode, *([plan.prefill] if plan.prefill else []))]
+        match result:
+            case DecodeResult.DONE:
+                self._measure(plan, elapsed)
+                self._advance(plan, in_batch, rows)
+            case DecodeResult.NO_ROOM:
+                self._relieve(in_batch)
+            case DecodeResult.ABORTED | DecodeResult.FAILED:
+                for running in in_batch:
+                    assert running.sequence is not None
+                    self.mover.undo(running.sequence)
+                    if result is DecodeResult.FAILED:
+                        self._finish(
+                            running, FinishReason.FAILED, "llama.cpp could not process the prompt. Try again."
+                        )
+                    elif running.todo > 1 and not self._backend.traits.family.can_trim:
+                        self._requeue(running)
+
+    def _plan(self) -> StepPlan:
+        jobs = [
+            Job(
+                running.request.id,
+                self._rank(running),
+                running.arrival,
+                running.decoding,
+                running.todo,
+                len(running.sequence.tokens) if running.sequence else 0,
+            )
+            for running in self._running.values()
+        ]
+        return plan_step(
+            jobs,
+            self._costs,
+            max_chunk=self._settings.prefill_chunk,
+            budget_ms=self._settings.step_budget_ms,
+            block_tokens=self.block_tokens,
+        )
+
+    def _fill(self, plan: StepPlan) -> tuple[Batch, dict[str, int]]:
+        """The batch of a step, and the rows whose logits will be sampled."""
+        batch = Batch()
+        rows: dict[str, int] = {}
+        for name in plan.decode:
+            running = self._running[name]
+            assert running.sequence is not None
+            pos = len(running.sequence.tokens)
+            rows[name] = batch.add(running.known[pos], pos, running.sequence.seq, True)
+        if plan.prefill is not None:
+            running = self._running[plan.prefill]
+            assert running.sequence is not None
+            pos = len(running.sequence.tokens)
+            last = plan.chunk == running.todo
+            for offset in range(plan.chunk):
+                wanted = last and offset == plan.chunk - 1
+                row = batch.add(running.known[pos + offset], pos + offset, running.sequence.seq, wanted)
+            if last:
+                rows[plan.prefill] = row
+        return batch, rows
+
+    def _measure(self, plan: StepPlan, seconds: float) -> None:
+        if plan.prefill and not plan.decode:
+            self.ledger.prefill.add(plan.chunk, seconds)
+        elif not plan.prefill:
+            self.ledger.decode.add(len(plan.decode), seconds)
+        decode, prefill = self.ledger.decode.per_second, self.ledger.prefill.per_second
+        self._costs = StepCosts(
+            1000 / prefill if prefill else self._costs.prefill_token_ms,
+            1000 / decode if decode else self._costs.decode_step_ms,
+        )
+
+    def _advance(self, plan: StepPlan, in_batch: list[Running], rows: dict[str, int]) -> None:
+        """Book what was processed, sample, and capture the blocks that are now complete."""
+        for running in in_batch:
+            sequence = running.sequence
+            assert sequence is not None
+            count = plan.chunk if running.request.id == plan.prefill else 1
+            pos = len(sequence.tokens)
+            if pos < len(running.prompt):
+                running.processed += min(count, len(running.prompt) - pos)
+            sequence.tokens.extend(running.known[pos : pos + count])
+            self.mover.cells.place(sequence.seq, count)
+        sampled = {running.request.id: self._sample(running, rows) for running in in_batch}
+        for running in in_batch:
+            sequence = running.sequence
+            assert sequence is not None
+            if running.request.store and len(sequence.tokens) % self.block_tokens == 0:
+                self.mover.capture_new(sequence)
+            reason = sampled[running.request.id]
+            if reason is not None:
+                self._finish(running, reason)
+            elif running.request.id == plan.prefill and not running.decoding:
+                self._tell_progress(running)
+
+    def _sample(self, running: Running, rows: dict[str, int]) -> FinishReason | None:
+        """Draw the next token if this step gave logits for one; a reason if the reply ends here."""
+        row = rows.get(running.request.id)
+        if row is None:
+            return None
+        assert running.sampler is not None
+        token = running.sampler.sample(row)
+        now = time.perf_counter()
+        if running.t_first is None:
+            running.t_first = now
+        running.t_last = now
+        if self._backend.is_end(token):
+            return FinishReason.STOP
+        running.known.append(token)
+        text = running.stream.push(self._backend.piece(token))
+        self._emit(
+            running.client, events.TokensGenerated(running.request.id, running.request.session, text, 1)
+        )
+        if running.stream.stopped:
+            return FinishReason.STOP
+        if running.max_tokens is not None and running.num_generated >= running.max_tokens:
+            return FinishReason.LENGTH
+        if len(running.known) > self._backend.traits.num_cells:
+            return FinishReason.CONTEXT_FULL
+        return None
+
+    def _tell_progress(self, running: Running) -> None:
+        now = time.perf_counter()
+        if now - running.t_progress < PROGRESS_S:
+            return
+        running.t_progress = now
+        rate = self.ledger.prefill.per_second
+        total = len(running.prompt) - running.reused.total
+        self._emit(
+            running.client,
+            events.PrefillProgressed(
+                running.request.id,
+                running.request.session,
+                min(running.processed, total),
+                total,
+                1000 * running.todo / rate if rate else None,
+            ),
+        )
+
+    def _relieve(self, in_batch: list[Running]) -> None:
+        """The context is full: idle sequences go first, then the least urgent request waits, or ends."""
+        idle = self.slots.idle()
+        if idle:
+            self._leave(idle[0])
+            return
+        least = max(self._running.values(), key=lambda r: (self._rank(r), r.arrival))
+        if len(self._running) > 1:
+            self._requeue(least)
+        else:
+            self._finish(least, FinishReason.CONTEXT_FULL)
+
+    # ---- requests end
+
+    def _finish(self, running: Running, reason: FinishReason, error: str = "") -> None:
+        """End a request, once: store its tail, free or keep its sequence, tell the client."""
+        request, sequence = running.request, running.sequence
+        if running in self._waiting:
+            self._waiting.remove(running)
+        self._running.pop(request.id, None)
+        rest = "" if running.stream.stopped else running.stream.finish()
+        if rest:
+            self._emit(running.client, events.TokensGenerated(request.id, request.session, rest, 0))
+        reply = running.stream.text
+        spelled = running.known[len(running.prompt) :][: running.stream.num_tokens_spelled()]
+        if sequence is not None:
+            sequence.owner = None
+            if request.store:
+                self.mover.capture_new(sequence, tail=True)
+                record = self._records.get(request.session)
+                if record is not None and reason is not FinishReason.FAILED:
+                    answer = ChatMessage(Role.ASSISTANT, reply)
+                    self._remember(
+                        request.session,
+                        record,
+                        Previous((*request.messages, answer), tuple(sequence.tokens)),
+                    )
+            running.sequence = None
+        if running.sampler is not None:
+            running.sampler.close()
+        stats = running.stats()
+        if running.started:
+            self.ledger.finished(request.session, request.title, stats)
+        self._emit(
+            running.client,
+            events.RequestFinished(
+                request.id,
+                request.session,
+                reason,
+                reply,
+                tuple(spelled),
+                self._backend.traits.tokenizer,
+                stats,
+                error,
+            ),
+        )
+        if sequence is not None:
+            if running.is_side_task or not request.store:
+                self._leave(sequence)
+            self._drop_idle()
+        self._publish()
+
+    def _publish(self, client: str | None = None) -> None:
+        """Send the picture of the cache to one client, or to all."""
+        self._t_snapshot = time.perf_counter()
+        snapshot = self._reporter.snapshot(
+            self._records,
+            frozenset(r.request.session for r in self._running.values()),
+            len(self._running),
+            len(self._waiting),
+            self._ram_setting,
+        )
+        self._emit(client, events.CacheChanged(snapshot))

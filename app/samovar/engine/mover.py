@@ -1,0 +1,297 @@
+"""Carries out what is planned: captures blocks out of the context, restores them into it, drops cells.
+
+Owned by the engine thread. Every operation goes through the one scratch sequence, which is empty again
+afterwards, also after a failure: a half-read block leaves cells behind otherwise.
+"""
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from samovar.engine.backend import Backend
+from samovar.engine.cells import CellMirror
+from samovar.engine.slots import ContextSequence, Slots
+from samovar.kv.block import Block
+from samovar.kv.eviction import choose_victims
+from samovar.kv.host_tier import HostTier, Limits, held_bytes
+from samovar.kv.index import PrefixIndex
+from samovar.kv.ledger import Ledger
+from samovar.kv.planner import Plan, RestoreStep, Source, make_plan
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """What a plan put in place: tokens kept in cells, tokens restored, bytes and time of the restore."""
+
+    sequence: ContextSequence
+    kept: int
+    restored: int
+    num_bytes: int
+    ms: float
+
+
+class Mover:
+    """The one place that moves KV state."""
+
+    def __init__(
+        self, backend: Backend, slots: Slots, index: PrefixIndex, host: HostTier, ledger: Ledger
+    ) -> None:
+        self._backend = backend
+        self._slots = slots
+        self._index = index
+        self._host = host
+        self._ledger = ledger
+        self._family = backend.traits.family
+        self.cells = CellMirror(backend.traits.num_cells)
+        self.capture_s = 0.0
+
+    # ---- into the context
+
+    def arrive(self, plan: Plan, prompt: Sequence[int], session: str) -> Arrival:
+        """Put a plan's prefix of `prompt` into a sequence of `session`. A failed restore shortens it."""
+        start = time.perf_counter()
+        sequence = self._start(plan, session)
+        num_bytes = self._restore_all(plan.steps, sequence, prompt)
+        restored = max(0, len(sequence.tokens) - plan.keep)
+        if restored:
+            self._ledger.swaps_in += 1
+        kept = min(plan.keep, len(sequence.tokens))
+        return Arrival(sequence, kept, restored, num_bytes, 1000 * (time.perf_counter() - start))
+
+    def reload(self, sequences: Sequence[ContextSequence]) -> None:
+        """Drop sequences and restore them from the cache, so that their cells lie low and close together."""
+        wanted = []
+        for sequence in sequences:
+            self.capture_new(sequence, tail=True)
+            wanted.append(list(sequence.tokens))
+            self.trim(sequence, 0)
+        for sequence, tokens in zip(sequences, wanted, strict=True):
+            match = self._index.match(tokens)
+            plan = make_plan(tokens, sequence.session, (), match, self._family, whole=True)
+            self._restore_all(plan.steps, sequence, tokens)
+
+    def _start(self, plan: Plan, session: str) -> ContextSequence:
+        if plan.source is Source.TAKE:
+            assert plan.slot is not None
+            sequence = self._slots.get(plan.slot)
+            sequence.session = session
+            self.trim(sequence, plan.keep)
+            self._slots.touch(sequence)
+            return sequence
+        sequence = self._slots.take(session)
+        if plan.source is Source.SHARE:
+            assert plan.slot is not None
+            source = self._slots.get(plan.slot)
+            self._backend.copy(source.seq, sequence.seq, 0, plan.keep)
+            self.cells.share(source.seq, sequence.seq, 0, plan.keep)
+            sequence.tokens = list(source.tokens[: plan.keep])
+        return sequence
+
+    def _restore_all(
+        self, steps: Sequence[RestoreStep], sequence: ContextSequence, prompt: Sequence[int]
+    ) -> int:
+        """Restore in ascending order up to the first failure; returns the bytes read."""
+        for step in steps:
+            step.block.users += 1
+        num_bytes, broken = 0, None
+        for step in steps:
+            if not self._restore(step, sequence, prompt):
+                broken = step.block
+                break
+            num_bytes += step.block.num_bytes
+        for step in steps:
+            step.block.users -= 1
+        if broken is not None:
+            if not self._family.can_trim:
+                self.trim(sequence, 0)
+            self._distrust(broken)
+        self._index.touch(step.block for step in steps[-1:] if step.block.key in self._index)
+        self.refresh_stored(sequence)
+        return num_bytes
+
+    def _restore(self, step: RestoreStep, sequence: ContextSequence, prompt: Sequence[int]) -> bool:
+        blob = self._host.get(step.block.key)
+        if blob is None:
+            return False
+        scratch, block, cells = self._slots.scratch, step.block, self.cells
+        with blob.address() as address:
+            whole = self._backend.load(scratch, address, blob.size) == blob.size
+        if whole:
+            self._backend.copy(scratch, sequence.seq, step.p0, step.p1)
+            if self._family.whole_state:
+                cells.place(sequence.seq, step.p1)
+            else:
+                cells.place(scratch, block.num_tokens)
+                cells.share(scratch, sequence.seq, step.p0 - block.start, step.p1 - block.start)
+                cells.trim(scratch, 0)
+            sequence.tokens.extend(prompt[len(sequence.tokens) : step.p1])
+        self._backend.remove(scratch, -1, -1)
+        return whole
+
+    def _distrust(self, block: Block) -> None:
+        """Forget a block that cannot be restored, and what hangs below it."""
+        below, todo = [], [block]
+        while todo:
+            node = todo.pop()
+            below.append(node)
+            todo.extend(node.children.values())
+        self.evict(self._leaves_first(below))
+
+    # ---- out of the context
+
+    def capture_new(self, sequence: ContextSequence, *, tail: bool = False) -> None:
+        """Store the whole blocks of `sequence` that are not in the cache yet, and its tail if asked.
+
+        Families with state at the end only, and sliding windows, must be asked right at a block's end:
+        what has been missed there cannot be made up for.
+        """
+        start = time.perf_counter()
+        size = self._index.block_tokens
+        end = len(sequence.tokens)
+        while (p0 := len(sequence.stored) * size) + size <= end:
+            if p0 + size < end and not self._still_exact(sequence, p0):
+                break
+            block = self._capture(sequence, p0, p0 + size)
+            if block is None:
+                break
+            block.users += 1
+            sequence.stored.append(block)
+        if tail and len(sequence.stored) * size < end < (len(sequence.stored) + 1) * size:
+            self._capture(sequence, len(sequence.stored) * size, end)
+        self.capture_s += time.perf_counter() - start
+
+    def _still_exact(self, sequence: ContextSequence, p0: int) -> bool:
+        """Whether a block from `p0` on can be captured although the sequence has gone on beyond its end."""
+        if not self._family.can_trim:
+            return False
+        return not self._family.window or self._backend.oldest_pos(sequence.seq) <= p0
+
+    def _capture(self, sequence: ContextSequence, p0: int, p1: int) -> Block | None:
+        """Copy the cells `[p0, p1)` into a block behind `sequence.stored`; None if it cannot be kept."""
+        parent = sequence.stored[-1] if sequence.stored else None
+        tokens = sequence.tokens[p0:p1]
+        known = self._index.get(self._index.key_of(parent, tokens))
+        if known is not None:
+            self._index.touch([known])
+            return known
+        if self._host.limits.off or self._index.covered(parent, tokens):
+            return None
+        backend, scratch = self._backend, self._slots.scratch
+        backend.copy(sequence.seq, scratch, p0, p1)
+        try:
+            size = backend.state_size(scratch)
+            if not size or not self._make_room(held_bytes(size), len(tokens)):
+                self._ledger.not_stored += 1
+                return None
+            key = self._index.key_of(parent, tokens)
+            blob = self._host.try_reserve(key, size, len(tokens))
+            if blob is None:
+                self._ledger.not_stored += 1
+                return None
+            with blob.address() as address:
+                written = backend.save(scratch, address, size)
+            if written != size:
+                self._host.drop(key)
+                self._ledger.not_stored += 1
+                return None
+        finally:
+            backend.remove(scratch, -1, -1)
+        needless = self._index.superseded(parent, tokens)
+        block = self._index.add(parent, tokens, blob.held)
+        for old in needless:
+            block.sessions |= old.sessions
+            self._forget(old)
+        return block
+
+    def trim(self, sequence: ContextSequence, num_tokens: int) -> None:
+        """Keep the first `num_tokens` positions; all or nothing where the family cannot trim."""
+        if num_tokens >= len(sequence.tokens):
+            return
+        if not self._backend.remove(sequence.seq, num_tokens, -1):
+            num_tokens = 0
+            self._backend.remove(sequence.seq, -1, -1)
+        del sequence.tokens[num_tokens:]
+        self._hold(sequence, sequence.stored[: num_tokens // self._index.block_tokens])
+        self.cells.trim(sequence.seq, num_tokens)
+
+    def undo(self, sequence: ContextSequence) -> None:
+        """After an aborted decode: drop all cells beyond `sequence.tokens`, which it does not know of.
+
+        Where the family cannot trim, everything goes.
+        """
+        if not self._backend.remove(sequence.seq, len(sequence.tokens), -1):
+            self._backend.remove(sequence.seq, -1, -1)
+            sequence.tokens.clear()
+            self._hold(sequence, [])
+            self.cells.trim(sequence.seq, 0)
+
+    def leave(self, sequence: ContextSequence) -> int:
+        """Drop a sequence's cells and free its slot; returns the tokens it held."""
+        num_tokens = len(sequence.tokens)
+        self._hold(sequence, [])
+        self._backend.remove(sequence.seq, -1, -1)
+        self.cells.trim(sequence.seq, 0)
+        self._slots.free(sequence)
+        self._ledger.swaps_out += 1
+        return num_tokens
+
+    def refresh_stored(self, sequence: ContextSequence) -> None:
+        """Look up again which whole blocks of a sequence are in the cache."""
+        size = self._index.block_tokens
+        chain = self._index.chain(sequence.tokens)
+        self._hold(sequence, [block for block in chain if block.num_tokens == size])
+
+    @staticmethod
+    def _hold(sequence: ContextSequence, blocks: list[Block]) -> None:
+        """Replace `stored`. What stands in the context is in use: its blocks are not evicted."""
+        for block in blocks:
+            block.users += 1
+        for block in sequence.stored:
+            block.users -= 1
+        sequence.stored = blocks
+
+    # ---- budgets
+
+    def set_limits(self, limits: Limits) -> None:
+        """New budgets for the HOST tier. Shrinking evicts at once, also what is in the context as well."""
+        for sequence in self._slots.used():
+            self._hold(sequence, [])
+        self._host.limits = limits
+        if limits.off:
+            self.evict(self._leaves_first(self._index))
+        else:
+            self._make_room(0, 0)
+        for sequence in self._slots.used():
+            self.refresh_stored(sequence)
+
+    def forget_session(self, session: str) -> None:
+        """Evict what only this session has stored."""
+        mine = [b for b in self._index if b.sessions == {session}]
+        self.evict(self._leaves_first(mine))
+
+    def evict(self, blocks: Iterable[Block]) -> None:
+        """Evict blocks, children before parents; those that are in use or still have children stay."""
+        for block in blocks:
+            if not (block.users or block.pins or block.children):
+                self._forget(block)
+                self._ledger.evictions += 1
+
+    def _make_room(self, more_bytes: int, more_tokens: int) -> bool:
+        if not self._host.could_ever_hold(more_bytes, more_tokens):
+            return False
+        over_bytes, over_tokens = self._host.excess(more_bytes, more_tokens)
+        if not over_bytes and not over_tokens:
+            return True
+        victims = choose_victims(self._index, over_bytes, over_tokens)
+        if victims is None:
+            return False
+        self.evict(victims)
+        return self._host.excess(more_bytes, more_tokens) == (0, 0)
+
+    def _forget(self, block: Block) -> None:
+        self._host.drop(block.key)
+        self._index.remove(block)
+
+    @staticmethod
+    def _leaves_first(blocks: Iterable[Block]) -> list[Block]:
+        return sorted(blocks, key=lambda block: -block.start)

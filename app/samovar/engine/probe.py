@@ -1,0 +1,211 @@
+"""Finds out in a child process what would kill this one: does the file load, do ggml's extra buffers work?
+
+On some virtual machines the CPU reports AMX, and ggml's use of it through the extra buffer types dies of
+SIGILL at the first decode. A malformed file can abort the process as well. So a child loads the model and
+decodes a few tokens, first with the extra buffers, then without; the answer is remembered per machine,
+llama.cpp build and model. Run as `python -m samovar.engine.probe` it is that child.
+"""
+
+import hashlib
+import platform
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from samovar.core.errors import SamovarError
+from samovar.core.settings import EngineSettings
+from samovar.core.sizes import format_size
+
+_MAGIC: Final = b"GGUF"
+_PROBE_CELLS: Final = 256
+_TIMEOUT_S: Final = 1800.0
+
+
+class ProbeResult(msgspec.Struct, frozen=True):
+    """What a child found out. `bytes_per_token` and `state_bytes` are of saved state: size = state + n × per token."""
+
+    extra_bufts: bool
+    bytes_per_token: float
+    state_bytes: int
+    trained_context: int
+
+
+class ChildReport(msgspec.Struct, frozen=True):
+    """A child's one line of output."""
+
+    error: str = ""
+    size_small: int = 0
+    size_large: int = 0
+    trained_context: int = 0
+
+
+SMALL_TOKENS: Final = 16
+LARGE_TOKENS: Final = 48
+
+
+def check_file(path: Path) -> None:
+    """SamovarError if `path` cannot be a GGUF model, said without loading it."""
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except OSError as error:
+        raise SamovarError(
+            f"The model {path} cannot be read ({error.strerror}). Name another with --model or SAMOVAR_MODEL."
+        ) from error
+    if magic != _MAGIC:
+        raise SamovarError(
+            f"{path} is not a GGUF model (it does not start with 'GGUF'). Name a .gguf file with --model."
+        )
+
+
+def probe(
+    path: Path,
+    weights: str,
+    settings: EngineSettings,
+    *,
+    build: str,
+    flash_attn: bool,
+    cache_dir: Path,
+    on_stage: Callable[[str], None],
+) -> ProbeResult:
+    """The remembered answer for this machine, build and model, or a new one from child processes."""
+    parts = (1, machine_id(), build, weights, settings.kv_type_k, settings.kv_type_v, flash_attn, settings.gpu_layers)
+    name = hashlib.blake2b(repr(parts).encode(), digest_size=12).hexdigest()
+    remembered = cache_dir / "probe" / f"{name}.json"
+    try:
+        return msgspec.json.decode(remembered.read_bytes(), type=ProbeResult)
+    except (OSError, msgspec.DecodeError):
+        pass
+    failures = []
+    for extra_bufts in (True, False):
+        on_stage("trying the model on this machine, once" if extra_bufts else "trying it without extra buffers")
+        report = _run_child(path, settings, flash_attn=flash_attn, extra_bufts=extra_bufts)
+        if report.error:
+            failures.append(report.error)
+            continue
+        per_token = (report.size_large - report.size_small) / (LARGE_TOKENS - SMALL_TOKENS)
+        result = ProbeResult(
+            extra_bufts,
+            per_token,
+            max(0, round(report.size_small - SMALL_TOKENS * per_token)),
+            report.trained_context,
+        )
+        _remember(remembered, result)
+        return result
+    raise SamovarError(failures[-1])
+
+
+def check_memory(result: ProbeResult, num_cells: int, num_slots: int, available_bytes: int) -> None:
+    """SamovarError, with the arithmetic, if a context of `num_cells` would not fit into memory."""
+    need = result.bytes_per_token * num_cells + result.state_bytes * (num_slots + 1)
+    if need > available_bytes:
+        fits = int(max(0, available_bytes - result.state_bytes * (num_slots + 1)) / max(1.0, result.bytes_per_token))
+        raise SamovarError(
+            f"A context of {num_cells:,} tokens needs {format_size(need)} "
+            f"({result.bytes_per_token / 1024:.1f} KiB a token × {num_cells:,}), and only "
+            f"{format_size(available_bytes)} of memory are available. "
+            f"Set `context` to {fits * 9 // 10:,} or less, or a smaller KV type such as q8_0."
+        )
+
+
+def machine_id() -> str:
+    """What makes one machine's CPU unlike another's, for remembering the answer."""
+    flags = ""
+    try:
+        with Path("/proc/cpuinfo").open() as file:
+            flags = next((line for line in file if line.startswith(("flags", "Features"))), "")
+    except OSError:
+        pass
+    return hashlib.blake2b(f"{platform.machine()} {platform.node()} {flags}".encode(), digest_size=8).hexdigest()
+
+
+def _remember(path: Path, result: ProbeResult) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".new")
+        temporary.write_bytes(msgspec.json.encode(result))
+        temporary.replace(path)
+    except OSError:
+        pass  # It is asked again next time: slow, not wrong.
+
+
+def _run_child(path: Path, settings: EngineSettings, *, flash_attn: bool, extra_bufts: bool) -> ChildReport:
+    job = msgspec.json.encode({"settings": settings, "flash_attn": flash_attn, "extra_bufts": extra_bufts})
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "samovar.engine.probe"],
+            input=job,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return ChildReport(error=f"Loading {path} took more than {_TIMEOUT_S / 60:.0f} minutes; it was given up.")
+    lines = done.stdout.splitlines()
+    if done.returncode == 0 and lines:
+        return msgspec.json.decode(lines[-1], type=ChildReport)
+    if done.returncode < 0:
+        reason = signal.Signals(-done.returncode).name
+    else:
+        reason = f"exit code {done.returncode}"
+    return ChildReport(
+        error=f"llama.cpp crashed on {path} ({reason}): the file is damaged, or this build does not know the model. "
+        "Fetch it again, or name another with --model."
+    )
+
+
+class _Job(msgspec.Struct):
+    settings: EngineSettings
+    flash_attn: bool
+    extra_bufts: bool
+
+
+def _child() -> ChildReport:
+    from samovar.engine.backend import Batch, DecodeResult
+    from samovar.engine.llama import ContextOptions, LlamaBackend, LlamaModel
+
+    job = msgspec.json.decode(sys.stdin.buffer.read(), type=_Job)
+    settings = job.settings
+    model = LlamaModel(Path(settings.model_path), extra_bufts=job.extra_bufts, gpu_layers=settings.gpu_layers)
+    backend = LlamaBackend(
+        model,
+        ContextOptions(
+            num_cells=_PROBE_CELLS,
+            num_slots=1,
+            batch_tokens=LARGE_TOKENS,
+            num_threads=max(1, settings.num_threads),
+            flash_attn=job.flash_attn,
+            kv_type_k=settings.kv_type_k,
+            kv_type_v=settings.kv_type_v,
+        ),
+    )
+    sizes = []
+    pos = 0
+    for count in (SMALL_TOKENS, LARGE_TOKENS - SMALL_TOKENS):
+        batch = Batch()
+        for offset in range(count):
+            batch.add((pos + offset) % model.vocab_size, pos + offset, 0, offset == count - 1)
+        if backend.decode(batch) is not DecodeResult.DONE:
+            return ChildReport(error=f"llama.cpp cannot run {settings.model_path}; choose another model.")
+        pos += count
+        sizes.append(backend.state_size(0))
+    return ChildReport(size_small=sizes[0], size_large=sizes[1], trained_context=model.trained_context)
+
+
+def main() -> None:
+    try:
+        report = _child()
+    except SamovarError as error:
+        report = ChildReport(error=str(error))
+    sys.stdout.buffer.write(msgspec.json.encode(report) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,220 @@
+"""From messages to token ids: the model's own chat template, and generated tokens kept as generated.
+
+Engine thread; no llama.cpp here, only the tokenizer it is given. Three marks, Unicode noncharacters that no
+text holds, travel through the template:
+
+- `BREAK` inside every control-token text that a message contains, so that the template's own control
+  tokens are the only ones in the rendered text (a user who types `<|im_end|>` sends text);
+- `BEGIN` and `END` around replies whose token ids are known, so that they are not tokenized again.
+"""
+
+import datetime
+import json
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import jinja2
+import jinja2.sandbox
+
+from samovar.core.chat import ChatMessage, Role
+from samovar.core.errors import SamovarError
+
+BREAK: Final = "\ufdd0"
+BEGIN: Final = "\ufdd1"
+END: Final = "\ufdd2"
+_MARKS: Final = re.compile(f"[{BREAK}{BEGIN}{END}]")
+_REPLY: Final = re.compile(f"{BEGIN}([^{BEGIN}{END}]*){END}")
+_CACHED_CHARACTERS: Final = 8_000_000
+
+# A template is foreign code: it may fail in any of these ways.
+_TEMPLATE_ERRORS: Final = (
+    jinja2.TemplateError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+
+CHATML: Final = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+class PromptBuilder:
+    """Renders and tokenizes prompts of one model.
+
+    `tokenize` gets plain text (no control token is parsed from it), `piece` gives a token's bytes.
+    """
+
+    def __init__(
+        self,
+        *,
+        template: str | None,
+        tokenize: Callable[[str], list[int]],
+        piece: Callable[[int], bytes],
+        control_tokens: Mapping[str, int],
+        bos: int | None,
+        eos: int | None,
+        add_bos: bool,
+        tokenizer: str,
+    ) -> None:
+        self.has_template = template is not None
+        # Where the template is not the model's own, its end of turn may be plain text.
+        self.stop: tuple[str, ...] = () if self.has_template else ("<|im_end|>", "<|im_start|>")
+        self._tokenize = tokenize
+        self._piece = piece
+        self._control = dict(control_tokens)
+        self._tokenizer = tokenizer
+        self._control_texts = {token: text for text, token in self._control.items()}
+        texts = self._control_texts
+        self._bos = bos if add_bos else None
+        self._variables = {
+            "bos_token": texts.get(bos, "") if bos is not None else "",
+            "eos_token": texts.get(eos, "") if eos is not None else "",
+        }
+        alternatives = "|".join(re.escape(text) for text in sorted(self._control, key=len, reverse=True))
+        self._control_pattern = re.compile(alternatives) if alternatives else None
+        self._fragments: OrderedDict[str, tuple[int, ...]] = OrderedDict()
+        self._fragment_characters = 0
+        try:
+            self._template = _environment().from_string(template if template is not None else CHATML)
+        except jinja2.TemplateError as error:
+            raise SamovarError(
+                f"This model's chat template is not valid ({error}). Use another GGUF of the model."
+            ) from error
+
+    def build(self, messages: Sequence[ChatMessage]) -> tuple[int, ...]:
+        """Token ids of the prompt that asks for the next reply; SamovarError if the template refuses."""
+        known = {i: message for i, message in enumerate(messages) if self._known_tokens(message)}
+        text = self._render(messages, known)
+        if known and not self._intact(text, messages, known):
+            # The template changed a reply (it drops reasoning, say): that reply is tokenized as rendered.
+            kept = {
+                i: message
+                for i, message in known.items()
+                if f"{BEGIN}{self._escape(message.content)}{END}" in text
+            }
+            text = self._render(messages, kept)
+            known = kept if self._intact(text, messages, kept) else {}
+            if not known:
+                text = self._render(messages, known)
+        replies = iter(known.values())
+        tokens: list[int] = [] if self._bos is None else [self._bos]
+        pos = 0
+        for found in _REPLY.finditer(text):
+            tokens += self._tokenize_rendered(text[pos : found.start()])
+            tokens += self._reply_tokens(next(replies))
+            pos = found.end()
+        tokens += self._tokenize_rendered(text[pos:])
+        if self._bos is not None and tokens[1:2] == [self._bos]:
+            del tokens[0]
+        return tuple(tokens)
+
+    def text_of(self, tokens: Sequence[int]) -> str:
+        """The text that tokens spell; control tokens spell nothing."""
+        return b"".join(map(self._piece, tokens)).decode("utf-8", "replace")
+
+    def control_text(self, token: int) -> str:
+        """How a control token is written; empty for any other token."""
+        return self._control_texts.get(token, "")
+
+    def _known_tokens(self, message: ChatMessage) -> bool:
+        return (
+            message.role is Role.ASSISTANT
+            and bool(message.tokens)
+            and message.tokenizer == self._tokenizer
+            and message.content.startswith(self.text_of(message.tokens))
+        )
+
+    def _reply_tokens(self, message: ChatMessage) -> list[int]:
+        rest = message.content[len(self.text_of(message.tokens)) :]
+        return [*message.tokens, *(self._fragment(rest) if rest else ())]
+
+    def _intact(self, text: str, messages: Sequence[ChatMessage], known: Mapping[int, ChatMessage]) -> bool:
+        found = _REPLY.findall(text)
+        wanted = [self._escape(messages[i].content) for i in known]
+        return found == wanted and text.count(BEGIN) == text.count(END) == len(found)
+
+    def _escape(self, text: str) -> str:
+        text = _MARKS.sub("\ufffd", text)
+        if self._control_pattern is None:
+            return text
+        return self._control_pattern.sub(lambda found: found[0][:1] + BREAK + found[0][1:], text)
+
+    def _render(self, messages: Sequence[ChatMessage], known: Mapping[int, ChatMessage]) -> str:
+        rendered = []
+        for i, message in enumerate(messages):
+            content = self._escape(message.content)
+            if i in known:
+                content = f"{BEGIN}{content}{END}"
+            rendered.append({"role": message.role.value, "content": content})
+        try:
+            return self._apply(rendered)
+        except _TEMPLATE_ERRORS as error:
+            if len(rendered) > 1 and rendered[0]["role"] == "system" and rendered[1]["role"] == "user":
+                # Some templates know no system role: its text then opens the first message.
+                first = f"{rendered[0]['content']}\n\n{rendered[1]['content']}"
+                try:
+                    return self._apply([{"role": "user", "content": first}, *rendered[2:]])
+                except _TEMPLATE_ERRORS:
+                    pass
+            raise SamovarError(
+                f"The model's chat template refuses this conversation ({error}). "
+                "Start a new chat, or use another model."
+            ) from error
+
+    def _apply(self, rendered: list[dict[str, str]]) -> str:
+        return self._template.render(
+            messages=rendered, add_generation_prompt=True, tools=None, documents=None, **self._variables
+        )
+
+    def _tokenize_rendered(self, text: str) -> list[int]:
+        """Tokens of rendered text: control tokens by name, everything between them as plain text."""
+        if self._control_pattern is None:
+            return list(self._fragment(text))
+        tokens: list[int] = []
+        pos = 0
+        for found in self._control_pattern.finditer(text):
+            tokens += self._fragment(text[pos : found.start()])
+            tokens.append(self._control[found[0]])
+            pos = found.end()
+        tokens += self._fragment(text[pos:])
+        return tokens
+
+    def _fragment(self, text: str) -> tuple[int, ...]:
+        """Tokens of plain text; what has been tokenized before is remembered, so only new text costs."""
+        if not text:
+            return ()
+        known = self._fragments.get(text)
+        if known is not None:
+            self._fragments.move_to_end(text)
+            return known
+        tokens = tuple(self._tokenize(text.replace(BREAK, "")))
+        self._fragments[text] = tokens
+        self._fragment_characters += len(text)
+        while self._fragment_characters > _CACHED_CHARACTERS:
+            dropped, _ = self._fragments.popitem(last=False)
+            self._fragment_characters -= len(dropped)
+        return tokens
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+
+    def refuse(message: str) -> None:
+        raise jinja2.TemplateError(message)
+
+    def to_json(value: Any, indent: int | None = None, **_options: Any) -> str:
+        return json.dumps(value, ensure_ascii=False, indent=indent)
+
+    environment.globals["raise_exception"] = refuse
+    environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
+    environment.filters["tojson"] = to_json
+    return environment

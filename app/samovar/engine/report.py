@@ -1,0 +1,96 @@
+"""Builds the immutable picture of the cache that front ends draw. Engine thread; changes nothing."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from samovar.core.snapshot import CacheSnapshot, ContextUse, PromptRow, Tier, TierUse
+from samovar.engine.mover import Mover
+from samovar.engine.slots import Slots
+from samovar.kv.block import Block
+from samovar.kv.explain import Previous
+from samovar.kv.host_tier import HostTier
+from samovar.kv.index import PrefixIndex
+from samovar.kv.ledger import Ledger
+
+
+@dataclass(slots=True)
+class SessionRecord:
+    """What the engine remembers of a session between its requests."""
+
+    title: str = ""
+    previous: Previous | None = None
+    chain: tuple[Block, ...] = ()
+    hits: int = 0
+    last_used: float = field(default_factory=time.time)
+
+
+class Reporter:
+    """Reads the engine's parts and sums them up."""
+
+    def __init__(self, model: str, slots: Slots, index: PrefixIndex, host: HostTier, mover: Mover, ledger: Ledger) -> None:
+        self._model = model
+        self._slots = slots
+        self._index = index
+        self._host = host
+        self._mover = mover
+        self._ledger = ledger
+
+    def snapshot(
+        self, records: Mapping[str, SessionRecord], running: frozenset[str], num_running: int, num_waiting: int, ram_setting: str
+    ) -> CacheSnapshot:
+        """The cache now. `running` are the sessions with a running request."""
+        cells, host, ledger = self._mover.cells, self._host, self._ledger
+        names = {sequence.seq: sequence.session for sequence in self._slots.used()}
+        return CacheSnapshot(
+            model=self._model,
+            context=ContextUse(cells.num_used, cells.num_cells, cells.highest, cells.runs(names)),
+            host=TierUse(
+                bytes=host.num_bytes,
+                limit_bytes=host.limits.max_bytes,
+                tokens=host.num_tokens,
+                limit_tokens=host.limits.max_tokens,
+                blocks=len(host),
+                off=host.limits.off,
+                setting=ram_setting,
+            ),
+            prompts=tuple(
+                self._row(session, record, session in running)
+                for session, record in sorted(records.items(), key=lambda item: -item[1].last_used)
+                if record.previous is not None
+            ),
+            totals=ledger.totals(),
+            last=ledger.last,
+            num_running=num_running,
+            num_waiting=num_waiting,
+            bytes_per_token=host.num_bytes / host.num_tokens if host.num_tokens else 0.0,
+            prefill_tokens_per_second=ledger.prefill.per_second,
+            decode_tokens_per_second=ledger.decode.per_second,
+        )
+
+    def _row(self, session: str, record: SessionRecord, running: bool) -> PromptRow:
+        previous = record.previous
+        assert previous is not None
+        num_tokens = len(previous.tokens)
+        resident = self._slots.of_session(session)
+        in_context = min(len(resident.tokens), num_tokens) if resident else 0
+        chain = [block for block in record.chain if block.key in self._index]
+        in_host = sum(block.num_tokens for block in chain)
+        own = sum(block.num_bytes for block in chain if len(block.sessions) <= 1)
+        tier = Tier.CONTEXT if num_tokens and in_context >= num_tokens else None
+        if tier is None and num_tokens and in_host >= num_tokens:
+            tier = Tier.HOST
+        return PromptRow(
+            session=session,
+            title=record.title,
+            tokens=num_tokens,
+            context_tokens=in_context,
+            host_tokens=in_host,
+            disk_tokens=0,
+            own_bytes=own,
+            shared_bytes=sum(block.num_bytes for block in chain) - own,
+            tier=tier,
+            hits=record.hits,
+            last_used=record.last_used,
+            running=running,
+        )

@@ -1,0 +1,78 @@
+"""The state of one request inside the engine. Engine thread."""
+
+import time
+from dataclasses import dataclass, field
+
+from samovar.core.request import Mismatch, Request, RequestKind, RequestStats, TierTokens
+from samovar.engine.backend import Sampler
+from samovar.engine.slots import ContextSequence
+from samovar.engine.stream import TextStream
+
+
+@dataclass(slots=True, eq=False)
+class Running:
+    """A request from its arrival to its end.
+
+    `known` are the prompt and all tokens generated so far. What `sequence` does not hold of them yet is
+    still to be processed: many tokens during prefill, one while decoding, many again after a swap.
+    """
+
+    request: Request
+    client: str
+    prompt: tuple[int, ...]
+    known: list[int]
+    stream: TextStream
+    arrival: int
+    sequence: ContextSequence | None = None
+    sampler: Sampler | None = None
+    max_tokens: int | None = None
+    started: bool = False
+    t_arrived: float = field(default_factory=time.perf_counter)
+    t_started: float | None = None
+    t_first: float | None = None
+    t_last: float = 0.0
+    reused: TierTokens = TierTokens()
+    processed: int = 0
+    restore_ms: float = 0.0
+    mismatch: Mismatch | None = None
+    t_progress: float = 0.0
+
+    @property
+    def num_generated(self) -> int:
+        return len(self.known) - len(self.prompt)
+
+    @property
+    def todo(self) -> int:
+        """Tokens that are known but not in the context."""
+        return len(self.known) - (len(self.sequence.tokens) if self.sequence else 0)
+
+    @property
+    def decoding(self) -> bool:
+        """Whether the next step only processes the token generated last."""
+        return self.num_generated > 0 and self.todo == 1
+
+    @property
+    def is_side_task(self) -> bool:
+        return self.request.kind is RequestKind.SIDE_TASK
+
+    def stats(self) -> RequestStats:
+        """What it has cost so far. The rate counts decode steps: tokens after the first."""
+        first_ms = rate = None
+        if self.t_first is not None:
+            first_ms = 1000 * (self.t_first - self.t_arrived)
+            if self.num_generated > 1 and self.t_last > self.t_first:
+                rate = (self.num_generated - 1) / (self.t_last - self.t_first)
+        start = self.t_started if self.t_started is not None else self.t_arrived
+        prefill_end = self.t_first if self.t_first is not None else start
+        return RequestStats(
+            prompt_tokens=len(self.prompt),
+            reused=self.reused,
+            processed_tokens=self.processed,
+            generated_tokens=self.num_generated,
+            queued_ms=max(0.0, 1000 * (start - self.t_arrived)),
+            restore_ms=self.restore_ms,
+            prefill_ms=max(0.0, 1000 * (prefill_end - start) - self.restore_ms),
+            first_token_ms=first_ms,
+            tokens_per_second=rate,
+            mismatch=self.mismatch,
+        )

@@ -1,0 +1,151 @@
+"""From settings to a loaded backend: file check, probe, memory check, load, context. Engine thread.
+
+Errors are `SamovarError`s written for the user.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import psutil
+
+from samovar.core.errors import SamovarError
+from samovar.core.events import ModelInfo
+from samovar.core.settings import EngineSettings
+from samovar.engine import llama
+from samovar.engine.fingerprint import fingerprint, weights_id
+from samovar.engine.llama import ContextOptions, LlamaBackend, LlamaModel
+from samovar.engine.probe import ProbeResult, check_file, check_memory, probe
+
+DEFAULT_CONTEXT: Final = 8192
+STATE_SHARE: Final = 0.25
+MAX_BLOCK_TOKENS: Final = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model ready to serve."""
+
+    backend: LlamaBackend
+    info: ModelInfo
+    block_tokens: int
+
+
+def available_bytes() -> int:
+    """Memory that can be taken without swapping, as psutil tells."""
+    return int(psutil.virtual_memory().available)
+
+
+def default_threads() -> int:
+    """Physical cores that this process may use."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(usable, psutil.cpu_count(logical=False) or usable))
+
+
+def load(
+    settings: EngineSettings, cache_dir: Path, on_progress: Callable[[str, float], None]
+) -> Loaded:
+    """Load what `settings` name; `on_progress(stage, fraction)` tells how far it is."""
+    path = Path(settings.model_path)
+    on_progress("looking at the model", 0.0)
+    check_file(path)
+    flash_attn = _flash_attention(settings)
+    settings = msgspec.structs.replace(settings, num_threads=settings.num_threads or default_threads())
+    weights = weights_id(path)
+    found = probe(
+        path,
+        weights,
+        settings,
+        build=llama.BUILD,
+        flash_attn=flash_attn,
+        cache_dir=cache_dir,
+        on_stage=lambda stage: on_progress(stage, 0.0),
+    )
+    num_cells = settings.context_tokens or min(found.trained_context or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
+    check_memory(found, num_cells, settings.num_slots, available_bytes())
+    model = LlamaModel(
+        path,
+        extra_bufts=found.extra_bufts,
+        gpu_layers=settings.gpu_layers,
+        on_progress=lambda fraction: on_progress("loading the model", fraction),
+    )
+    on_progress("making the context", 1.0)
+    backend = LlamaBackend(
+        model,
+        ContextOptions(
+            num_cells=num_cells,
+            num_slots=settings.num_slots,
+            batch_tokens=settings.prefill_chunk + settings.num_slots,
+            num_threads=settings.num_threads,
+            flash_attn=flash_attn,
+            kv_type_k=settings.kv_type_k,
+            kv_type_v=settings.kv_type_v,
+        ),
+    )
+    traits = backend.traits
+    block_tokens = choose_block_tokens(settings.block_tokens, traits.family.window, found)
+    print_id = fingerprint(
+        weights, settings, build=llama.BUILD, flash_attn=flash_attn, extra_bufts=found.extra_bufts
+    )
+    info = ModelInfo(
+        name=traits.name,
+        path=str(path),
+        family=traits.family_name,
+        context_tokens=traits.num_cells,
+        trained_context_tokens=traits.trained_context,
+        kv_type_k=settings.kv_type_k,
+        kv_type_v=settings.kv_type_v,
+        tokenizer=traits.tokenizer,
+        fingerprint=print_id,
+        block_tokens=block_tokens,
+        has_template=traits.template is not None,
+        notes=_notes(found, traits.template is not None, traits.num_cells, traits.trained_context),
+    )
+    return Loaded(backend, info, block_tokens)
+
+
+def choose_block_tokens(wanted: int, window: int, found: ProbeResult) -> int:
+    """Tokens a block: at most the sliding window, more where a large state would outweigh them.
+
+    Every block of a recurrent or hybrid model carries the whole state once; blocks grow until it is below
+    a quarter of a block, or 1,024 tokens are reached. A power of two, so that prefill chunks divide it.
+    """
+    size = 1 << (max(8, wanted).bit_length() - 1)
+    if window:
+        while size > window:
+            size //= 2
+    while (
+        size < MAX_BLOCK_TOKENS
+        and not window
+        and found.state_bytes > STATE_SHARE * (found.state_bytes + size * found.bytes_per_token)
+        and found.state_bytes > 64 * 1024
+    ):
+        size *= 2
+    return size
+
+
+def _flash_attention(settings: EngineSettings) -> bool:
+    """Flash attention is slow at depth on a CPU, so `auto` turns it on only where a quantized V needs it."""
+    match settings.flash_attn:
+        case "on":
+            return True
+        case "off":
+            return False
+        case "auto":
+            return settings.kv_type_v not in llama.UNQUANTIZED or settings.gpu_layers != 0
+        case other:
+            raise SamovarError(f"flash_attn is {other!r}; choose auto, on or off.")
+
+
+def _notes(found: ProbeResult, has_template: bool, num_cells: int, trained: int) -> tuple[str, ...]:
+    notes = []
+    if not has_template:
+        notes.append("This model has no chat template; Samovar uses ChatML, and replies may be poor.")
+    if not found.extra_bufts:
+        notes.append("ggml's extra CPU buffers (AMX) fail on this machine and are off.")
+    if trained and num_cells > trained:
+        notes.append(f"The context of {num_cells:,} tokens is larger than the {trained:,} the model was trained on.")
+    return tuple(notes)

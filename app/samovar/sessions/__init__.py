@@ -1,0 +1,1 @@
+"""The chats the user sees, kept on disk. Front ends own it; the engine never sees it."""
