@@ -124,7 +124,7 @@ class Answers:
         for chat in self._running.values():
             self.stop(chat)
         deadline = time.monotonic() + CLOSE_WITHIN_S
-        while self._running and time.monotonic() < deadline:
+        while self._running and time.monotonic() < deadline:  # noqa: ASYNC110 - half a second, once
             await asyncio.sleep(0.01)
         for request_id, chat in list(self._running.items()):
             assert chat.reply is not None

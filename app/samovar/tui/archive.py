@@ -24,7 +24,7 @@ class Archive:
         self._tasks = set[asyncio.Task[Any]]()
 
     async def run(self, work: Callable[[Store], T]) -> T:
-        """Do `work` after all work given before; raises what it raises (SamovarError for the disk's faults)."""
+        """Do `work` after all given before; raises what it raises (SamovarError for faults of the disk)."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, self._store)
 
     async def try_run(self, what: str, work: Callable[[Store], T]) -> T | None:

@@ -1,4 +1,4 @@
-"""From the client's events to the conversations: in order, but tokens once a frame and the cache 4 times a second.
+"""From the client's events to the conversations: tokens once a frame, the cache four times a second.
 
 A decode step brings an event for every running reply; drawing each would cost the decoding its cores. So text
 waits for the next frame, merged by request, and of several pictures of the cache the last one is drawn. While

@@ -71,8 +71,13 @@ class Conversations:
         self._notify(changes.ChatsChanged())
 
     def ordered(self) -> list[Chat]:
-        """All chats in the order of the list."""
-        return by_recency(self.chats.values())
+        """The chats in the order of the list. A fresh one is there while it is shown or written in."""
+        chats = self.chats.values()
+        return by_recency(
+            chat
+            for chat in chats
+            if chat.in_store or chat.sending or chat.draft.strip() or chat is self.shown
+        )
 
     def new(self) -> Chat:
         """Show a fresh chat; an empty one that is there already will do."""

@@ -15,7 +15,7 @@ class SlashCommand(msgspec.Struct, frozen=True):
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """How a command is written; `argument` is empty where none is taken, `required` where it must be given."""
+    """How a command is written; `argument` is empty where none is taken."""
 
     name: str
     argument: str
