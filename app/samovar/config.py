@@ -20,8 +20,8 @@ from msgspec import Meta
 from samovar.core.chat import Sampling
 from samovar.core.errors import SamovarError
 from samovar.core.settings import EngineSettings
+from samovar.core.units import format_size, parse_duration, parse_size
 from samovar.paths import disk_error
-from samovar.units import format_size, parse_duration, parse_size
 
 __all__ = [
     "Config",

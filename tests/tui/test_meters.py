@@ -31,7 +31,9 @@ def test_runs_fill_squares_in_order() -> None:
     assert sample([], 0, 2) == ["free", "free"]
 
 
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 500))), st.integers(0, 2000), st.integers(0, 60))
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 500))), st.integers(0, 2000), st.integers(0, 60)
+)
 def test_there_is_a_key_for_every_square(runs: list[tuple[str, int]], total: int, num_squares: int) -> None:
     squares = sample(runs, total, num_squares)
     assert len(squares) == num_squares
@@ -42,7 +44,8 @@ def test_there_is_a_key_for_every_square(runs: list[tuple[str, int]], total: int
 @given(st.lists(st.floats(0, 1e9)), st.floats(0, 1e9), st.integers(0, 100))
 def test_meter_cells_fit(amounts: list[float], total: float, width: int) -> None:
     cells = meter_cells(amounts, total, width)
-    assert all(count >= 0 for count in cells) and sum(cells) <= width
+    assert all(count >= 0 for count in cells)
+    assert sum(cells) <= width
 
 
 @pytest.mark.asyncio
@@ -58,7 +61,8 @@ async def test_drawing(theme: str) -> None:
         history.set_values([0, 1, 2, 3, 4], highest=4)
         await pilot.pause()
         assert [cells.render_line(y).text for y in range(3)] == ["▀" * 10] * 3
-        assert len(list(cells.render_line(0))) == 1 and cells.render_line(0) != cells.render_line(1)
+        assert len(list(cells.render_line(0))) == 1
+        assert cells.render_line(0) != cells.render_line(1)
         assert meter.render_line(0).text == "━" * 20
         assert [len(segment.text) for segment in meter.render_line(0)] == [8, 2, 10]
         assert history.render_line(0).text == " " * 15 + "▁▃▅▆█"

@@ -43,10 +43,38 @@ Setext
 open fence
 """
 
-pieces = st.lists(st.sampled_from([
-    "word ", "\n", "\n\n", "- item\n", "1. item\n", "  inner\n", "```", "```py\n", "~~~\n", "`", "``", "> q\n", "# h\n",
-    "---\n", "-", "|a|b|\n", "|-|-|\n", "***", "  ", "    code\n", "x" * 300 + " ", "row\n" * 60, "y" * 5000, "\t", "=\n",
-]), max_size=40).map("".join)
+pieces = st.lists(
+    st.sampled_from(
+        [
+            "word ",
+            "\n",
+            "\n\n",
+            "- item\n",
+            "1. item\n",
+            "  inner\n",
+            "```",
+            "```py\n",
+            "~~~\n",
+            "`",
+            "``",
+            "> q\n",
+            "# h\n",
+            "---\n",
+            "-",
+            "|a|b|\n",
+            "|-|-|\n",
+            "***",
+            "  ",
+            "    code\n",
+            "x" * 300 + " ",
+            "row\n" * 60,
+            "y" * 5000,
+            "\t",
+            "=\n",
+        ]
+    ),
+    max_size=40,
+).map("".join)
 
 
 def test_sample() -> None:
@@ -92,9 +120,18 @@ def test_nothing_but_blank_lines_and_fences_is_lost(text: str) -> None:
         assert shown == essence(text)
 
 
-@pytest.mark.parametrize("text", ["x" * 1_000_000, "word " * 200_000, "- item and more\n" * 50_000,
-                                  "|a|b|\n|-|-|\n" + "|1|2|\n" * 50_000, "```\n" + "x" * 1_000_000,
-                                  "```py\n" + "line\n" * 50_000, "1. a\n   ```\n" + "   code\n" * 50_000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x" * 1_000_000,
+        "word " * 200_000,
+        "- item and more\n" * 50_000,
+        "|a|b|\n|-|-|\n" + "|1|2|\n" * 50_000,
+        "```\n" + "x" * 1_000_000,
+        "```py\n" + "line\n" * 50_000,
+        "1. a\n   ```\n" + "   code\n" * 50_000,
+    ],
+)
 def test_blocks_are_bounded(text: str) -> None:
     blocks = split(text)
     assert max(len(block.text) for block in blocks) <= 5 * MAX_CHARS + 100

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from samovar.config import Config, SamplingConfig, find_bundled_model, resolve_model
 from samovar.core.chat import Sampling
 from samovar.core.errors import SamovarError
-from samovar.units import FOREVER, format_size, parse_duration, parse_size
+from samovar.core.units import FOREVER, format_size, parse_duration, parse_size
 
 
 @pytest.fixture

@@ -15,8 +15,11 @@ GROUNDS = ("ground", "side", "raised")
 
 def contrast(first: str, second: str) -> float:
     """WCAG 2 contrast ratio."""
+
     def luminance(color: str) -> float:
-        channels = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in Color.parse(color).normalized]
+        channels = [
+            c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in Color.parse(color).normalized
+        ]
         return 0.2126 * channels[0] + 0.7152 * channels[1] + 0.0722 * channels[2]
 
     low, high = sorted((luminance(first), luminance(second)))
@@ -52,25 +55,33 @@ def test_themes_of_textual_have_a_palette(theme: Theme) -> None:
     assert palette_of(theme).session_colors
 
 
-@pytest.mark.parametrize(("change", "key", "expected"), [
-    (('brass = "#e0a458"', ""), "colors.brass", "missing"),
-    (('"#8f8276"', '"no colour"'), "colors.faint", "must be a colour"),
-    (('"#8f8276"', '"#8f827680"'), "colors.faint", "without transparency"),
-    (('"#8f8276"', "12"), "colors.faint", "must be a colour"),
-    (("dark = true", "dark = 1"), "dark", "true or false"),
-    (("[colors]", "[colours]"), "[colors]", "table"),
-    (("[colors]", '[colors]\nblue = "#0000ff"'), "colors.blue", "not known"),
-    (("[sessions]", "[other]"), "sessions.colors", "4 to 16"),
-    (("[colors]", "[colors"), "TOML", "not valid"),
-])
+@pytest.mark.parametrize(
+    ("change", "key", "expected"),
+    [
+        (('brass = "#e0a458"', ""), "colors.brass", "missing"),
+        (('"#8f8276"', '"no colour"'), "colors.faint", "must be a colour"),
+        (('"#8f8276"', '"#8f827680"'), "colors.faint", "without transparency"),
+        (('"#8f8276"', "12"), "colors.faint", "must be a colour"),
+        (("dark = true", "dark = 1"), "dark", "true or false"),
+        (("[colors]", "[colours]"), "[colors]", "table"),
+        (("[colors]", '[colors]\nblue = "#0000ff"'), "colors.blue", "not known"),
+        (("[sessions]", "[other]"), "sessions.colors", "4 to 16"),
+        (("[colors]", "[colors"), "TOML", "not valid"),
+    ],
+)
 def test_a_bad_theme_is_skipped_with_one_sentence(
-        tmp_path: Path, change: tuple[str, str], key: str, expected: str) -> None:
+    tmp_path: Path, change: tuple[str, str], key: str, expected: str
+) -> None:
     text = (builtin_folder() / "samovar.toml").read_text()
     (tmp_path / "mine.toml").write_text(text.replace(*change).replace('name = "samovar"', 'name = "mine"'))
     themes, problems = load_themes(tmp_path)
-    assert "mine" not in themes and "samovar" in themes
+    assert "mine" not in themes
+    assert "samovar" in themes
     [problem] = problems
-    assert "mine.toml" in problem and key in problem and expected in problem and "\n" not in problem
+    assert "mine.toml" in problem
+    assert key in problem
+    assert expected in problem
+    assert "\n" not in problem
 
 
 def test_the_users_theme_replaces_ours(tmp_path: Path) -> None:

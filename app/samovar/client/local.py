@@ -44,26 +44,29 @@ class _Open:
 
     session: str
     text: list[str] = field(default_factory=list)
-    stats: RequestStats = RequestStats()
+    stats: RequestStats = field(default_factory=RequestStats)
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """How a host is started: what it is told, and where it logs."""
+
+    job: HostJob
+    log_file: Path
+
+
+def running_hosts(run_dir: Path) -> list[Path]:
+    """Sockets of the hosts in a run folder; some may be stale."""
+    return sorted(run_dir.glob("*.sock"))
 
 
 class LocalClient:
-    """See `client.interface.Client`. With `may_start` False it only joins a host that is there."""
+    """See `client.interface.Client`. Without a `launch` it only joins the host behind `socket`."""
 
-    def __init__(
-        self,
-        settings: EngineSettings,
-        *,
-        run_dir: Path,
-        cache_dir: Path,
-        log_file: Path,
-        name: str,
-        may_start: bool = True,
-    ) -> None:
-        self._settings = settings
-        self._run_dir, self._cache_dir, self._log_file = run_dir, cache_dir, log_file
+    def __init__(self, socket: Path, name: str, launch: Launch | None = None) -> None:
+        self._socket = socket
         self._name = name
-        self._may_start = may_start
+        self._launch = launch
         self._events: asyncio.Queue[Event | None] = asyncio.Queue()
         self._open: dict[str, _Open] = {}
         self._backlog: list[commands.Command] = []
@@ -72,9 +75,17 @@ class LocalClient:
         self._process: subprocess.Popen[bytes] | None = None
         self._task: asyncio.Task[None] | None = None
         self._early_deaths = 0
-        self._failed: str | None = None
+        self._failed = False
         self._closing = False
         self.host_pid: int | None = None
+
+    @classmethod
+    def starting(
+        cls, settings: EngineSettings, *, run_dir: Path, cache_dir: Path, log_file: Path, name: str
+    ) -> "LocalClient":
+        """A client that starts the host for `settings` where none is running."""
+        job = HostJob(settings, str(run_dir), str(cache_dir))
+        return cls(run_dir / settings.socket_name(), name, Launch(job, log_file))
 
     async def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name="samovar-client")
@@ -95,9 +106,8 @@ class LocalClient:
         match command:
             case commands.Submit(request):
                 self._open[request.id] = _Open(request.session)
-                if self._failed is not None:
-                    self._end_all(FinishReason.FAILED, self._failed)
-                    return
+                if self._failed:
+                    self._try_again()
             case commands.Focus():
                 self._focus = command
                 if self._writer is None:
@@ -115,6 +125,13 @@ class LocalClient:
     async def events(self) -> AsyncIterator[Event]:
         while (event := await self._events.get()) is not None:
             yield event
+
+    def _try_again(self) -> None:
+        """After a failure every new request is worth one more try: the user may have mended the cause."""
+        self._failed = False
+        self._early_deaths = 0
+        self._process = None
+        self._task = asyncio.create_task(self._run(), name="samovar-client")
 
     # ---- the connection
 
@@ -140,26 +157,25 @@ class LocalClient:
                 return
             self._early_deaths = 0 if ready else self._early_deaths + 1
             self._end_all(FinishReason.HOST_LOST, "The engine stopped unexpectedly. Ask again: it restarts.")
-            if not self._may_start:
+            if self._launch is None:
                 self._fail("The engine host has stopped.")
                 return
             if self._early_deaths >= MAX_EARLY_DEATHS:
-                self._fail(f"The engine keeps stopping while it starts. See {self._log_file}.")
+                self._fail(f"The engine keeps stopping while it starts. See {self._launch.log_file}.")
                 return
             self._events.put_nowait(HostLost("The engine stopped unexpectedly; starting it again."))
 
     async def _connect(self) -> asyncio.StreamReader | None:
         """Reach the host, starting one where none answers; None (and a `HostFailed`) if that is hopeless."""
-        path = self._run_dir / self._settings.socket_name()
         told = False
         starts = 0
         while True:
             try:
-                reader, writer = await asyncio.open_unix_connection(str(path), limit=2**20)
+                reader, writer = await asyncio.open_unix_connection(str(self._socket), limit=2**20)
                 break
             except OSError:
                 pass
-            if not self._may_start:
+            if self._launch is None:
                 self._fail("No engine host is running.")
                 return None
             if not told:
@@ -168,12 +184,12 @@ class LocalClient:
             if self._process is None or self._process.poll() is not None:
                 code = self._process.returncode if self._process is not None else None
                 if starts >= MAX_EARLY_DEATHS and code != 0:
-                    self._fail(f"The engine host does not start ({_last_line(self._log_file)}).")
+                    self._fail(f"The engine host does not start ({_last_line(self._launch.log_file)}).")
                     return None
                 if code == 0 and starts:
                     await asyncio.sleep(10 * RETRY_S)  # another host holds the lock; its socket comes
                 try:
-                    self._process = self._spawn()
+                    self._process = _spawn(self._launch)
                 except OSError as error:
                     self._fail(f"The engine host cannot be started: {error.strerror} ({error.filename}).")
                     return None
@@ -187,23 +203,6 @@ class LocalClient:
             writer.write(frame(command))
         self._backlog.clear()
         return reader
-
-    def _spawn(self) -> subprocess.Popen[bytes]:
-        job = HostJob(self._settings, str(self._run_dir), str(self._cache_dir))
-        self._log_file.parent.mkdir(parents=True, exist_ok=True)
-        with self._log_file.open("ab") as log_file:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "samovar.engine.host"],
-                stdin=subprocess.PIPE,
-                stdout=log_file,
-                stderr=log_file,
-                start_new_session=True,
-            )
-        assert process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.write(msgspec.json.encode(job))
-            process.stdin.close()
-        return process
 
     def _take(self, event: Event) -> bool:
         """Book one event from the host and pass it on; False when nothing more will come."""
@@ -229,7 +228,8 @@ class LocalClient:
         return True
 
     def _fail(self, message: str) -> None:
-        self._failed = message
+        self._failed = True
+        self._backlog.clear()
         if self._writer is not None:
             self._writer.close()
             self._writer = None
@@ -238,9 +238,9 @@ class LocalClient:
 
     def _end_all(self, reason: FinishReason, error: str) -> None:
         for request_id in list(self._open):
-            if any(isinstance(c, commands.Submit) and c.request.id == request_id for c in self._backlog):
-                if reason is FinishReason.HOST_LOST:
-                    continue  # never sent: it goes to the next host
+            unsent = any(isinstance(c, commands.Submit) and c.request.id == request_id for c in self._backlog)
+            if unsent and reason is FinishReason.HOST_LOST:
+                continue  # it goes to the next host
             self._end(request_id, reason, error)
 
     def _end(self, request_id: str, reason: FinishReason, error: str = "") -> None:
@@ -266,3 +266,21 @@ def _last_line(path: Path) -> str:
     except OSError:
         return "no log"
     return lines[-1][:300] if lines else "the log is empty"
+
+
+def _spawn(launch: Launch) -> subprocess.Popen[bytes]:
+    """Start a host process that outlives this one."""
+    launch.log_file.parent.mkdir(parents=True, exist_ok=True)
+    with launch.log_file.open("ab") as log_file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "samovar.engine.host"],
+            stdin=subprocess.PIPE,
+            stdout=log_file,
+            stderr=log_file,
+            start_new_session=True,
+        )
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.write(msgspec.json.encode(launch.job))
+        process.stdin.close()
+    return process

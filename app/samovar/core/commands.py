@@ -55,4 +55,6 @@ class StopHost(msgspec.Struct, frozen=True, tag="stop_host"):
     """End the host in good order, whoever else is connected."""
 
 
-Command = Hello | Submit | Cancel | Focus | Rename | Forget | SetRamLimit | SetTokenLimit | Describe | StopHost
+Command = (
+    Hello | Submit | Cancel | Focus | Rename | Forget | SetRamLimit | SetTokenLimit | Describe | StopHost
+)

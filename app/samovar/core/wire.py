@@ -11,8 +11,8 @@ PROTOCOL: Final = 1
 MAX_FRAME_BYTES: Final = 256 * 1024 * 1024
 
 _encoder = msgspec.msgpack.Encoder()
-_command_decoder = msgspec.msgpack.Decoder(Command)
-_event_decoder = msgspec.msgpack.Decoder(Event)
+_command_decoder: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
+_event_decoder: msgspec.msgpack.Decoder[Event] = msgspec.msgpack.Decoder(Event)
 
 
 def frame(message: Command | Event) -> bytes:

@@ -30,7 +30,9 @@ def weights_id(path: Path) -> str:
     return digest.hexdigest()
 
 
-def fingerprint(weights: str, settings: EngineSettings, *, build: str, flash_attn: bool, extra_bufts: bool) -> str:
+def fingerprint(
+    weights: str, settings: EngineSettings, *, build: str, flash_attn: bool, extra_bufts: bool
+) -> str:
     """Names the state space of one model under one set of settings: 32 hex digits.
 
     Positions are encoded as the model file says (RoPE and YaRN settings are never overridden), and no

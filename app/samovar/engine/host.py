@@ -145,7 +145,9 @@ class Host:
             self._emit(None, events.HostFailed(str(error)))
         except BaseException:
             log.exception("the engine thread broke")
-            self._emit(None, events.HostFailed("The engine broke; the log tells more. Restarting it may help."))
+            self._emit(
+                None, events.HostFailed("The engine broke; the log tells more. Restarting it may help.")
+            )
         self._loop.call_soon_threadsafe(self._on_engine_end, engine is None)
 
     def _emit(self, client: str | None, event: events.Event) -> None:

@@ -3,7 +3,7 @@
 from typing import Final
 
 from samovar.core.errors import SamovarError
-from samovar.core.sizes import parse_size
+from samovar.core.units import parse_size
 
 AUTO_SHARE: Final = 0.25
 AUTO_FLOOR_BYTES: Final = 64 * 1024 * 1024

@@ -37,15 +37,17 @@ _U8 = ctypes.POINTER(ctypes.c_uint8)
 _log_lines: list[str] = []
 
 
-@C.llama_log_callback
 def _on_log(level: int, text: bytes, _data: ctypes.c_void_p) -> None:
     if level in (_LOG_WARN, _LOG_ERROR):
         _log_lines.append(text.decode("utf-8", "replace").strip())
         del _log_lines[:-20]
 
 
+_log_callback: Any = C.llama_log_callback(_on_log)
+
+
 def _start_library() -> None:
-    C.llama_log_set(_on_log, ctypes.c_void_p(0))
+    C.llama_log_set(_log_callback, ctypes.c_void_p(0))
     C.llama_backend_init()
 
 
@@ -73,7 +75,7 @@ class ContextOptions:
                 raise SamovarError(f"{kind!r} is no KV type; choose one of {', '.join(KV_TYPES)}.")
         if kv_type_v not in UNQUANTIZED and not flash_attn:
             raise SamovarError(
-                f"A quantized V cache ({kv_type_v}) needs flash attention: set flash_attn = \"on\" or \"auto\"."
+                f'A quantized V cache ({kv_type_v}) needs flash attention: set flash_attn = "on" or "auto".'
             )
         self.num_cells = num_cells
         self.num_slots = num_slots
@@ -102,7 +104,6 @@ class LlamaModel:
 
         last_percent = -1
 
-        @C.llama_progress_callback
         def report(fraction: float, _data: ctypes.c_void_p) -> bool:
             nonlocal last_percent
             if on_progress is not None and int(100 * fraction) > last_percent:
@@ -110,7 +111,8 @@ class LlamaModel:
                 on_progress(fraction)
             return True
 
-        params.progress_callback = report
+        progress_callback: Any = C.llama_progress_callback(report)
+        params.progress_callback = progress_callback
         handle = C.llama_model_load_from_file(str(path).encode(), params)
         if not handle:
             raise SamovarError(
@@ -230,6 +232,7 @@ class LlamaBackend:
         # A native function, since a Python one would take the interpreter lock at every graph node.
         self._flag = ctypes.create_string_buffer(2)
         strlen = ctypes.cast(ctypes.CDLL(None).strlen, ctypes.c_void_p).value
+        assert strlen is not None
         self._abort_callback: Any = C.ggml_abort_callback(strlen)
         C.llama_set_abort_callback(self._ctx, self._abort_callback, ctypes.addressof(self._flag))
         bos, eos = C.llama_vocab_bos(model.vocab), C.llama_vocab_eos(model.vocab)
@@ -306,11 +309,11 @@ class LlamaBackend:
 class LlamaSampler:
     """llama.cpp's native samplers, chained: penalties, top-k, top-p, min-p, temperature, draw."""
 
-    def __init__(self, ctx: Any, model: LlamaModel, sampling: Sampling, history: list[int]) -> None:
+    def __init__(self, ctx: object, model: LlamaModel, sampling: Sampling, history: list[int]) -> None:
         self._ctx = ctx
         self._chain: Any = C.llama_sampler_chain_init(C.llama_sampler_chain_default_params())
 
-        def add(sampler: Any) -> None:
+        def add(sampler: object) -> None:
             C.llama_sampler_chain_add(self._chain, sampler)
 
         if sampling.repeat_penalty != 1.0 and sampling.repeat_last_n > 0:

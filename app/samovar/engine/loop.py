@@ -351,7 +351,9 @@ class EngineLoop:
             previous,
             common,
             cache_off=self.host.limits.off,
-            other_model=any(m.tokens and m.tokenizer != self._backend.traits.tokenizer for m in request.messages),
+            other_model=any(
+                m.tokens and m.tokenizer != self._backend.traits.tokenizer for m in request.messages
+            ),
         )
         words = self._words
         running.mismatch = Mismatch(

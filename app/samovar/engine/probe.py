@@ -19,7 +19,7 @@ import msgspec
 
 from samovar.core.errors import SamovarError
 from samovar.core.settings import EngineSettings
-from samovar.core.sizes import format_size
+from samovar.core.units import format_size
 
 _MAGIC: Final = b"GGUF"
 _PROBE_CELLS: Final = 256
@@ -27,7 +27,7 @@ _TIMEOUT_S: Final = 1800.0
 
 
 class ProbeResult(msgspec.Struct, frozen=True):
-    """What a child found out. `bytes_per_token` and `state_bytes` are of saved state: size = state + n × per token."""
+    """What a child found out. Saved state of n tokens takes `state_bytes` + n × `bytes_per_token`."""
 
     extra_bufts: bool
     bytes_per_token: float
@@ -74,7 +74,16 @@ def probe(
     on_stage: Callable[[str], None],
 ) -> ProbeResult:
     """The remembered answer for this machine, build and model, or a new one from child processes."""
-    parts = (1, machine_id(), build, weights, settings.kv_type_k, settings.kv_type_v, flash_attn, settings.gpu_layers)
+    parts = (
+        1,
+        machine_id(),
+        build,
+        weights,
+        settings.kv_type_k,
+        settings.kv_type_v,
+        flash_attn,
+        settings.gpu_layers,
+    )
     name = hashlib.blake2b(repr(parts).encode(), digest_size=12).hexdigest()
     remembered = cache_dir / "probe" / f"{name}.json"
     try:
@@ -83,7 +92,9 @@ def probe(
         pass
     failures = []
     for extra_bufts in (True, False):
-        on_stage("trying the model on this machine, once" if extra_bufts else "trying it without extra buffers")
+        on_stage(
+            "trying the model on this machine, once" if extra_bufts else "trying it without extra buffers"
+        )
         report = _run_child(path, settings, flash_attn=flash_attn, extra_bufts=extra_bufts)
         if report.error:
             failures.append(report.error)
@@ -104,7 +115,9 @@ def check_memory(result: ProbeResult, num_cells: int, num_slots: int, available_
     """SamovarError, with the arithmetic, if a context of `num_cells` would not fit into memory."""
     need = result.bytes_per_token * num_cells + result.state_bytes * (num_slots + 1)
     if need > available_bytes:
-        fits = int(max(0, available_bytes - result.state_bytes * (num_slots + 1)) / max(1.0, result.bytes_per_token))
+        fits = int(
+            max(0, available_bytes - result.state_bytes * (num_slots + 1)) / max(1.0, result.bytes_per_token)
+        )
         raise SamovarError(
             f"A context of {num_cells:,} tokens needs {format_size(need)} "
             f"({result.bytes_per_token / 1024:.1f} KiB a token × {num_cells:,}), and only "
@@ -121,7 +134,9 @@ def machine_id() -> str:
             flags = next((line for line in file if line.startswith(("flags", "Features"))), "")
     except OSError:
         pass
-    return hashlib.blake2b(f"{platform.machine()} {platform.node()} {flags}".encode(), digest_size=8).hexdigest()
+    return hashlib.blake2b(
+        f"{platform.machine()} {platform.node()} {flags}".encode(), digest_size=8
+    ).hexdigest()
 
 
 def _remember(path: Path, result: ProbeResult) -> None:
@@ -146,7 +161,7 @@ def _run_child(path: Path, settings: EngineSettings, *, flash_attn: bool, extra_
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return ChildReport(error=f"Loading {path} took more than {_TIMEOUT_S / 60:.0f} minutes; it was given up.")
+        return ChildReport(error=f"Loading {path} was given up after {_TIMEOUT_S / 60:.0f} minutes.")
     lines = done.stdout.splitlines()
     if done.returncode == 0 and lines:
         return msgspec.json.decode(lines[-1], type=ChildReport)
@@ -155,8 +170,8 @@ def _run_child(path: Path, settings: EngineSettings, *, flash_attn: bool, extra_
     else:
         reason = f"exit code {done.returncode}"
     return ChildReport(
-        error=f"llama.cpp crashed on {path} ({reason}): the file is damaged, or this build does not know the model. "
-        "Fetch it again, or name another with --model."
+        error=f"llama.cpp crashed on {path} ({reason}): the file is damaged, or this build does not know "
+        "the model. Fetch it again, or name another with --model."
     )
 
 

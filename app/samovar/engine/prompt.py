@@ -13,7 +13,7 @@ import json
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import jinja2
 import jinja2.sandbox
@@ -40,7 +40,8 @@ _TEMPLATE_ERRORS: Final = (
 )
 
 CHATML: Final = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 
@@ -211,7 +212,7 @@ def _environment() -> jinja2.Environment:
     def refuse(message: str) -> None:
         raise jinja2.TemplateError(message)
 
-    def to_json(value: Any, indent: int | None = None, **_options: Any) -> str:
+    def to_json(value: object, indent: int | None = None, **_options: object) -> str:
         return json.dumps(value, ensure_ascii=False, indent=indent)
 
     environment.globals["raise_exception"] = refuse

@@ -28,7 +28,9 @@ class SessionRecord:
 class Reporter:
     """Reads the engine's parts and sums them up."""
 
-    def __init__(self, model: str, slots: Slots, index: PrefixIndex, host: HostTier, mover: Mover, ledger: Ledger) -> None:
+    def __init__(
+        self, model: str, slots: Slots, index: PrefixIndex, host: HostTier, mover: Mover, ledger: Ledger
+    ) -> None:
         self._model = model
         self._slots = slots
         self._index = index
@@ -37,7 +39,12 @@ class Reporter:
         self._ledger = ledger
 
     def snapshot(
-        self, records: Mapping[str, SessionRecord], running: frozenset[str], num_running: int, num_waiting: int, ram_setting: str
+        self,
+        records: Mapping[str, SessionRecord],
+        running: frozenset[str],
+        num_running: int,
+        num_waiting: int,
+        ram_setting: str,
     ) -> CacheSnapshot:
         """The cache now. `running` are the sessions with a running request."""
         cells, host, ledger = self._mover.cells, self._host, self._ledger

@@ -31,7 +31,7 @@ class Running:
     t_started: float | None = None
     t_first: float | None = None
     t_last: float = 0.0
-    reused: TierTokens = TierTokens()
+    reused: TierTokens = field(default_factory=TierTokens)
     processed: int = 0
     restore_ms: float = 0.0
     mismatch: Mismatch | None = None

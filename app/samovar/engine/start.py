@@ -45,9 +45,7 @@ def default_threads() -> int:
     return max(1, min(usable, psutil.cpu_count(logical=False) or usable))
 
 
-def load(
-    settings: EngineSettings, cache_dir: Path, on_progress: Callable[[str, float], None]
-) -> Loaded:
+def load(settings: EngineSettings, cache_dir: Path, on_progress: Callable[[str, float], None]) -> Loaded:
     """Load what `settings` name; `on_progress(stage, fraction)` tells how far it is."""
     path = Path(settings.model_path)
     on_progress("looking at the model", 0.0)
@@ -147,5 +145,7 @@ def _notes(found: ProbeResult, has_template: bool, num_cells: int, trained: int)
     if not found.extra_bufts:
         notes.append("ggml's extra CPU buffers (AMX) fail on this machine and are off.")
     if trained and num_cells > trained:
-        notes.append(f"The context of {num_cells:,} tokens is larger than the {trained:,} the model was trained on.")
+        notes.append(
+            f"The context of {num_cells:,} tokens is larger than the {trained:,} the model was trained on."
+        )
     return tuple(notes)

@@ -87,7 +87,7 @@ class HostTier:
         )
 
     def try_reserve(self, key: bytes, size: int, num_tokens: int) -> Blob | None:
-        """Memory for a new blob, counted from now on; None if the system has none. The caller has made room."""
+        """Memory for a new blob, counted from now on; None if the system has none. Room has been made."""
         assert key not in self._blobs
         assert not self.limits.off
         assert self.excess(held_bytes(size), num_tokens) == (0, 0), "the budget is never exceeded"

@@ -88,7 +88,11 @@ class PrefixIndex:
     def chain(self, tokens: Sequence[int]) -> tuple[Block, ...]:
         """The stored blocks that `tokens` runs through whole, from position 0 on. Changes nothing."""
         found = self.match(tokens)
-        return found.blocks if not found.blocks or found.blocks[-1].end <= found.num_tokens else found.blocks[:-1]
+        return (
+            found.blocks
+            if not found.blocks or found.blocks[-1].end <= found.num_tokens
+            else found.blocks[:-1]
+        )
 
     def superseded(self, parent: Block | None, tokens: Sequence[int]) -> tuple[Block, ...]:
         """Unused tails behind `parent` that a block of `tokens` makes needless. Changes nothing.

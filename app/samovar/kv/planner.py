@@ -1,8 +1,8 @@
 """How a prompt gets its reusable prefix into the context: a plan of values, carried out elsewhere.
 
-                 keep (already in cells)      restore (blocks from a tier)     process
-    prompt   |───────────────────────────|──────────────────────────────|─────────────────|
-             0                          keep                          resume          len(prompt)
+             keep (already in cells)      restore (blocks from a tier)     process
+prompt   |───────────────────────────|──────────────────────────────|─────────────────|
+         0                          keep                          resume          len(prompt)
 """
 
 import enum
@@ -44,7 +44,7 @@ class RestoreStep:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`slot` is the sequence to take or share from; `keep` tokens of it are used; `resume` are in place after."""
+    """`keep` tokens of sequence `slot` are taken or shared; `resume` tokens are in place afterwards."""
 
     source: Source
     slot: int | None
@@ -73,7 +73,7 @@ def make_plan(
         keep = _usable(prompt[:limit], resident, family)
         if keep <= 0 or (resident.busy and not family.can_share):
             continue
-        # Between equal prefixes an idle sequence is taken over, the session's own first: no cell gets two owners.
+        # Between equal prefixes take over an idle sequence, the session's own first: cells keep one owner.
         rank = (keep, not resident.busy, resident.session == session, resident)
         if best is None or rank[:3] > best[:3]:
             best = rank

@@ -1,7 +1,8 @@
 """The cell map: what fills the context, as small squares, two to a character.
 
-Runs in the UI thread; draws whole lines from one style per pair of colours. It takes runs of cells and a mapping from
-colour keys to colours; what the keys mean is the app's business ("shared" and "free" have colours of their own).
+Runs in the UI thread; draws whole lines from one style per pair of colours. It takes runs of cells and a
+mapping from colour keys to colours; what the keys mean is the app's business ("shared" and "free" have
+colours of their own).
 """
 
 from collections.abc import Mapping, Sequence
@@ -60,13 +61,15 @@ class CellMap(Widget):
     def _draw(self, width: int, height: int) -> list[Strip]:
         palette = palette_of(self.app.current_theme)
         defaults = {SHARED: palette.cream, FREE: palette.track}
-        squares = [palette.color(self._colors.get(key, defaults.get(key, key)))
-                   for key in sample(self._runs, self._total, width * height * 2)]
+        squares = [
+            palette.color(self._colors.get(key, defaults.get(key, key)))
+            for key in sample(self._runs, self._total, width * height * 2)
+        ]
         styles: dict[tuple[str, str], Style] = {}
         strips = []
         for row in range(height):
-            top = squares[2 * row * width:(2 * row + 1) * width]
-            bottom = squares[(2 * row + 1) * width:(2 * row + 2) * width]
+            top = squares[2 * row * width : (2 * row + 1) * width]
+            bottom = squares[(2 * row + 1) * width : (2 * row + 2) * width]
             segments: list[Segment] = []
             start = 0
             for x in range(1, width + 1):
@@ -92,7 +95,9 @@ def sample(runs: Sequence[tuple[str, int]], total: int, num_squares: int) -> lis
     for number, (key, count) in enumerate(shown):
         cells += count
         room_for_others = num_squares - (len(shown) - number - 1)
-        end = min(max(round(cells * num_squares / total), len(squares) + 1), max(room_for_others, len(squares)))
+        end = min(
+            max(round(cells * num_squares / total), len(squares) + 1), max(room_for_others, len(squares))
+        )
         squares += [key] * (end - len(squares))
     squares = squares[:num_squares]
     return squares + [FREE] * (num_squares - len(squares))

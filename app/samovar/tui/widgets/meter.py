@@ -37,7 +37,9 @@ class _Line(Widget):
         segments = self.draw(palette_of(self.app.current_theme), width)
         # Text alone has a foreground; the ground is whatever the widget stands on.
         ground = self.rich_style
-        return Strip([Segment(text, ground + style if style else ground) for text, style, _ in segments], width)
+        return Strip(
+            [Segment(text, ground + style if style else ground) for text, style, _ in segments], width
+        )
 
     def draw(self, palette: Palette, width: int) -> list[Segment]:
         """Return segments of `width` cells in all."""
@@ -58,8 +60,11 @@ class Meter(_Line):
 
     def draw(self, palette: Palette, width: int) -> list[Segment]:
         parts = meter_cells([amount for _, amount in self._segments], self._total, width)
-        segments = [Segment("━" * cells, rich_style(palette.color(color)))
-                    for (color, _), cells in zip(self._segments, parts, strict=True) if cells]
+        segments = [
+            Segment("━" * cells, rich_style(palette.color(color)))
+            for (color, _), cells in zip(self._segments, parts, strict=True)
+            if cells
+        ]
         rest = width - sum(parts)
         return [*segments, Segment("━" * rest, rich_style(palette.track))] if rest else segments
 
@@ -71,8 +76,10 @@ class History(_Line):
     _highest: float | None = None
     _color: str = "brass"
 
-    def set_values(self, values: Sequence[float], *, highest: float | None = None, color: str = "brass") -> None:
-        """Show as many of the last values as there is room for, on a scale from 0 to `highest` (or their maximum)."""
+    def set_values(
+        self, values: Sequence[float], *, highest: float | None = None, color: str = "brass"
+    ) -> None:
+        """Show the last values there is room for, on a scale from 0 to `highest` or their maximum."""
         if (tuple(values), highest, color) != (self._values, self._highest, self._color):
             self._values, self._highest, self._color = tuple(values), highest, color
             self.refresh()
@@ -80,13 +87,18 @@ class History(_Line):
     def draw(self, palette: Palette, width: int) -> list[Segment]:
         values = self._values[-width:]
         highest = self._highest if self._highest is not None else max(values, default=0)
-        bars = "".join(_BARS[round(min(1.0, max(0.0, value / highest)) * (len(_BARS) - 1))] if highest > 0 else _BARS[0]
-                       for value in values)
-        return [Segment(" " * (width - len(bars)), None), Segment(bars, rich_style(palette.color(self._color)))]
+        bars = "".join(
+            _BARS[round(min(1.0, max(0.0, value / highest)) * (len(_BARS) - 1))] if highest > 0 else _BARS[0]
+            for value in values
+        )
+        return [
+            Segment(" " * (width - len(bars)), None),
+            Segment(bars, rich_style(palette.color(self._color))),
+        ]
 
 
 def meter_cells(amounts: Sequence[float], total: float, width: int) -> list[int]:
-    """Return how many of `width` cells each amount gets: rounded on the running sum, at least one if it is above 0."""
+    """Return how many of `width` cells each amount gets; at least one if it is above 0."""
     total = max(total, sum(amounts))
     cells: list[int] = []
     running = 0.0

@@ -41,13 +41,16 @@ def code_of_label(layout: Layout, y: int) -> Found | None:
 
 def neighbour(layout: Layout, y: int, step: int) -> int:
     """Return the line of the heading before or after the one at the top line `y`."""
+
+    def target(index: int) -> int:
+        return layout.start(index) + 1 if index else 0
+
     index = layout.item_at(y)
-    if step < 0:
-        while index >= len(layout.items) or index > 0 and layout.start(index) + 1 >= y:
-            index -= 1
-    elif index < len(layout.items) and layout.start(index) + 1 <= y:
-        index += 1
-    return layout.height if index >= len(layout.items) else layout.start(max(0, index)) + (1 if index > 0 else 0)
+    if step > 0:
+        index += index < len(layout.items) and target(index) <= y
+    else:
+        index -= index >= len(layout.items) or target(index) >= y
+    return layout.height if index >= len(layout.items) else target(max(0, index))
 
 
 def _may_hold_code(layout: Layout, index: int) -> bool:
@@ -71,5 +74,5 @@ def _code_at(parts: list[Part], number: int) -> Found | None:
         first -= 1
     while last + 1 < len(parts) and (at := parts[last].block) is not None and not at.last:
         last += 1
-    text = "\n".join([part.block.text for part in parts[first:last + 1] if part.block is not None])
+    text = "\n".join([part.block.text for part in parts[first : last + 1] if part.block is not None])
     return text, f"{block.language} code".strip()

@@ -1,7 +1,8 @@
 """Splits a message into blocks that can be rendered one by one.
 
-Pure. Scanning goes line by line and never looks back, so that text that is still growing changes at most its last two
-blocks: `resume` scans only those again. Every block is bounded in size, whatever the text looks like.
+Pure. Scanning goes line by line and never looks back, so that text that is still growing changes at most its
+last two blocks: `resume` scans only those again. Every block is bounded in size, whatever the text looks
+like.
 """
 
 import enum
@@ -12,7 +13,7 @@ import msgspec
 MAX_CHARS = 4_000
 """A paragraph, list or quote is cut at a line end or space when it gets longer than this."""
 MAX_TABLE_ROWS = 100
-# Code is cut where a reader sees a new part begin, so that highlighting each piece by itself goes wrong least.
+# Code is cut where a reader sees a new part begin, so that a piece highlighted by itself comes out right.
 _CODE_LINES_TOP, _CODE_LINES_BLANK, _CODE_LINES_MAX = 40, 70, 100
 
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})[ \t]*(.*)$")
@@ -94,7 +95,7 @@ class _Scanner:
         return (self.text[pos:], len(self.text)) if end < 0 else (self.text[pos:end], end + 1)
 
     def _code(self, pos: int, marker: str, language: str, *, first: bool, start: int | None = None) -> int:
-        """Take the lines of a code block up to its closing fence or the end of the text; return where it ends."""
+        """Take the lines of a code block up to its closing fence; return where it ends."""
         start = pos if start is None else start
         lines: list[str] = []
         num_chars = 0
@@ -103,11 +104,11 @@ class _Scanner:
             if _closes(line, marker):
                 pos = after
                 break
-            if _code_is_full(lines, line) or num_chars + len(line) > 4 * MAX_CHARS and lines:
+            if _code_is_full(lines, line) or (num_chars + len(line) > 4 * MAX_CHARS and lines):
                 self._add_code(lines, start, marker, language, first, last=False)
                 lines, first, start, num_chars = [], False, pos, 0
             while len(line) > 4 * MAX_CHARS:
-                line, after = line[:4 * MAX_CHARS], pos + 4 * MAX_CHARS
+                line, after = line[: 4 * MAX_CHARS], pos + 4 * MAX_CHARS
                 lines.append(line)
                 self._add_code(lines, start, marker, language, first, last=False)
                 lines, first, start, pos = [], False, after, after
@@ -118,7 +119,9 @@ class _Scanner:
         self._add_code(lines, start, marker, language, first, last=True)
         return pos
 
-    def _add_code(self, lines: list[str], start: int, marker: str, language: str, first: bool, last: bool) -> None:
+    def _add_code(
+        self, lines: list[str], start: int, marker: str, language: str, first: bool, last: bool
+    ) -> None:
         self.blocks.append(Block(Kind.CODE, "\n".join(lines), start, language, first, last, fence=marker))
 
     def _prose(self, start: int, head: str, *, first: bool) -> int:
@@ -140,13 +143,15 @@ class _Scanner:
             elif lines and self._begins_anew(line, lines, in_item, in_quote, blank):
                 break
             elif lines and self._is_full(line, len(lines), num_chars, in_item, in_table):
-                self._cut(lines, start, head or ("\n".join(lines[:2]) if in_table else ""), head, first, blank)
+                self._cut(
+                    lines, start, head or ("\n".join(lines[:2]) if in_table else ""), head, first, blank
+                )
                 return pos
             else:
                 blank = False
                 if in_item and line[:1] in " \t" and (fence := _opening_fence(line.lstrip())):
                     inner_fence = fence[0]
-            if len(line) > MAX_CHARS and not in_table or num_chars > 4 * MAX_CHARS:
+            if (len(line) > MAX_CHARS and not in_table) or num_chars > 4 * MAX_CHARS:
                 cut = (line.rfind(" ", MAX_CHARS // 2, MAX_CHARS) + 1) or min(MAX_CHARS, len(line))
                 self._cut([*lines, line[:cut]], start, "", head, first, False)
                 return min(pos + cut, len(self.text))
@@ -156,7 +161,13 @@ class _Scanner:
                     lines.append(line)
                     pos = after
                     break
-            elif self.markdown and len(lines) == 1 and not in_item and "|" in lines[0] and _TABLE_RULE.match(line):
+            elif (
+                self.markdown
+                and len(lines) == 1
+                and not in_item
+                and "|" in lines[0]
+                and _TABLE_RULE.match(line)
+            ):
                 in_table = True
             lines.append(line)
             num_chars += len(line) + 1
@@ -190,7 +201,9 @@ class _Scanner:
             return not same_list if blank else bool(_HEADING.match(line) or _RULE.match(line))
         if _HEADING.match(line) or (_ITEM.match(line) and not in_quote and not line.lstrip()[:1].isdigit()):
             return not _is_setext(line, lines)
-        return bool(_QUOTE.match(line)) and not in_quote or bool(_RULE.match(line)) and not _is_setext(line, lines)
+        return (bool(_QUOTE.match(line)) and not in_quote) or (
+            bool(_RULE.match(line)) and not _is_setext(line, lines)
+        )
 
     def _add_prose(self, lines: list[str], start: int, head: str, first: bool) -> None:
         while lines and not lines[-1].strip():
@@ -209,7 +222,9 @@ def _opening_fence(line: str) -> tuple[str, str] | None:
 
 def _closes(line: str, marker: str) -> bool:
     stripped = line.strip()
-    return stripped.startswith(marker) and not stripped.strip(marker[0]) and len(line) - len(line.lstrip()) < 4
+    return (
+        stripped.startswith(marker) and not stripped.strip(marker[0]) and len(line) - len(line.lstrip()) < 4
+    )
 
 
 def _code_is_full(lines: list[str], line: str) -> bool:

@@ -1,8 +1,8 @@
 """Knows which line of the chat is where, and renders only what somebody looks at.
 
-Pure (no Textual widgets); used by the view in the UI thread. An item is an entry; its parts are its heading and its
-blocks. A part that nobody has looked at has a guessed height. Callers hold on to an `Anchor` and ask for its line
-again after heights have become known, so what is on screen stays where it is.
+Pure (no Textual widgets); used by the view in the UI thread. An item is an entry; its parts are its heading
+and its blocks. A part that nobody has looked at has a guessed height. Callers hold on to an `Anchor` and ask
+for its line again after heights have become known, so what is on screen stays where it is.
 """
 
 import time
@@ -31,7 +31,7 @@ class Anchor(NamedTuple):
 
 
 class Part:
-    """A heading (`block` is None) or a block, with its height in lines and, while they are kept, its lines."""
+    """A heading (`block` is None) or a block, with its height and, while they are kept, its lines."""
 
     __slots__ = ("block", "exact", "height", "lines", "with_cursor")
 
@@ -88,12 +88,12 @@ class Layout:
         """Return the first line of an item."""
         starts = self._starts
         if len(starts) <= index:
-            heights = [item.height for item in self.items[len(starts) - 1:]]
+            heights = [item.height for item in self.items[len(starts) - 1 :]]
             starts[-1:] = accumulate(heights, initial=starts[-1])
         return starts[index]
 
     def item_at(self, y: int) -> int:
-        """Return the index of the item that line `y` belongs to; the number of items if it comes after all."""
+        """Return the index of the item that line `y` belongs to; the number of items after the end."""
         low, high = 0, len(self.items)
         self.start(high)
         while low < high:
@@ -147,7 +147,7 @@ class Layout:
             self.settle(Anchor(index, len(self.parts_of(index)) - 1, 0), num_lines, 0)
 
     def measure(self, index: int, part: Part, *, keep: bool = True) -> list[Line] | None:
-        """Render a part if its height is not known yet, and correct the heights; keep the lines unless told not to."""
+        """Render a part if its height is not known yet, and correct the heights."""
         if part.exact:
             return part.lines
         lines = self._render(index, part)
@@ -163,7 +163,7 @@ class Layout:
         self._correct(index, part.height)
 
     def measure_item(self, index: int, until: float) -> bool:
-        """Make an item's height exact, without keeping its lines; give up at the time `until` and return False."""
+        """Make an item's height exact, without keeping its lines; return False if `until` comes first."""
         for part in self.parts_of(index):
             if not part.exact:
                 self.measure(index, part, keep=False)
@@ -213,7 +213,9 @@ class Layout:
                 if item.parts:
                     for part in item.parts[1:]:
                         part.exact = False
-                        part.height = max(1, estimate_height(part.block.text, page.text_width) + 1 if part.block else 1)
+                        part.height = max(
+                            1, estimate_height(part.block.text, page.text_width) + 1 if part.block else 1
+                        )
                     item.height = sum([part.height for part in item.parts])
                 else:
                     item.height = self._guess(item.entry)
@@ -234,7 +236,7 @@ class Layout:
             self._set_parts(index, blocks, growing=False)
 
     def grow(self, index: int, text: str) -> int:
-        """Show `text` (clean, and longer than before) with a cursor as the text of an item that is being written.
+        """Show `text` (clean, longer than before) and a cursor as the text of a growing item.
 
         Return the first line that changed, counted from the start of the item.
         """
@@ -302,10 +304,9 @@ class Layout:
         old = item.parts
         heading = render_heading(self.page, item.entry)
         parts = [old[0] if old else Part(None, len(heading), exact=True)]
+        changed = -1
         if parts[0].lines != heading:
             changed = self._put(index, parts[0], parts[0].lines, heading)
-        else:
-            changed = -1
         if not blocks and growing:
             blocks = [Block(Kind.PLAIN, "", 0)]
         top = parts[0].height
@@ -324,7 +325,7 @@ class Layout:
             if changed < 0 and (first < part.height or before is None or before.height != part.height):
                 changed = top + first
             top += part.height
-        for part in old[len(parts):]:
+        for part in old[len(parts) :]:
             self._forget(part)
         if changed < 0:
             changed = top
@@ -333,7 +334,7 @@ class Layout:
         return changed
 
     def _put(self, index: int, part: Part, before: list[Line] | None, lines: list[Line]) -> int:
-        """Give a part its lines; those that are as before stay the same objects, with what Textual keeps in them."""
+        """Give a part its lines; those that are as before stay the same objects."""
         first = len(lines)
         for number, (old, new) in enumerate(zip(before or (), lines, strict=False)):
             if old.strip == new.strip and old[1:] == new[1:]:
@@ -352,7 +353,7 @@ class Layout:
     def _correct(self, index: int, delta: int) -> None:
         if delta:
             self.items[index].height += delta
-            del self._starts[index + 1:]
+            del self._starts[index + 1 :]
 
     def _keep(self, part: Part, lines: list[Line]) -> None:
         self._forget(part)

@@ -15,8 +15,11 @@ from samovar.tui.widgets.transcript.page import Line, Page
 from samovar.tui.widgets.transcript.table import paint_table
 from samovar.tui.widgets.transcript.wrap import Span, wrap
 
-_PARSER = (MarkdownIt("commonmark", {"html": False, "maxNesting": 20})
-           .enable(["table", "strikethrough"]).disable(["html_block", "html_inline", "text_join", "reference"]))
+_PARSER = (
+    MarkdownIt("commonmark", {"html": False, "maxNesting": 20})
+    .enable(["table", "strikethrough"])
+    .disable(["html_block", "html_inline", "text_join", "reference"])
+)
 _LONGEST_SHOWN_URL = 80
 
 
@@ -29,8 +32,11 @@ def paint_markdown(page: Page, text: str, *, skip_table_head: bool = False) -> l
 
 def code_in(text: str) -> list[tuple[str, str]]:
     """Return (language, code) of every code block inside `text`."""
-    return [(token.info.strip().split(" ")[0], token.content.rstrip("\n")) for token in _PARSER.parse(text)
-            if token.type in {"fence", "code_block"}]
+    return [
+        (token.info.strip().split(" ")[0], token.content.rstrip("\n"))
+        for token in _PARSER.parse(text)
+        if token.type in {"fence", "code_block"}
+    ]
 
 
 class _Painter:
@@ -55,11 +61,10 @@ class _Painter:
         while index < len(tokens):
             token = tokens[index]
             end = _closing(tokens, index)
-            if not first and not token.hidden and token.type not in {"bullet_list_open", "ordered_list_open"}:
+            is_list = token.type in {"bullet_list_open", "ordered_list_open"}
+            if not first and (_is_loose(tokens, index) if is_list else not token.hidden):
                 self.blank()
-            elif not first and _is_loose(tokens, index):
-                self.blank()
-            self.block(tokens[index:end + 1], style)
+            self.block(tokens[index : end + 1], style)
             index, first = end + 1, False
 
     def block(self, tokens: Sequence[Token], style: Style) -> None:
@@ -79,7 +84,9 @@ class _Painter:
                 for row in self.page.code_rows(clean(token.content.rstrip("\n")), language, self.width):
                     self.emit(row.segments, row.cells, row.joint)
             case "table_open":
-                rows = paint_table(inner, self.inline, self.width, self.styles, skip_head=self.skip_table_head)
+                rows = paint_table(
+                    inner, self.inline, self.width, self.styles, skip_head=self.skip_table_head
+                )
                 for row in rows:
                     self.emit(row.segments, row.cells, row.joint)
             case "hr":
@@ -92,7 +99,11 @@ class _Painter:
         loose = _is_loose([opening, *tokens], 0)
         ordered = opening.type == "ordered_list_open"
         number = int(opening.attrGet("start") or 1) if ordered else 0
-        starts = [i for i, token in enumerate(tokens) if token.type == "list_item_open" and token.level == tokens[0].level]
+        starts = [
+            i
+            for i, token in enumerate(tokens)
+            if token.type == "list_item_open" and token.level == tokens[0].level
+        ]
         digits = len(str(number + len(starts) - 1))
         for position, index in enumerate(starts):
             if position and loose:
@@ -100,7 +111,7 @@ class _Painter:
             marker = f"{number + position:>{digits}} " if ordered else "• "
             indent = Segment(" " * (len(marker) + 1), style)
             self.marker = Segment(" " + marker, self.styles.marker)
-            self.nested(tokens[index + 1:_closing(tokens, index)], indent, style)
+            self.nested(tokens[index + 1 : _closing(tokens, index)], indent, style)
             if self.marker is not None:
                 self.emit([], 0, "\n")
 
@@ -142,7 +153,9 @@ class _Painter:
                     shown = child.markup if child.content in "()[]" else clean(child.content)
                     spans.append((shown, style))
                 case "code_inline":
-                    spans.append((child.content, self.styles.code if style == base else style + self.styles.code))
+                    spans.append(
+                        (child.content, self.styles.code if style == base else style + self.styles.code)
+                    )
                 case "softbreak" | "hardbreak":
                     spans.append(("\n", style))
                 case "strong_open":
@@ -184,5 +197,7 @@ def _is_loose(tokens: Sequence[Token], index: int) -> bool:
     """A list is loose when a paragraph directly in one of its items is not hidden."""
     level = tokens[index].level + 2
     end = _closing(tokens, index)
-    return any(token.type == "paragraph_open" and token.level == level and not token.hidden
-               for token in tokens[index:end])
+    return any(
+        token.type == "paragraph_open" and token.level == level and not token.hidden
+        for token in tokens[index:end]
+    )

@@ -42,22 +42,31 @@ class Styles:
         is_true_color = p.ground.startswith("#") and p.faint.startswith("#")
         rule = Color.parse(p.ground).blend(Color.parse(p.faint), 0.5).hex6 if is_true_color else p.faint
         self.rule = rich_style(rule, p.ground)
-        self.headings = (rich_style(p.brass, p.ground, bold=True), rich_style(p.text, p.ground, bold=True),
-                         rich_style(p.secondary, p.ground, bold=True))
+        self.headings = (
+            rich_style(p.brass, p.ground, bold=True),
+            rich_style(p.text, p.ground, bold=True),
+            rich_style(p.secondary, p.ground, bold=True),
+        )
         self.table_head = rich_style(p.secondary, p.ground, bold=True)
         self.bold, self.italic, self.strike = Style(bold=True), Style(italic=True), Style(strike=True)
         self.link = rich_style(p.teal, underline=True)
         self.cursor = rich_style(p.brass, p.ground)
         self.raised = rich_style(p.text, p.raised)
-        self.names = {name: rich_style(p.color(name), p.ground)
-                      for name in ("text", "faint", "secondary", "green", "brass", "teal", "red")}
+        self.names = {
+            name: rich_style(p.color(name), p.ground)
+            for name in ("text", "faint", "secondary", "green", "brass", "teal", "red")
+        }
         self.role_you = rich_style(p.teal, p.ground, bold=True)
         self.role_samovar = rich_style(p.brass, p.ground, bold=True)
         self.role_system = rich_style(p.secondary, p.ground, bold=True)
         self.highlight = {
-            "text": self.raised, "keyword": rich_style(p.copper, p.raised), "name": rich_style(p.brass, p.raised),
-            "string": rich_style(p.green, p.raised), "number": rich_style(p.mauve, p.raised),
-            "comment": rich_style(p.faint, p.raised, italic=True), "builtin": rich_style(p.teal, p.raised),
+            "text": self.raised,
+            "keyword": rich_style(p.copper, p.raised),
+            "name": rich_style(p.brass, p.raised),
+            "string": rich_style(p.green, p.raised),
+            "number": rich_style(p.mauve, p.raised),
+            "comment": rich_style(p.faint, p.raised, italic=True),
+            "builtin": rich_style(p.teal, p.raised),
             "operator": rich_style(p.secondary, p.raised),
         }
 
@@ -71,6 +80,7 @@ class Page:
         self.width = max(10, width)
         self.margin = 3 if width >= 90 else 2 if width >= 40 else 1
         self.text_width = min(MAX_TEXT_WIDTH, self.width - 2 * self.margin)
+        self.blank_line = Line(Strip([Segment(" " * self.width, self.styles.text)], self.width), 0, 0, "\n")
 
     def line(self, segments: list[Segment], cells: int, joint: str = "\n", left: int = 0) -> Line:
         """Put text between the margins; `left` is how many of its characters are decoration."""
@@ -82,7 +92,7 @@ class Page:
 
     def blank(self) -> Line:
         """Return an empty line."""
-        return Line(Strip([Segment(" " * self.width, self.styles.text)], self.width), 0, 0, "\n")
+        return self.blank_line
 
     def code_rows(self, code: str, language: str, width: int) -> list[Row]:
         """Return highlighted code on the raised ground, each row `width` cells wide."""

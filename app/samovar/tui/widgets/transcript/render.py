@@ -20,7 +20,8 @@ def render_heading(page: Page, entry: Entry) -> list[Line]:
         return [page.blank()]
     styles = page.styles
     name, style = {"user": ("you", styles.role_you), "assistant": ("samovar", styles.role_samovar)}.get(
-        entry.role, (entry.role, styles.role_system))
+        entry.role, (entry.role, styles.role_system)
+    )
     parts = [(clean(text).replace("\n", " "), kind) for text, kind in entry.meta]
     if (ending := _ENDINGS.get(entry.state)) and not any(ending[0] in text for text, _ in parts):
         parts = [ending, (" · ", "faint"), *parts] if parts else [ending]
@@ -50,8 +51,10 @@ def render_block(page: Page, block: Block, role: str, *, leading: bool) -> list[
         text = f"{block.head}\n{block.text}" if block.head else block.text
         return lines + paint_markdown(page, text, skip_table_head=bool(block.head))
     style = {"user": page.styles.text, "note": page.styles.faint}.get(role, page.styles.secondary)
-    return lines + [page.line(row.segments, row.cells, row.joint)
-                    for row in wrap([(block.text.expandtabs(4), style)], page.text_width)]
+    return lines + [
+        page.line(row.segments, row.cells, row.joint)
+        for row in wrap([(block.text.expandtabs(4), style)], page.text_width)
+    ]
 
 
 def _code(page: Page, block: Block) -> list[Line]:
@@ -73,7 +76,7 @@ def with_cursor(page: Page, lines: list[Line], *, in_code: bool) -> list[Line]:
     if index < 0:
         return [page.line([Segment(CURSOR, page.styles.cursor)], 1)]
     line = lines[index]
-    cells = cell_len(line.strip.text[:line.end])
+    cells = cell_len(line.strip.text[: line.end])
     if cells >= line.strip.cell_length:
         return lines
     before, after = line.strip.crop(0, cells), line.strip.crop(cells + 1, line.strip.cell_length)
@@ -81,10 +84,13 @@ def with_cursor(page: Page, lines: list[Line], *, in_code: bool) -> list[Line]:
     if in_code:
         style = page.styles.highlight["name"]
     strip = type(line.strip)([*before, Segment(CURSOR, style), *after], line.strip.cell_length)
-    return [*lines[:index], line._replace(strip=strip), *lines[index + 1:]]
+    return [*lines[:index], line._replace(strip=strip), *lines[index + 1 :]]
 
 
 def estimate_height(text: str, width: int) -> int:
-    """Guess how many lines a message takes, fast; only the scrollbar relies on it, until the message is rendered."""
-    return sum([1 + len(line) // width for line in text.split("\n")]) if len(text) < 100_000 else (
-        text.count("\n") + len(text) // width)
+    """Guess how many lines a message takes, fast; only the scrollbar relies on it, and not for long."""
+    return (
+        sum([1 + len(line) // width for line in text.split("\n")])
+        if len(text) < 100_000
+        else (text.count("\n") + len(text) // width)
+    )

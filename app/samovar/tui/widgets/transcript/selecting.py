@@ -1,7 +1,7 @@
 """Selection of text in the chat. Pure.
 
-Textual's selection counts lines from the top; those numbers would shift when heights become known. So a line's key is
-its item's index and its line within that item, in one number that grows with both.
+Textual's selection counts lines from the top; those numbers would shift when heights become known. So a
+line's key is its item's index and its line within that item, in one number that grows with both.
 """
 
 from itertools import islice
@@ -27,7 +27,7 @@ def key_of(layout: Layout, y: int) -> int:
 
 
 def select(line: Line, span: tuple[int, int] | None, style: Style) -> Strip:
-    """Return the strip of a line with the characters of `span` (end -1: to the end) in the style of a selection."""
+    """Return the strip of a line with the characters of `span` (end -1: to the end) drawn as selected."""
     if span is None:
         return line.strip
     start, end = max(span[0], line.left), line.end if span[1] < 0 else min(span[1], line.end)
@@ -37,7 +37,11 @@ def select(line: Line, span: tuple[int, int] | None, style: Style) -> Strip:
     pos = 0
     for text, base, _ in line.strip:
         first, last = max(0, start - pos), max(0, end - pos)
-        for part, chosen in ((text[:first], False), (text[first:last], True), (text[max(first, last):], False)):
+        for part, chosen in (
+            (text[:first], False),
+            (text[first:last], True),
+            (text[max(first, last) :], False),
+        ):
             if part:
                 segments.append(Segment(part, (base + style if base else style) if chosen else base))
         pos += len(text)
@@ -45,7 +49,7 @@ def select(line: Line, span: tuple[int, int] | None, style: Style) -> Strip:
 
 
 def selected_text(layout: Layout, selection: Selection) -> str:
-    """Return the text between two keys; a selection of very many messages takes those in its middle as written."""
+    """Return the text between two keys; in a very long selection the middle is taken as written."""
     start = selection.start or Offset(0, 0)
     end = selection.end or Offset(1 << 30, ((len(layout.items) - 1) << _SHIFT) + (1 << _SHIFT) - 1)
     first_item, first_line = divmod(start.y, 1 << _SHIFT)
@@ -61,13 +65,13 @@ def selected_text(layout: Layout, selection: Selection) -> str:
         for number, line in enumerate(islice(layout.lines_of_item(index), low, high + 1), low):
             left = max(line.left, start.x) if (index, number) == (first_item, first_line) else line.left
             right = min(line.end, end.x) if (index, number) == (last_item, last_line) else line.end
-            pieces.append(line.strip.text[left:max(left, right)] + line.joint)
+            pieces.append(line.strip.text[left : max(left, right)] + line.joint)
     return "".join(pieces).strip("\n")
 
 
 def word_at(line: Line, cell: int) -> tuple[int, int] | None:
     """Return the span of the word at a cell of a line, in characters."""
-    text = line.strip.text[:line.end]
+    text = line.strip.text[: line.end]
     position = len(line.strip.crop(0, cell).text)
     if position >= line.end or position < line.left or text[position].isspace():
         return None

@@ -14,8 +14,14 @@ _GAP = 3
 _NARROWEST = 3
 
 
-def paint_table(tokens: Sequence[Token], inline: Callable[[Token, Style], list[Span]], width: int, styles: Styles, *,
-                skip_head: bool) -> list[Row]:
+def paint_table(
+    tokens: Sequence[Token],
+    inline: Callable[[Token, Style], list[Span]],
+    width: int,
+    styles: Styles,
+    *,
+    skip_head: bool,
+) -> list[Row]:
     """Return the rows of a table; `inline` turns a cell's token into styled text."""
     head: list[list[Span]] = []
     body: list[list[list[Span]]] = []
@@ -59,8 +65,9 @@ def _widths(rows: Sequence[Sequence[Sequence[Span]]], num_columns: int, width: i
     return widths
 
 
-def _lay_out(cells: Sequence[Sequence[Span]], widths: Sequence[int], aligns: Sequence[str], width: int,
-             styles: Styles) -> list[Row]:
+def _lay_out(
+    cells: Sequence[Sequence[Span]], widths: Sequence[int], aligns: Sequence[str], width: int, styles: Styles
+) -> list[Row]:
     wrapped = [wrap(spans, cell_width) for spans, cell_width in zip(cells, widths, strict=False)]
     rows: list[Row] = []
     for number in range(max((len(lines) for lines in wrapped), default=0)):

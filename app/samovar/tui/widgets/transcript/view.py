@@ -1,7 +1,8 @@
 """The chat view: one line-API widget that holds a whole chat.
 
-Runs in the UI thread. It draws what `Layout` has rendered, scrolls, follows the end, and selects. It takes entries and
-posts `CopyRequested`; it knows nothing of clients or stores. It must have neither border nor padding.
+Runs in the UI thread. It draws what `Layout` has rendered, scrolls, follows the end, and selects. It takes
+entries and posts `CopyRequested`; it knows nothing of clients or stores. It must have neither border nor
+padding.
 """
 
 import time
@@ -26,7 +27,7 @@ from samovar.tui.theme import palette_of, rich_style
 from samovar.tui.widgets.transcript import actions
 from samovar.tui.widgets.transcript.entry import Entry
 from samovar.tui.widgets.transcript.layout import Anchor, Layout
-from samovar.tui.widgets.transcript.page import Page
+from samovar.tui.widgets.transcript.page import Line, Page
 from samovar.tui.widgets.transcript.selecting import key_of, select, selected_text, word_at
 
 _SLICE_S = 0.006
@@ -48,7 +49,9 @@ class Transcript(ScrollView, can_focus=True):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("c", "copy_code", "copy code", id="transcript.copy_code"),
         Binding("y", "copy_reply", "copy reply", id="transcript.copy_reply"),
-        Binding("left_square_bracket", "jump(-1)", "previous message", key_display="[", id="transcript.previous"),
+        Binding(
+            "left_square_bracket", "jump(-1)", "previous message", key_display="[", id="transcript.previous"
+        ),
         Binding("right_square_bracket", "jump(1)", "next message", key_display="]", id="transcript.next"),
     ]
 
@@ -68,8 +71,14 @@ class Transcript(ScrollView, can_focus=True):
         def control(self) -> "Transcript":
             return self.transcript
 
-    def __init__(self, *, max_fps: float = 15, name: str | None = None, id: str | None = None,
-                 classes: str | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        max_fps: float = 15,
+        name: str | None = None,
+        id: str | None = None,
+        classes: str | None = None,
+    ) -> None:
         super().__init__(name=name, id=id, classes=classes)
         self.max_fps = max_fps
         self._layout_of_chat: Layout | None = None
@@ -87,6 +96,9 @@ class Transcript(ScrollView, can_focus=True):
         self._placing = False
         self._theme_name = ""
         self._bar = Strip([])
+        self._drawn: dict[int, tuple[Line, Strip]] = {}
+        """What was drawn on each line of the screen, and from what."""
+        self._drawn_with: tuple[object, ...] = ()
 
     # -- what the app calls
 
@@ -152,6 +164,7 @@ class Transcript(ScrollView, can_focus=True):
 
     def update_meta(self, entry_id: str, meta: tuple[tuple[str, str], ...]) -> None:
         """Change what stands behind the heading of an entry."""
+
         def changed(entry: Entry) -> Entry:
             return Entry(entry.id, entry.role, entry.text, meta, entry.state)
 
@@ -188,7 +201,9 @@ class Transcript(ScrollView, can_focus=True):
 
     def on_mount(self) -> None:
         self.app.theme_changed_signal.subscribe(self, lambda _: self._restyle())
-        self._idle_timer = self.set_interval(_SLICE_EVERY_S, self._measure_slice, pause=True, name="transcript idle")
+        self._idle_timer = self.set_interval(
+            _SLICE_EVERY_S, self._measure_slice, pause=True, name="transcript idle"
+        )
 
     def on_resize(self) -> None:
         layout = self._layout_of_chat
@@ -276,9 +291,12 @@ class Transcript(ScrollView, can_focus=True):
         self._placing = True
         try:
             bar = self.vertical_scrollbar
-            bar.window_size = self.size.height
-            bar.window_virtual_size = size.height
-            bar.position = top
+            grown = abs(size.height - bar.window_virtual_size)
+            if not (self._live and self.following and 50 * grown < size.height):
+                # While a reply grows at the end, the bar moves less than one can see.
+                bar.window_size = self.size.height
+                bar.window_virtual_size = size.height
+                bar.position = top
             if round(self.scroll_y) != top:
                 self.set_reactive(Widget.scroll_y, top)
                 self.set_reactive(Widget.scroll_target_y, top)
@@ -293,7 +311,7 @@ class Transcript(ScrollView, can_focus=True):
             self.refresh(Region(0, first, self.size.width, last - first))
 
     def _measure_slice(self) -> None:
-        """Make guessed heights exact, from the end upwards, a few milliseconds at a time; nothing on screen moves."""
+        """Make guessed heights exact, from the end upwards, in short slices; nothing on screen moves."""
         layout = self._layout_of_chat
         if layout is None or self._live:
             return
@@ -346,14 +364,34 @@ class Transcript(ScrollView, can_focus=True):
     # -- drawing
 
     def render_lines(self, crop: Region) -> list[Strip]:
-        """Return finished lines: what a widget's styles would add is part of them already."""
+        """Return finished lines: what a widget's styles would add is part of them already.
+
+        Textual asks for every visible line in every frame, so a line that is the same as last time costs a
+        look-up.
+        """
+        layout = self._layout_of_chat
+        if layout is None:
+            return [Strip.blank(crop.width, self.rich_style)] * crop.height
         filters = [filter for filter in self.get_line_filters() if filter.enabled]
+        focused = self.has_focus
+        drawn_with = (filters, focused, self._theme_name, self.size, self.text_selection)
+        if drawn_with != self._drawn_with:
+            self._drawn_with = drawn_with
+            self._drawn.clear()
         background = self.background_colors[1]
+        top = self.scroll_offset.y
+        blank = layout.page.blank_line
         strips = []
         for y in crop.line_range:
-            strip = self._strip(y)
+            line = layout.line(top + y) or blank
+            before = self._drawn.get(y)
+            if before is not None and before[0] is line:
+                strips.append(before[1])
+                continue
+            strip = self._strip(y, line)
             for filter in filters:
                 strip = strip.apply_filter(filter, background)
+            self._drawn[y] = (line, strip)
             strips.append(strip)
         if crop.x or crop.width < self.size.width:
             strips = [strip.crop(crop.x, crop.right) for strip in strips]
@@ -362,19 +400,19 @@ class Transcript(ScrollView, can_focus=True):
     def render_line(self, y: int) -> Strip:
         """Return a line with the offsets that Textual's selection asks for."""
         layout = self._layout_of_chat
-        strip = self._strip(y)
-        if layout is None:
-            return strip
-        return strip.apply_offsets(0, key_of(layout, min(y + self.scroll_offset.y, max(0, layout.height - 1))))
-
-    def _strip(self, y: int) -> Strip:
-        layout = self._layout_of_chat
         if layout is None:
             return Strip.blank(self.size.width, self.rich_style)
         line_y = y + self.scroll_offset.y
-        line = layout.line(line_y) or layout.page.blank()
+        strip = self._strip(y, layout.line(line_y) or layout.page.blank_line)
+        return strip.apply_offsets(0, key_of(layout, min(line_y, max(0, layout.height - 1))))
+
+    def _strip(self, y: int, line: Line) -> Strip:
+        """Return a line as it is to be seen: with the selection, and with the bar that shows the focus."""
+        layout = self._layout_of_chat
+        assert layout is not None
         strip = line.strip
         selection = self.text_selection
+        line_y = y + self.scroll_offset.y
         if selection is not None and line_y < layout.height:
             strip = select(line, selection.get_span(key_of(layout, line_y)), self._selection_style())
         if self.has_focus:
@@ -443,4 +481,3 @@ class Transcript(ScrollView, can_focus=True):
     def _request_copy(self, found: tuple[str, str] | None) -> None:
         if found is not None:
             self.post_message(self.CopyRequested(self, *found))
-

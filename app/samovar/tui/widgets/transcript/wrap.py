@@ -45,8 +45,10 @@ def fold(spans: Sequence[Span], width: int) -> list[Row]:
     cursor = _Cursor(spans)
     ends = [*_folds(text, width, width), len(text)]
     starts = [0, *ends[:-1]]
-    return [Row(cursor.take(start, end), cell_len(text[start:end]), "" if end < len(text) else "\n")
-            for start, end in zip(starts, ends, strict=True)]
+    return [
+        Row(cursor.take(start, end), cell_len(text[start:end]), "" if end < len(text) else "\n")
+        for start, end in zip(starts, ends, strict=True)
+    ]
 
 
 class _Cursor:
@@ -64,7 +66,7 @@ class _Cursor:
             text, style = self.spans[self.index]
             after = self.offset + len(text)
             if after > start and self.offset < end:
-                segments.append(Segment(text[max(0, start - self.offset):end - self.offset], style))
+                segments.append(Segment(text[max(0, start - self.offset) : end - self.offset], style))
             if after > end:
                 break
             self.offset = after
@@ -97,7 +99,7 @@ def _breaks(line: str, width: int) -> Iterator[tuple[int, int, str]]:
             for cut in _folds(word, width - column, width):
                 yield start, base + cut, ""
                 start, column = base + cut, 0
-            column = cell_len(line[start:match.end()])
+            column = cell_len(line[start : match.end()])
         else:
             yield start, end, " "
             start, column = match.start(), cells
@@ -106,7 +108,7 @@ def _breaks(line: str, width: int) -> Iterator[tuple[int, int, str]]:
 
 
 def _folds(text: str, first: int, width: int) -> Iterator[int]:
-    """Yield the offsets at which `text` is cut so that the first piece has `first` cells and the others `width`."""
+    """Yield the offsets at which `text` is cut into pieces of `first`, `width`, `width`, … cells."""
     room = first
     if text.isascii():
         pos = room

@@ -29,7 +29,7 @@ def parse_size(text: str) -> int:
     return size
 
 
-def format_size(num_bytes: int) -> str:
+def format_size(num_bytes: float) -> str:
     """A size with three digits or so and a binary unit: `88 KiB`, `1.5 GiB`."""
     size = float(num_bytes)
     for unit in ("B", "KiB", "MiB", "GiB"):

@@ -1,0 +1,166 @@
+"""The command `samovar`: reads arguments, wires the parts together, runs a front end or one command.
+
+Every error a user can cause ends in one sentence on standard error and an exit code that is not 0.
+"""
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from samovar import __version__
+from samovar.config import Config, resolve_model
+from samovar.core.errors import SamovarError
+from samovar.paths import Paths
+
+EXIT_ERROR: Final = 1
+EXIT_USAGE: Final = 2
+EXIT_INTERRUPTED: Final = 130
+
+_OPTIONS: Final = {
+    "model": "PATH",
+    "context": "TOKENS",
+    "threads": "N",
+    "ram_limit": "SIZE",
+    "token_limit": "TOKENS",
+    "kv_type_k": "TYPE",
+    "kv_type_v": "TYPE",
+    "flash_attn": "auto|on|off",
+    "keep_alive": "TIME",
+    "theme": "NAME",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    args = _parser().parse_args(argv)
+    try:
+        return int(args.run(args))
+    except SamovarError as error:
+        print(f"samovar: {error}", file=sys.stderr)
+        return EXIT_ERROR
+    except BrokenPipeError:
+        # Whoever read the output has gone; Python would complain once more while it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_ERROR
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="samovar",
+        description="A terminal chat workstation that keeps the prompts of a local model hot.",
+        epilog="Without a command, the chat workstation opens.",
+    )
+    parser.add_argument("--version", action="version", version=f"samovar {__version__}")
+    _add_options(parser)
+    parser.set_defaults(run=_run_app)
+    commands = parser.add_subparsers(metavar="COMMAND")
+
+    ask = commands.add_parser("ask", help="ask one question and print the reply")
+    _add_options(ask)
+    ask.add_argument("-s", "--session", help="go on with this chat (its id or title); made if it is new")
+    ask.add_argument("--system", help="the system prompt of a new chat")
+    ask.add_argument("--max-tokens", type=int, dest="max_tokens", help="end the reply after so many tokens")
+    ask.add_argument("--temperature", type=float, help="0 always gives the same reply")
+    ask.add_argument("--seed", type=int, help="makes a reply repeatable")
+    ask.add_argument("--json", action="store_true", help="print reply and costs as one JSON object")
+    ask.add_argument("prompt", nargs="?", default="-", help="the question; - reads it from standard input")
+    ask.set_defaults(run=_run_ask)
+
+    cache = commands.add_parser("cache", help="look at the cache of the running engine")
+    actions = cache.add_subparsers(metavar="ACTION", required=True)
+    status = actions.add_parser("status", help="what is cached, how big, how often it was used")
+    _add_options(status)
+    status.add_argument("--json", action="store_true", help="print one JSON object")
+    status.set_defaults(run=_run_cache_status)
+
+    stop = commands.add_parser("stop", help="end the running engine and free its memory")
+    _add_options(stop)
+    stop.set_defaults(run=_run_stop)
+
+    # from samovar.bench import command as bench
+
+    # bench.add_parser(commands)
+    return parser
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    """Settings that go before or after a command; absent ones do not hide what came before."""
+    for key, metavar in _OPTIONS.items():
+        parser.add_argument(
+            f"--{key.replace('_', '-')}", metavar=metavar, default=argparse.SUPPRESS, help=_HELP[key]
+        )
+
+
+_HELP: Final = {
+    "model": "a GGUF file (default: the bundled SmolLM2; also SAMOVAR_MODEL)",
+    "context": "size of the context in tokens",
+    "threads": "threads that compute",
+    "ram_limit": "RAM for cached prompts: auto, 2GiB, unlimited or off",
+    "token_limit": "tokens kept in RAM: a number, unlimited or off",
+    "kv_type_k": "type of cached keys: f16, q8_0, …",
+    "kv_type_v": "type of cached values: f16, q8_0, …",
+    "flash_attn": "flash attention",
+    "keep_alive": "how long the engine outlives the last window: 30m, 0, -1 for ever",
+    "theme": "colours of the screen",
+}
+
+
+def _settings(args: argparse.Namespace) -> tuple[Config, Paths]:
+    paths = Paths.from_env(os.environ)
+    overrides = {key: getattr(args, key, None) for key in _OPTIONS}
+    return Config.load(paths.config_file, os.environ, overrides), paths
+
+
+def _run_app(args: argparse.Namespace) -> int:
+    config, paths = _settings(args)
+    model = resolve_model(config)
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise SamovarError(
+            "The chat workstation needs a terminal. In a script, use: samovar ask 'your question'."
+        )
+    paths.ensure()
+    from samovar.client.local import LocalClient
+    from samovar.sessions.store import Store
+    from samovar.tui.app import SamovarApp
+
+    client = LocalClient.starting(
+        config.engine_settings(model),
+        run_dir=paths.run_dir,
+        cache_dir=paths.cache_dir,
+        log_file=paths.log_file,
+        name="tui",
+    )
+    app = SamovarApp(client, Store.open(paths.database), config, paths)
+    app.run()
+    return app.return_code or 0
+
+
+def _run_ask(args: argparse.Namespace) -> int:
+    from samovar.commands.ask import Question, ask
+
+    config, paths = _settings(args)
+    text = sys.stdin.read() if args.prompt == "-" else args.prompt
+    question = Question(
+        text, args.session, args.system, args.max_tokens, args.temperature, args.seed, as_json=args.json
+    )
+    return asyncio.run(ask(config, paths, question))
+
+
+def _run_cache_status(args: argparse.Namespace) -> int:
+    from samovar.commands.status import print_status
+
+    config, paths = _settings(args)
+    socket_name = config.engine_settings(resolve_model(config)).socket_name()
+    return asyncio.run(print_status(paths.run_dir, socket_name, as_json=args.json))
+
+
+def _run_stop(args: argparse.Namespace) -> int:
+    from samovar.commands.status import stop_hosts
+
+    _, paths = _settings(args)
+    return asyncio.run(stop_hosts(paths.run_dir))

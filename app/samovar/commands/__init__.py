@@ -1,0 +1,1 @@
+"""Commands that answer and end: one question, the cache's state, the end of the engine."""
