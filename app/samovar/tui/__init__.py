@@ -1,0 +1,1 @@
+"""The terminal workstation: screens, widgets and themes."""

@@ -1,0 +1,1 @@
+"""Widgets: each takes data and posts messages."""
