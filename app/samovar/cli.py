@@ -82,9 +82,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_options(stop)
     stop.set_defaults(run=_run_stop)
 
-    # from samovar.bench import command as bench
+    from samovar.bench import command as bench
 
-    # bench.add_parser(commands)
+    bench.add_parser(commands)
     return parser
 
 
