@@ -34,7 +34,8 @@ class Workstation(Screen[None]):
     """The main screen. The app hands it each `Change`."""
 
     HORIZONTAL_BREAKPOINTS = [  # noqa: RUF012 - not ClassVar in Textual either
-        (0, "-narrow"),
+        (0, "-tiny"),
+        (60, "-narrow"),
         (110, "-medium"),
         (140, "-wide"),
         (180, "-huge"),
@@ -295,9 +296,7 @@ class Workstation(Screen[None]):
 
     def action_stop(self) -> None:
         """Close what lies over the chat; else stop its reply; in any case go back to writing."""
-        lies_over = self.has_class("-panel-open") or (
-            self.has_class("-list-open") and self.has_class("-narrow")
-        )
+        lies_over = self.has_class("-panel-open") or (self.has_class("-list-open") and self._is_small)
         if not lies_over:
             self._conversations.stop(self._view.chat)
             self._view.say_error("")
@@ -306,6 +305,11 @@ class Workstation(Screen[None]):
     def action_retry(self) -> None:
         if refusal := self._conversations.retry(self._view.chat):
             self._view.say(refusal)
+
+    @property
+    def _is_small(self) -> bool:
+        """Whether the list lies over the chat instead of beside it."""
+        return self.has_class("-narrow") or self.has_class("-tiny")
 
     def _back_to_writing(self) -> None:
         self.remove_class("-list-open", "-panel-open")

@@ -47,12 +47,14 @@ class ChatView(Vertical):
         self._activity_at = 0.0
         self._welcome = Welcome(id="welcome")
         self._transcript = Transcript(max_fps=max_fps, id="transcript")
+        self._desk = Vertical(id="desk")
         self.composer = Composer(id="composer")
 
     def compose(self) -> ComposeResult:
         yield self._welcome
         yield self._transcript
-        yield self.composer
+        with self._desk:
+            yield self.composer
 
     def on_mount(self) -> None:
         self.show(self.chat)
@@ -62,7 +64,7 @@ class ChatView(Vertical):
         width = self.content_size.width - 1
         side = 3 if width >= 90 else 2 if width >= 40 else 1
         right = max(side + 1, self.content_size.width - side - MAX_WIDTH)
-        self.composer.styles.margin = (1, right, 1, side)
+        self._desk.styles.padding = (1, right, 1, side)
 
     # The chat
 
