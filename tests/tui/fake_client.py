@@ -156,6 +156,7 @@ class ScriptedClient(FakeClient):
         self._context: dict[str, int] = {}
         self._totals = Totals()
         self._last: LastRequest | None = None
+        self.now = 0.0
         self._limit = TierUse(limit_bytes=2048 << 20, setting="auto")
         self._cancelled = set[str]()
         self._tasks = set[asyncio.Task[None]]()
@@ -200,8 +201,9 @@ class ScriptedClient(FakeClient):
                 self._prompts[session] = msgspec.structs.replace(row, tier=Tier.HOST)
 
     async def _answer(self, request: Request) -> None:
-        prompt_tokens = sum(len(message.content) // 4 + 5 for message in request.messages)
         row = self._prompts.get(request.session)
+        new_tokens = len(request.messages[-1].content) // 4 + 9
+        prompt_tokens = row.tokens + new_tokens if row else 640 + new_tokens
         reused = min(row.tokens, prompt_tokens - 1) if row else 0
         processed = prompt_tokens - reused
         stats = RequestStats(
@@ -235,10 +237,10 @@ class ScriptedClient(FakeClient):
             host_tokens=tokens,
             disk_tokens=0,
             own_bytes=int(tokens * KIB_PER_TOKEN * 1024),
-            shared_bytes=0,
+            shared_bytes=int(660 * KIB_PER_TOKEN * 1024) if len(self._prompts) > 1 else 0,
             tier=Tier.CONTEXT,
             hits=(row.hits if row else 0) + bool(reused),
-            last_used=0.0,
+            last_used=self.now,
         )
         self._totals = msgspec.structs.replace(
             self._totals,

@@ -36,6 +36,7 @@ class SamovarApp(App[None]):
         "screens/help.tcss",
         "widgets/sidebar.tcss",
         "widgets/session_list.tcss",
+        "widgets/chat_view.tcss",
         "widgets/composer.tcss",
         "widgets/cache_panel.tcss",
         "widgets/status_bar.tcss",

@@ -62,11 +62,7 @@ def message_meta(message: StoredMessage, now: float) -> Meta:
                 parts.append([(f"{rate(stats.tokens_per_second)} tok/s", "faint")])
         if stats is not None:
             parts.append(_cost(stats))
-        if message.state is MessageState.STOPPED:
-            parts.append([("stopped", "secondary")])
-        elif message.state is MessageState.FAILED:
-            parts.append([("failed", "red")])
-        elif message.state is MessageState.STREAMING:
+        if message.state is MessageState.STREAMING:
             parts.append([("being written in another window", "brass")])
     return _joined(parts)
 

@@ -13,7 +13,7 @@ from textual.widgets import Static
 
 from samovar.tui.slash import USAGES
 
-_KEY_WIDTH = 22
+_KEY_WIDTH = 20
 
 
 class HelpGroup(msgspec.Struct, frozen=True):
@@ -51,7 +51,8 @@ def group_of(title: str, bindings: Iterable[BindingType]) -> HelpGroup:
     for binding in bindings:
         assert isinstance(binding, Binding)
         if binding.description and binding.id:
-            keys = " or ".join(key_name(key.strip()) for key in binding.key.split(","))
+            first, *others = [key_name(key.strip()) for key in binding.key.split(",")]
+            keys = f"{first} or {others[0]}" if others and len(others[0]) == 1 else first
             lines.append((keys, binding.description))
     return HelpGroup(title, tuple(lines))
 

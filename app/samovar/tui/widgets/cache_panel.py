@@ -4,7 +4,8 @@ Takes snapshots. While it is hidden it draws nothing and keeps the last one.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from textual.app import ComposeResult
@@ -19,6 +20,7 @@ from samovar.tui.widgets.cell_map import CellMap
 from samovar.tui.widgets.meter import History, Meter
 
 AGES_EVERY_S: Final = 20.0
+HISTORY_LENGTH: Final = 64
 _OTHER_LINES: Final = 29  # what the panel needs beside the rows of prompts
 
 
@@ -30,6 +32,8 @@ class CachePanel(VerticalScroll):
         self._clock = clock
         self._snapshot = CacheSnapshot()
         self._colors: Mapping[str, str] = {}
+        self._hit_ratios = deque[float](maxlen=HISTORY_LENGTH)
+        self._speeds = deque[float](maxlen=HISTORY_LENGTH)
 
     def compose(self) -> ComposeResult:
         yield Static("", id="context-line")
@@ -62,13 +66,13 @@ class CachePanel(VerticalScroll):
 
     def set_snapshot(self, snapshot: CacheSnapshot, colors: Mapping[str, str]) -> None:
         """Show this state of the cache; `colors` are those of the sessions."""
+        last = snapshot.last
+        if last is not None and last != self._snapshot.last:
+            self._hit_ratios.append(last.stats.reused.total / max(1, last.stats.prompt_tokens))
+            if last.stats.tokens_per_second is not None:
+                self._speeds.append(last.stats.tokens_per_second)
         self._snapshot, self._colors = snapshot, colors
         self._draw()
-
-    def set_history(self, hit_ratios: Sequence[float], speeds: Sequence[float]) -> None:
-        """The last requests: reused share of the prompt (0 to 1), tokens a second."""
-        self.query_one("#hit-history", History).set_values(hit_ratios, highest=1.0, color="green")
-        self.query_one("#speed-history", History).set_values(speeds, color="brass")
 
     def _draw(self) -> None:
         width = self.scrollable_content_region.width
@@ -88,12 +92,12 @@ class CachePanel(VerticalScroll):
             meter.set_segments([(color, use.bytes)], use.limit_bytes or 1)
         self._draw_prompts(width)
         self._draw_request(width)
-        self._draw_totals(width)
+        self._draw_totals()
 
     def _draw_prompts(self, width: int) -> None:
         snapshot = self._snapshot
         if snapshot.prompts:
-            max_rows = max(4, self.size.height - _OTHER_LINES)
+            max_rows = max(6, self.size.height - _OTHER_LINES)
             content = panel_text.prompt_lines(snapshot, self._colors, width, max_rows, self._clock())
         else:
             content = panel_text.empty_lines(width)
@@ -109,7 +113,7 @@ class CachePanel(VerticalScroll):
             )
             self._set("request", panel_text.request_lines(last.stats, last.title, width))
 
-    def _draw_totals(self, width: int) -> None:
+    def _draw_totals(self) -> None:
         totals = self._snapshot.totals
         for name in ("#hit-row", "#speed-row", "#saved"):
             self.query_one(name).display = totals.requests > 0
@@ -120,6 +124,10 @@ class CachePanel(VerticalScroll):
             )
             self._set("speed", Content.assemble(("TOK/S      ", "$secondary"), (rate(speed), "$text")))
             saved = duration(totals.saved_ms)
+            self.query_one("#hit-history", History).set_values(
+                tuple(self._hit_ratios), highest=1.0, color="green"
+            )
+            self.query_one("#speed-history", History).set_values(tuple(self._speeds), color="brass")
             self._set("saved", Content.assemble(("SAVED      ", "$secondary"), (saved, "$green")))
 
     def _set(self, name: str, content: Content) -> None:

@@ -113,8 +113,8 @@ class SessionList(ScrollView, can_focus=True):
         self.refresh()
 
     def set_shown(self, session: str) -> None:
-        """Mark the chat that is open, and put the cursor on it."""
-        if session != self._shown or session != self._cursor:
+        """Mark the chat that is open, and put the cursor on it when it is another one."""
+        if session != self._shown:
             self._shown = self._cursor = session
             self._show_cursor()
             self.refresh()

@@ -1,5 +1,6 @@
 """The left column: Samovar's name, the list of chats, and one line for what has just been done to it."""
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from textual import events, on
@@ -10,7 +11,7 @@ from textual.content import Content
 from textual.message import Message
 from textual.widgets import Input, Static
 
-from samovar.tui.widgets.session_list import SessionList
+from samovar.tui.widgets.session_list import SessionList, SessionRow
 
 
 class TitleInput(Input):
@@ -44,20 +45,34 @@ class Sidebar(Vertical):
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
+        self.sessions = SessionList(id="sessions")
+        self._heading = Static("", id="chats-heading")
+        self._num_chats = -1
         self._renaming: str | None = None
 
     def compose(self) -> ComposeResult:
         yield Static("samovar", id="brand")
-        yield Static("", id="chats-heading")
-        yield SessionList(id="sessions")
+        yield self._heading
+        yield self.sessions
         yield Static("", id="list-note")
         yield TitleInput(id="title-input", compact=True, select_on_focus=True)
 
-    def set_count(self, num_chats: int) -> None:
-        """Show how many chats there are."""
-        self.query_one("#chats-heading", Static).update(
-            Content.assemble(("CHATS", "$secondary"), (f"{num_chats:>6,}", "$faint"))
-        )
+    def set_rows(self, rows: Sequence[SessionRow], shown: str) -> None:
+        """Show these chats; `shown` is the one that is open."""
+        self.sessions.set_rows(rows)
+        self.sessions.set_shown(shown)
+        if len(rows) != self._num_chats:
+            self._num_chats = len(rows)
+            self._draw_heading()
+
+    def on_resize(self) -> None:
+        self._draw_heading()
+
+    def _draw_heading(self) -> None:
+        """`CHATS` and their number, over the rows' figures."""
+        width = max(6, self.size.width - 3)
+        count = f"{max(0, self._num_chats):>{width - 5},}"
+        self._heading.update(Content.assemble(("CHATS", "$secondary"), (count, "$faint")))
 
     def set_note(self, text: str) -> None:
         """Show one line under the list, empty for none."""
@@ -67,7 +82,7 @@ class Sidebar(Vertical):
 
     def rename(self, session: str, title: str) -> None:
         """Let the user change a title where it stands."""
-        sessions = self.query_one(SessionList)
+        sessions = self.sessions
         line = sessions.row_region(session)
         field = self.query_one(TitleInput)
         field.value = title

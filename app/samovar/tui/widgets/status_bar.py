@@ -8,6 +8,7 @@ from textual.content import Content
 from textual.widget import Widget
 
 from samovar.core.events import ModelInfo
+from samovar.core.snapshot import CacheSnapshot
 from samovar.tui.figures import count, duration, rate
 from samovar.tui.host_state import HostPhase, HostState
 from samovar.tui.safe_text import clean
@@ -23,6 +24,12 @@ class StatusFigures(msgspec.Struct, frozen=True):
     tokens_per_second: float | None = None
     first_token_ms: float | None = None
     saved_ms: float = 0.0
+
+
+def status_figures(host: HostState, snapshot: CacheSnapshot) -> StatusFigures:
+    """The figures of this moment."""
+    first_token_ms = snapshot.last.stats.first_token_ms if snapshot.last is not None else None
+    return StatusFigures(host, snapshot.decode_tokens_per_second, first_token_ms, snapshot.totals.saved_ms)
 
 
 class StatusBar(Widget):
