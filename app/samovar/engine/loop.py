@@ -212,14 +212,23 @@ class EngineLoop:
                     whole=True,
                 )
                 if plan.resume and self._make_room(plan, plan.resume):
+                    self._drop_idle(plan.slot, session)
                     self._arrive(plan, tokens, session)
         self._drop_idle()
 
-    def _drop_idle(self) -> None:
-        """Idle sequences slow every decode step: only the focused sessions' stay, one for each."""
+    def _drop_idle(self, spare: int | None = None, arriving: str | None = None) -> None:
+        """Idle sequences slow every decode step: only the focused sessions' stay, one for each.
+
+        What is about to arrive in `arriving` takes or shares the sequence `spare`, and replaces that
+        session's others. They leave first, so that its cells come to lie low.
+        """
         focused = self._focused()
-        kept: set[str] = set()
+        kept = {r.request.session for r in self._running.values() if not r.is_side_task}
+        if arriving is not None:
+            kept.add(arriving)
         for sequence in reversed(self.slots.idle()):
+            if sequence.seq == spare:
+                continue
             if sequence.session in focused and sequence.session not in kept:
                 kept.add(sequence.session)
                 continue
@@ -319,6 +328,8 @@ class EngineLoop:
         reserve = min(256, num_cells // 8) if self._running else 1
         if not self._make_room(plan, min(len(known) + reserve, num_cells)):
             return False
+        if not running.is_side_task:
+            self._drop_idle(plan.slot, session)
         arrival = self._arrive(plan, known, session)
         sequence = arrival.sequence
         sequence.owner = running.request.id
@@ -334,8 +345,6 @@ class EngineLoop:
             self._note_start(running)
             stats = running.stats()
             self._emit(running.client, events.RequestStarted(running.request.id, session, stats))
-        if not running.is_side_task:
-            self._drop_idle()
         return True
 
     def _note_start(self, running: Running) -> None:
