@@ -202,4 +202,4 @@ class Composer(Vertical):
     def _text_changed(self, event: TextArea.Changed) -> None:
         event.stop()
         first, is_long = event.text_area.document[0], event.text_area.document.line_count > 1
-        self.query_one(Foot).set_command(first if first.startswith("/") and not is_long else "")
+        self.query_one(Foot).set_command(first if matching(first) and not is_long else "")
