@@ -37,7 +37,9 @@ ChatChange = (
 class ChatView(Vertical):
     """One chat. `clock` gives seconds since the epoch."""
 
-    def __init__(self, chat: Chat, *, max_fps: int, clock: Callable[[], float], id: str | None = None) -> None:
+    def __init__(
+        self, chat: Chat, *, max_fps: int, clock: Callable[[], float], id: str | None = None
+    ) -> None:
         super().__init__(id=id)
         self.chat = chat
         self._clock = clock
