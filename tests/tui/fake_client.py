@@ -66,7 +66,7 @@ class FakeClient:
     def __init__(self) -> None:
         self.sent: list[Command] = []
         self.started = self.closed = False
-        self._events: asyncio.Queue[Event | None] = asyncio.Queue()
+        self.waiting: asyncio.Queue[Event | None] = asyncio.Queue()
 
     async def start(self) -> None:
         self.started = True
@@ -74,18 +74,18 @@ class FakeClient:
     async def close(self) -> None:
         if not self.closed:
             self.closed = True
-            self._events.put_nowait(None)
+            self.waiting.put_nowait(None)
 
     def send(self, command: Command) -> None:
         self.sent.append(command)
 
     async def events(self) -> AsyncIterator[Event]:
-        while (event := await self._events.get()) is not None:
+        while (event := await self.waiting.get()) is not None:
             yield event
 
     def push(self, *events: Event) -> None:
         for event in events:
-            self._events.put_nowait(event)
+            self.waiting.put_nowait(event)
 
     def of(self, kind: type[C]) -> list[C]:
         """The commands of one kind, in order."""

@@ -161,6 +161,7 @@ class Conversations:
     async def send(self, chat: Chat, text: str) -> None:
         """Store a message, then ask for its reply. If it cannot be stored: `SendFailed`, nothing is sent."""
         assert not self.refusal(chat)
+        was_unread = chat.path is None
         chat.sending = True
         try:
             message = await self._store_message(chat, text)
@@ -172,7 +173,8 @@ class Conversations:
         assert chat.path is not None
         chat.path.append(message)
         chat.updated_at = message.created_at
-        self._notify(changes.MessageAdded(chat.id, message))
+        added = changes.PathChanged(chat.id) if was_unread else changes.MessageAdded(chat.id, message)
+        self._notify(added)
         if chat.id in self.chats:  # it may have been deleted meanwhile
             self._answers.ask(chat)
 

@@ -51,7 +51,9 @@ def parse(text: str) -> SlashCommand:
     usage = _BY_NAME.get(name.lower())
     if usage is None:
         known = " ".join(f"/{known.name}" for known in USAGES)
-        raise SamovarError(f"there is no command /{name}. Known are {known}")
+        raise SamovarError(
+            f"there is no command /{name} (a space before it sends it as text). known: {known}"
+        )
     if usage.required and not argument:
         raise SamovarError(f"write /{usage.name} {usage.argument}: {usage.help}")
     if argument and not usage.argument:

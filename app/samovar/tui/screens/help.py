@@ -51,7 +51,8 @@ def group_of(title: str, bindings: Iterable[BindingType]) -> HelpGroup:
     for binding in bindings:
         assert isinstance(binding, Binding)
         if binding.description and binding.id:
-            first, *others = [key_name(key.strip()) for key in binding.key.split(",")]
+            shown = binding.key_display or binding.key
+            first, *others = [key_name(key.strip()) for key in shown.split(",")]
             keys = f"{first} or {others[0]}" if others and len(others[0]) == 1 else first
             lines.append((keys, binding.description))
     return HelpGroup(title, tuple(lines))

@@ -42,14 +42,17 @@ class Workstation(Screen[None]):
     ]
     AUTO_FOCUS = "#input"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("f1", "help", "help", id="help"),
+        Binding("f1", "help", "this help", id="help"),
         Binding("f2", "chats", "go to the chats", id="chats", priority=True),
         Binding("f4", "cache", "show or hide the cache", id="cache", priority=True),
         Binding("ctrl+n", "new", "new chat", id="new", priority=True),
         Binding("f6", "rename", "rename the chat", id="rename", priority=True),
         Binding("ctrl+up", "step(-1)", "previous chat", id="previous", priority=True),
         Binding("ctrl+down", "step(1)", "next chat", id="next", priority=True),
-        *(Binding(f"alt+{n}", f"nth({n})", f"chat {n}", show=False, priority=True) for n in range(1, 10)),
+        Binding(
+            "alt+1", "nth(1)", "one of the first chats", key_display="alt+1 … 9", id="nth", priority=True
+        ),
+        *(Binding(f"alt+{n}", f"nth({n})", show=False, priority=True) for n in range(2, 10)),
         Binding("escape", "stop", "stop the reply, or go back to writing", id="stop"),
         Binding("ctrl+r", "retry", "answer the last message again", id="retry", priority=True),
     ]
@@ -62,6 +65,7 @@ class Workstation(Screen[None]):
         self._panel = CachePanel(clock=clock, id="panel")
         self._status = StatusBar(id="status")
         self._rename_from_list = False
+        self._deleted_last = ""
 
     def compose(self) -> ComposeResult:
         with Horizontal(id="body"):
@@ -228,12 +232,14 @@ class Workstation(Screen[None]):
         chat = self._conversations.delete(session)
         if not chat.in_store:
             return
+        self._deleted_last = session
         self._sidebar.set_note(f"deleted “{_short(chat.title)}”\nu brings it back")
         self._view.say("deleted; /undo brings it back")
         self.set_timer(UNDO_WITHIN_S, lambda: self._forget(session))
 
     def _forget(self, session: str) -> None:
-        self._sidebar.set_note("")
+        if self._deleted_last == session:
+            self._sidebar.set_note("")
         self._conversations.forget_deleted(session)
 
     # Keys

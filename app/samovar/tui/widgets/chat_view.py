@@ -13,14 +13,14 @@ from textual.timer import Timer
 
 from samovar.tui import changes
 from samovar.tui.activity import activity
-from samovar.tui.chat import Chat
+from samovar.tui.chat import Chat, Phase
 from samovar.tui.entries import chat_entries, message_entries, reply_entry, reply_meta
 from samovar.tui.host_state import HostPhase, HostState
 from samovar.tui.widgets.composer import Composer
 from samovar.tui.widgets.transcript import Entry, Transcript
 from samovar.tui.widgets.welcome import Welcome
 
-NOTICE_S: Final = 8.0
+NOTICE_S: Final = 6.0
 ACTIVITY_EVERY_S: Final = 0.4
 MAX_WIDTH: Final = 100  # of the transcript's text, and so of the composer under it
 
@@ -47,6 +47,7 @@ class ChatView(Vertical):
         self._notice = ""
         self._notice_timer: Timer | None = None
         self._activity_at = 0.0
+        self._phase: Phase | None = None
         self._welcome = Welcome(id="welcome")
         self._transcript = Transcript(max_fps=max_fps, id="transcript")
         self._desk = Vertical(id="desk")
@@ -65,7 +66,7 @@ class ChatView(Vertical):
         """Put the composer under the transcript's text, whose margins depend on the width."""
         width = self.content_size.width - 1
         side = 3 if width >= 90 else 2 if width >= 40 else 1
-        right = max(side + 1, self.content_size.width - side - MAX_WIDTH)
+        right = max(side, self.content_size.width - side - MAX_WIDTH)
         self._desk.styles.padding = (1, right, 1, side)
 
     # The chat
@@ -92,6 +93,7 @@ class ChatView(Vertical):
                 self.composer.set_history(chat.sent_texts())
             case changes.ReplyBegan() if chat.reply is not None:
                 self._show_welcome(False)
+                self._notice = ""
                 self._transcript.begin_stream(reply_entry(chat.reply, now))
             case changes.ReplyGrew(text=text):
                 self._transcript.stream(text)
@@ -103,8 +105,8 @@ class ChatView(Vertical):
                 self._append([*notes, Entry(f"{entry_id} notice", "note", notice)] if notice else notes)
             case _:
                 pass
-        is_text = isinstance(change, changes.ReplyGrew)
-        if not is_text or time.monotonic() - self._activity_at >= ACTIVITY_EVERY_S:
+        is_same = isinstance(change, changes.ReplyGrew) and chat.reply is not None and chat.reply.phase is self._phase
+        if not is_same or time.monotonic() - self._activity_at >= ACTIVITY_EVERY_S:
             self._draw_activity()
 
     def follow(self) -> None:
@@ -126,6 +128,7 @@ class ChatView(Vertical):
         if host.phase is HostPhase.LOST:
             self._notice = ""
         self._host = host
+        self._welcome.set_notes(host.model.notes if host.model is not None else ())
         self._draw_activity()
 
     def say(self, text: str) -> None:
@@ -146,6 +149,7 @@ class ChatView(Vertical):
 
     def _draw_activity(self) -> None:
         self._activity_at = time.monotonic()
+        self._phase = self.chat.reply.phase if self.chat.reply is not None else None
         self.composer.set_activity(activity(self._host, self.chat, self._notice, self._clock()))
 
     def _load(self) -> None:

@@ -59,12 +59,15 @@ class MessageInput(TextArea):
         self._recalled = None
 
     async def _on_key(self, event: events.Key) -> None:
-        if event.key == "enter":  # not a line break here
+        """Runs before the text area's own handler, which would make Enter a line break."""
+        if event.key == "enter":
             event.prevent_default()
             event.stop()
             self.action_submit()
-        else:
-            await super()._on_key(event)
+
+    async def _on_paste(self, event: events.Paste) -> None:
+        """Runs before the text area's own handler: a paste that bubbled up to the app would come back."""
+        event.stop()
 
     def action_submit(self) -> None:
         if self.text.strip():
@@ -202,4 +205,4 @@ class Composer(Vertical):
     def _text_changed(self, event: TextArea.Changed) -> None:
         event.stop()
         first, is_long = event.text_area.document[0], event.text_area.document.line_count > 1
-        self.query_one(Foot).set_command(first if first.startswith("/") and not is_long else "")
+        self.query_one(Foot).set_command(first if matching(first) and not is_long else "")

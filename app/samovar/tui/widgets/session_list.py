@@ -87,6 +87,11 @@ class SessionList(ScrollView, can_focus=True):
         self._hover: int | None = None
 
     @property
+    def rows(self) -> Sequence[SessionRow]:
+        """The chats in the order shown."""
+        return self._rows
+
+    @property
     def cursor(self) -> str:
         """The chat the cursor rests on; `NEW` on the last line."""
         return self._cursor

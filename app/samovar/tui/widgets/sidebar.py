@@ -1,7 +1,7 @@
 """The left column: Samovar's name, the list of chats, and one line for what has just been done to it."""
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from textual import events, on
 from textual.app import ComposeResult
@@ -12,6 +12,8 @@ from textual.message import Message
 from textual.widgets import Input, Static
 
 from samovar.tui.widgets.session_list import SessionList, SessionRow
+
+_LIST_KEYS: Final = "enter opens · r renames\nx deletes · esc back"
 
 
 class TitleInput(Input):
@@ -48,6 +50,7 @@ class Sidebar(Vertical):
         self.sessions = SessionList(id="sessions")
         self._heading = Static("", id="chats-heading")
         self._num_chats = -1
+        self._note = ""
         self._renaming: str | None = None
 
     def compose(self) -> ComposeResult:
@@ -76,9 +79,23 @@ class Sidebar(Vertical):
 
     def set_note(self, text: str) -> None:
         """Show one line under the list, empty for none."""
+        self._note = text
+        self._draw_note()
+
+    def on_descendant_focus(self) -> None:
+        self._draw_note()
+
+    def on_descendant_blur(self) -> None:
+        self._draw_note()
+
+    def _draw_note(self) -> None:
+        """The note, or what the keys do while the list has them."""
         note = self.query_one("#list-note", Static)
-        note.update(Content(text))
-        note.display = bool(text)
+        keys = _LIST_KEYS if self.sessions.has_focus else ""
+        note.update(
+            Content.assemble((self._note, "$secondary")) if self._note else Content.assemble((keys, "$faint"))
+        )
+        note.display = bool(self._note or keys)
 
     def rename(self, session: str, title: str) -> None:
         """Let the user change a title where it stands."""
