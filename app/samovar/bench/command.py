@@ -33,9 +33,15 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
     board = kinds.add_parser("switchboard", help="chats with a common system prompt, asked in turn")
     board.add_argument("--sessions", type=_count, default=5, help="chats (default 5)")
-    board.add_argument("--turns", type=_count, default=2, help="questions to each after its opening (default 2)")
-    board.add_argument("--shared-words", type=_count, default=600, help="words of the system prompt (default 600)")
-    board.add_argument("--own-words", type=_count, default=500, help="words of each chat's opening (default 500)")
+    board.add_argument(
+        "--turns", type=_count, default=2, help="questions to each after its opening (default 2)"
+    )
+    board.add_argument(
+        "--shared-words", type=_count, default=600, help="words of the system prompt (default 600)"
+    )
+    board.add_argument(
+        "--own-words", type=_count, default=500, help="words of each chat's opening (default 500)"
+    )
     _add_common(board, context=4096)
 
 
@@ -60,7 +66,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _add_common(parser: argparse.ArgumentParser, *, context: int) -> None:
-    parser.add_argument("--context", type=_count, default=context, help=f"tokens of context (default {context:,})")
+    parser.add_argument(
+        "--context", type=_count, default=context, help=f"tokens of context (default {context:,})"
+    )
     for key, (metavar, explained) in _OPTIONS.items():
         # Absent ones do not hide what stood before the command.
         parser.add_argument(

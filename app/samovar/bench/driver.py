@@ -48,9 +48,7 @@ class Chat:
 
     def hear(self, finished: events.RequestFinished) -> None:
         """Add the reply."""
-        self.messages.append(
-            ChatMessage(Role.ASSISTANT, finished.reply, finished.tokens, finished.tokenizer)
-        )
+        self.messages.append(ChatMessage(Role.ASSISTANT, finished.reply, finished.tokens, finished.tokenizer))
 
 
 @dataclass(frozen=True, slots=True)
