@@ -135,8 +135,12 @@ def _run_app(args: argparse.Namespace) -> int:
         log_file=paths.log_file,
         name="tui",
     )
-    app = SamovarApp(client, Store.open(paths.database), config, paths)
-    app.run()
+    store = Store.open(paths.database)
+    try:
+        app = SamovarApp(client, store, config, themes_dir=paths.config_dir / "themes")
+        app.run()
+    finally:
+        store.close()
     return app.return_code or 0
 
 

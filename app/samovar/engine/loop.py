@@ -252,7 +252,7 @@ class EngineLoop:
         record = self._records.pop(session, None)
         self.mover.forget_session(session)
         if record is not None:
-            for block in record.chain:
+            for block in record.match.blocks:
                 block.sessions.discard(session)
         self._publish()
 
@@ -381,12 +381,13 @@ class EngineLoop:
         return text or self.prompts.control_text(token)
 
     def _remember(self, session: str, record: SessionRecord, previous: Previous) -> None:
-        for block in record.chain:
+        for block in record.match.blocks:
             block.sessions.discard(session)
         record.previous = previous
-        record.chain = self.index.match(previous.tokens).blocks
-        for block in record.chain:
-            block.sessions.add(session)
+        record.match = self.index.match(previous.tokens)
+        for block in record.match.blocks:
+            if block.end <= record.match.num_tokens:
+                block.sessions.add(session)
 
     # ---- room
 
