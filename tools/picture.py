@@ -1,6 +1,6 @@
 """Draw the picture in the README: the real program with the bundled model, in a terminal of 160 × 46.
 
-    python tools/picture.py docs/samovar.svg
+python tools/picture.py docs/samovar.svg
 """
 
 import argparse
