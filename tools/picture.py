@@ -41,8 +41,8 @@ async def answer(app: SamovarApp, pilot: Pilot[None], text: str) -> None:
         await pilot.pause(0.05)
 
 
-async def draw(target: Path, columns: int, rows: int) -> None:
-    """Chat for a while in a home of its own, then write the screen to `target`."""
+async def draw(columns: int, rows: int) -> str:
+    """Chat for a while in a home of its own; returns the screen as SVG."""
     with tempfile.TemporaryDirectory(prefix="samovar-picture-") as home:
         paths = Paths.from_env({"SAMOVAR_HOME": home})
         paths.ensure()
@@ -76,8 +76,7 @@ async def draw(target: Path, columns: int, rows: int) -> None:
             client.send(StopHost())
             await pilot.pause(0.2)
         store.close()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(re.sub(r"\s*@font-face \{.*?\}", "", svg, flags=re.DOTALL))
+    return re.sub(r"\s*@font-face \{.*?\}", "", svg, flags=re.DOTALL)
 
 
 def main() -> None:
@@ -86,7 +85,9 @@ def main() -> None:
     parser.add_argument("--columns", type=int, default=160)
     parser.add_argument("--rows", type=int, default=46)
     args = parser.parse_args()
-    asyncio.run(draw(args.target, args.columns, args.rows))
+    svg = asyncio.run(draw(args.columns, args.rows))
+    args.target.parent.mkdir(parents=True, exist_ok=True)
+    args.target.write_text(svg)
 
 
 if __name__ == "__main__":
