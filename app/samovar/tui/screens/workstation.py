@@ -15,8 +15,8 @@ from textual.screen import Screen
 from samovar.chats import changes, slash
 from samovar.chats.conversation import Conversations
 from samovar.core.errors import SamovarError
+from samovar.core.safe_text import clean
 from samovar.tui.rows import prompt_colors, session_rows
-from samovar.tui.safe_text import clean
 from samovar.tui.screens.help import GLYPH_KEYS, HelpScreen, command_group, group_of
 from samovar.tui.theme import palette_of
 from samovar.tui.widgets.cache_panel import CachePanel

@@ -10,9 +10,9 @@ from textual.content import Content
 
 from samovar.core.figures import age, count, duration, mib, rate
 from samovar.core.request import MismatchReason, RequestStats
+from samovar.core.safe_text import clean
 from samovar.core.snapshot import CacheSnapshot, TierUse
 from samovar.core.units import format_size
-from samovar.tui.safe_text import clean
 from samovar.tui.widgets.session_list import GLYPHS
 
 Part = tuple[str, str]
