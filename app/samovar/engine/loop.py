@@ -119,17 +119,21 @@ class EngineLoop:
     def run(self) -> None:
         """Serve until `StopHost`. Every request that is still open then ends as cancelled."""
         while not self._stopping:
-            self._backend.clear_interrupt()
-            self._take_commands(wait=not (self._running or self._waiting))
-            if self._stopping:
-                break
-            self._admit()
-            if self._running:
-                self._step()
-                if time.perf_counter() - self._t_snapshot > SNAPSHOT_S:
-                    self._publish()
+            self.serve_once(wait=True)
         for running in [*self._waiting, *self._running.values()]:
             self._finish(running, FinishReason.CANCELLED, "The engine host was stopped.")
+
+    def serve_once(self, *, wait: bool) -> None:
+        """Take the commands that are there (or `wait` for one if nothing else is to do), make one step."""
+        self._backend.clear_interrupt()
+        self._take_commands(wait=wait and not (self._running or self._waiting))
+        if self._stopping:
+            return
+        self._admit()
+        if self._running:
+            self._step()
+            if time.perf_counter() - self._t_snapshot > SNAPSHOT_S:
+                self._publish()
 
     def _take_commands(self, *, wait: bool) -> None:
         try:
