@@ -82,9 +82,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_options(stop)
     stop.set_defaults(run=_run_stop)
 
-    # from samovar.bench import command as bench
+    from samovar.bench import command as bench
 
-    # bench.add_parser(commands)
+    bench.add_parser(commands)
     return parser
 
 
@@ -135,8 +135,12 @@ def _run_app(args: argparse.Namespace) -> int:
         log_file=paths.log_file,
         name="tui",
     )
-    app = SamovarApp(client, Store.open(paths.database), config, paths)
-    app.run()
+    store = Store.open(paths.database)
+    try:
+        app = SamovarApp(client, store, config, themes_dir=paths.config_dir / "themes")
+        app.run()
+    finally:
+        store.close()
     return app.return_code or 0
 
 

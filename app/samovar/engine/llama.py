@@ -5,6 +5,7 @@ Runs in the engine thread (and in probe children). Sources: llama.h as vendored 
 
 import ctypes
 import hashlib
+import re
 import secrets
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +34,7 @@ KV_TYPES: Final[dict[str, int]] = {
 UNQUANTIZED: Final = frozenset({"f32", "f16", "bf16"})
 
 _LOG_WARN, _LOG_ERROR = 3, 4  # enum ggml_log_level in ggml.h; the bindings leave it out
+_QUANTIZATION: Final = re.compile(r"[.\-_](?:I?Q\d\w*|B?F16|F32)$", re.IGNORECASE)
 _U8 = ctypes.POINTER(ctypes.c_uint8)
 _log_lines: list[str] = []
 
@@ -143,20 +145,10 @@ class LlamaModel:
             C.llama_model_free(self.handle)
             self.handle = None
 
-    def metadata(self, key: str) -> str | None:
-        """A GGUF metadata value as text, None if it is missing."""
-        size = 1024
-        while True:
-            buffer = ctypes.create_string_buffer(size)
-            length = C.llama_model_meta_val_str(self.handle, key.encode(), buffer, size)
-            if length < 0:
-                return None
-            if length < size:
-                return buffer.value.decode("utf-8", "replace")
-            size = length + 1
-
     def name(self) -> str:
-        return self.metadata("general.name") or self.path.stem
+        """The model's name for people: its file's, without the quantization (`general.name` is often odd)."""
+        stem = _QUANTIZATION.sub("", self.path.stem)
+        return stem.replace("-", " ").replace("_", " ").strip() or self.path.name
 
     def template(self) -> str | None:
         text = C.llama_model_chat_template(self.handle, None)

@@ -216,14 +216,23 @@ class EngineLoop:
                     whole=True,
                 )
                 if plan.resume and self._make_room(plan, plan.resume):
+                    self._drop_idle(plan.slot, session)
                     self._arrive(plan, tokens, session)
         self._drop_idle()
 
-    def _drop_idle(self) -> None:
-        """Idle sequences slow every decode step: only the focused sessions' stay, one for each."""
+    def _drop_idle(self, spare: int | None = None, arriving: str | None = None) -> None:
+        """Idle sequences slow every decode step: only the focused sessions' stay, one for each.
+
+        What is about to arrive in `arriving` takes or shares the sequence `spare`, and replaces that
+        session's others. They leave first, so that its cells come to lie low.
+        """
         focused = self._focused()
-        kept: set[str] = set()
+        kept = {r.request.session for r in self._running.values() if not r.is_side_task}
+        if arriving is not None:
+            kept.add(arriving)
         for sequence in reversed(self.slots.idle()):
+            if sequence.seq == spare:
+                continue
             if sequence.session in focused and sequence.session not in kept:
                 kept.add(sequence.session)
                 continue
@@ -247,7 +256,7 @@ class EngineLoop:
         record = self._records.pop(session, None)
         self.mover.forget_session(session)
         if record is not None:
-            for block in record.chain:
+            for block in record.match.blocks:
                 block.sessions.discard(session)
         self._publish()
 
@@ -323,6 +332,8 @@ class EngineLoop:
         reserve = min(256, num_cells // 8) if self._running else 1
         if not self._make_room(plan, min(len(known) + reserve, num_cells)):
             return False
+        if not running.is_side_task:
+            self._drop_idle(plan.slot, session)
         arrival = self._arrive(plan, known, session)
         sequence = arrival.sequence
         sequence.owner = running.request.id
@@ -338,8 +349,6 @@ class EngineLoop:
             self._note_start(running)
             stats = running.stats()
             self._emit(running.client, events.RequestStarted(running.request.id, session, stats))
-        if not running.is_side_task:
-            self._drop_idle()
         return True
 
     def _note_start(self, running: Running) -> None:
@@ -376,12 +385,13 @@ class EngineLoop:
         return text or self.prompts.control_text(token)
 
     def _remember(self, session: str, record: SessionRecord, previous: Previous) -> None:
-        for block in record.chain:
+        for block in record.match.blocks:
             block.sessions.discard(session)
         record.previous = previous
-        record.chain = self.index.match(previous.tokens).blocks
-        for block in record.chain:
-            block.sessions.add(session)
+        record.match = self.index.match(previous.tokens)
+        for block in record.match.blocks:
+            if block.end <= record.match.num_tokens:
+                block.sessions.add(session)
 
     # ---- room
 

@@ -7,20 +7,22 @@ from dataclasses import dataclass, field
 from samovar.core.snapshot import CacheSnapshot, ContextUse, PromptRow, Tier, TierUse
 from samovar.engine.mover import Mover
 from samovar.engine.slots import Slots
-from samovar.kv.block import Block
 from samovar.kv.explain import Previous
 from samovar.kv.host_tier import HostTier
-from samovar.kv.index import PrefixIndex
+from samovar.kv.index import Match, PrefixIndex
 from samovar.kv.ledger import Ledger
 
 
 @dataclass(slots=True)
 class SessionRecord:
-    """What the engine remembers of a session between its requests."""
+    """What the engine remembers of a session between its requests.
+
+    `match` is what the cache held of `previous` when it was last looked up.
+    """
 
     title: str = ""
     previous: Previous | None = None
-    chain: tuple[Block, ...] = ()
+    match: Match = field(default_factory=Match)
     hits: int = 0
     last_used: float = field(default_factory=time.time)
 
@@ -81,9 +83,10 @@ class Reporter:
         num_tokens = len(previous.tokens)
         resident = self._slots.of_session(session)
         in_context = min(len(resident.tokens), num_tokens) if resident else 0
-        chain = [block for block in record.chain if block.key in self._index]
-        in_host = sum(block.num_tokens for block in chain)
-        own = sum(block.num_bytes for block in chain if len(block.sessions) <= 1)
+        stored = [block for block in record.match.blocks if block.key in self._index]
+        in_host = sum(min(block.end, record.match.num_tokens) - block.start for block in stored)
+        mine = [block for block in stored if session in block.sessions]
+        own = sum(block.num_bytes for block in mine if len(block.sessions) == 1)
         tier = Tier.CONTEXT if num_tokens and in_context >= num_tokens else None
         if tier is None and num_tokens and in_host >= num_tokens:
             tier = Tier.HOST
@@ -95,7 +98,7 @@ class Reporter:
             host_tokens=in_host,
             disk_tokens=0,
             own_bytes=own,
-            shared_bytes=sum(block.num_bytes for block in chain) - own,
+            shared_bytes=sum(block.num_bytes for block in mine) - own,
             tier=tier,
             hits=record.hits,
             last_used=record.last_used,

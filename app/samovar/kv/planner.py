@@ -35,7 +35,7 @@ class Resident:
 
 @dataclass(frozen=True, slots=True)
 class RestoreStep:
-    """Restore the cells `[p0, p1)` from `block`; `p0` may lie inside it, and so may `p1`."""
+    """Restore the cells `[p0, p1)` from `block`; `p0` is its start, `p1` may lie inside it."""
 
     block: Block
     p0: int
@@ -86,9 +86,16 @@ def make_plan(
         return Plan(Source.FRESH, None, 0, _steps(match, 0, stored, family), stored)
     steps = _steps(match, keep, stored, family) if stored > keep else ()
     resume = max(keep, stored)
+    if steps:
+        # Restored from its start, a block leaves the cells in ascending order: anything else moves logits.
+        keep = steps[0].block.start
+        steps = _steps(match, keep, stored, family)
     if best is None:
         return Plan(Source.FRESH, None, 0, steps, resume)
-    return Plan(Source.SHARE if best[3].busy else Source.TAKE, best[3].slot, keep, steps, resume)
+    if best[3].busy:
+        source = Source.SHARE if keep else Source.FRESH
+        return Plan(source, best[3].slot if keep else None, keep, steps, resume)
+    return Plan(Source.TAKE, best[3].slot, keep, steps, resume)
 
 
 def _usable(prompt: Sequence[int], resident: Resident, family: Family) -> int:

@@ -1,0 +1,97 @@
+"""`samovar bench …`: arguments in, figures out. Every benchmark has an engine host of its own."""
+
+import argparse
+import asyncio
+import contextlib
+import os
+from typing import Final
+
+import msgspec
+
+from samovar.bench import switchboard
+from samovar.bench.driver import own_host
+from samovar.client.interface import Client
+from samovar.config import Config, resolve_model
+from samovar.core.errors import SamovarError
+from samovar.core.settings import EngineSettings
+from samovar.paths import Paths
+
+_OPTIONS: Final = {
+    "model": ("PATH", "a GGUF file (default: the bundled SmolLM2)"),
+    "threads": ("N", "threads that compute"),
+    "ram_limit": ("SIZE", "RAM for cached prompts: auto, 2GiB, unlimited or off"),
+    "kv_type_k": ("TYPE", "type of cached keys"),
+    "kv_type_v": ("TYPE", "type of cached values"),
+    "flash_attn": ("auto|on|off", "flash attention"),
+}
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Mount `bench` among the commands; each benchmark sets `run` to be called with its arguments."""
+    bench = subparsers.add_parser("bench", help="measure what the cache is worth on this machine")
+    kinds = bench.add_subparsers(dest="benchmark", metavar="BENCHMARK", required=True)
+
+    board = kinds.add_parser("switchboard", help="chats with a common system prompt, asked in turn")
+    board.add_argument("--sessions", type=_count, default=5, help="chats (default 5)")
+    board.add_argument(
+        "--turns", type=_count, default=2, help="questions to each after its opening (default 2)"
+    )
+    board.add_argument(
+        "--shared-words", type=_count, default=600, help="words of the system prompt (default 600)"
+    )
+    board.add_argument(
+        "--own-words", type=_count, default=500, help="words of each chat's opening (default 500)"
+    )
+    _add_common(board, context=4096)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the benchmark that was chosen and print its figures; returns the exit code."""
+    settings = _settings(args)
+
+    def factory() -> contextlib.AbstractAsyncContextManager[Client]:
+        return own_host(settings)
+
+    match args.benchmark:
+        case "switchboard":
+            result = asyncio.run(
+                switchboard.run(
+                    factory, args.sessions, args.turns, args.shared_words, args.own_words, args.context
+                )
+            )
+            _print(result, switchboard.text(result), as_json=args.json)
+        case other:
+            raise SamovarError(f"There is no benchmark {other!r}.")
+    return 0
+
+
+def _add_common(parser: argparse.ArgumentParser, *, context: int) -> None:
+    parser.add_argument(
+        "--context", type=_count, default=context, help=f"tokens of context (default {context:,})"
+    )
+    for key, (metavar, explained) in _OPTIONS.items():
+        # Absent ones do not hide what stood before the command.
+        parser.add_argument(
+            f"--{key.replace('_', '-')}", metavar=metavar, default=argparse.SUPPRESS, help=explained
+        )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=run)
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return value
+
+
+def _settings(args: argparse.Namespace) -> EngineSettings:
+    """Settings of the benchmark's own host: the user's, with what was given; it leaves with its client."""
+    overrides = {key: getattr(args, key, None) for key in _OPTIONS}
+    overrides["context"] = args.context
+    config = Config.load(Paths.from_env(os.environ).config_file, os.environ, overrides)
+    return msgspec.structs.replace(config.engine_settings(resolve_model(config)), keep_alive_s=0.0)
+
+
+def _print(result: msgspec.Struct, text: str, *, as_json: bool) -> None:
+    print(msgspec.json.encode(result).decode() if as_json else text, flush=True)

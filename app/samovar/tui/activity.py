@@ -1,0 +1,34 @@
+"""What is going on in the shown chat, in a few words for the composer's foot. Pure."""
+
+from textual.content import Content
+
+from samovar.tui.chat import Chat, Phase, Reply
+from samovar.tui.figures import count, duration, rate
+from samovar.tui.host_state import HostPhase, HostState
+
+
+def activity(host: HostState, chat: Chat, notice: str, now: float) -> Content:
+    """The most important thing at this moment; `notice` is of the last seconds."""
+    if host.phase is HostPhase.FAILED:
+        return Content.assemble((host.doing, "$red"))
+    if notice:
+        return Content.assemble((notice, "$secondary"))
+    if chat.reply is not None:
+        if host.doing:
+            return Content.assemble((f"{host.doing} · the reply begins then", "$brass"))
+        return Content.assemble((_reply_activity(chat.reply, now), "$brass"))
+    return Content.assemble((host.doing, "$brass")) if host.doing else Content("")
+
+
+def _reply_activity(reply: Reply, now: float) -> str:
+    if reply.stopping:
+        return "stopping"
+    if reply.phase is Phase.WAITING:
+        return "waiting for its turn"
+    if reply.phase is Phase.READING:
+        total = count(reply.to_read_tokens)
+        left = "" if reply.remaining_ms is None else f" · about {duration(max(1000.0, reply.remaining_ms))}"
+        return f"reading {count(reply.read_tokens).rjust(len(total))} of {total} tokens{left}"
+    seconds = now - (reply.first_token_at or now)
+    speed = f" · {rate(reply.num_tokens / seconds).rjust(3)} tok/s" if seconds >= 1 else ""
+    return f"answering · {count(reply.num_tokens).rjust(5)} tokens{speed}"

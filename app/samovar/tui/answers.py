@@ -1,0 +1,210 @@
+"""Replies that are being written: asked for, streamed, stored once a second, ended.
+
+Runs in the event loop; owns every `Reply`. Never imports Textual.
+"""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from samovar.client.interface import Client
+from samovar.config import Config
+from samovar.core.chat import Role
+from samovar.core.commands import Cancel, Submit
+from samovar.core.events import PrefillProgressed, RequestFinished, RequestStarted, TokensGenerated
+from samovar.core.request import FinishReason, Request, RequestStats
+from samovar.sessions.store import MessageState, Store, StoredMessage
+from samovar.tui import changes
+from samovar.tui.archive import Archive
+from samovar.tui.chat import Chat, Phase, Reply, prompt_messages
+
+SAVE_EVERY_S: Final = 1.0
+CLOSE_WITHIN_S: Final = 0.5
+
+ReplyEvent = RequestStarted | PrefillProgressed | TokensGenerated | RequestFinished
+
+_END_STATES: Final = {
+    FinishReason.CANCELLED: MessageState.STOPPED,
+    FinishReason.FAILED: MessageState.FAILED,
+    FinishReason.HOST_LOST: MessageState.FAILED,
+}
+_DEFAULT_ERRORS: Final = {
+    FinishReason.FAILED: "the engine could not answer",
+    FinishReason.HOST_LOST: "the engine stopped and is restarting",
+}
+_NOTICES: Final = {
+    FinishReason.LENGTH: "cut at max_tokens: ask it to go on, or raise max_tokens in the settings",
+    FinishReason.CONTEXT_FULL: "the context is full: start a new chat with ctrl+n, or set a larger context",
+}
+
+
+class Answers:
+    """Asks the engine for replies and keeps them, in memory and in the store."""
+
+    def __init__(
+        self,
+        client: Client,
+        archive: Archive,
+        config: Config,
+        notify: Callable[[changes.Change], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._client = client
+        self._archive = archive
+        self._config = config
+        self._notify = notify
+        self._clock = clock
+        self._running: dict[str, Chat] = {}  # by request
+        self._num_unstored = 0
+
+    def ask(self, chat: Chat) -> None:
+        """Submit a request for the chat's path, which ends in a message of the user's."""
+        assert chat.path
+        assert chat.reply is None
+        request = Request(
+            id=uuid.uuid4().hex,
+            session=chat.id,
+            messages=prompt_messages(chat.system_prompt, chat.path),
+            title=chat.title,
+            sampling=self._config.sampling.sampling(),
+            max_tokens=self._config.sampling.max_tokens,
+        )
+        stored = self._archive.spawn(self._store_placeholder(chat.id, chat.path[-1].id))
+        chat.reply = Reply(request.id, stored, self._clock())
+        self._running[request.id] = chat
+        self._client.send(Submit(request))
+        self._notify(changes.ReplyBegan(chat.id))
+        self._notify(changes.ChatsChanged())
+
+    def stop(self, chat: Chat) -> bool:
+        """End the chat's running reply; what has arrived stays. False if none is running."""
+        if chat.reply is None:
+            return False
+        if not chat.reply.stopping:
+            chat.reply.stopping = True
+            self._client.send(Cancel(chat.reply.request_id))
+            self._notify(changes.ReplyProgressed(chat.id))
+        return True
+
+    def handle(self, event: ReplyEvent) -> None:
+        """Take in what happened to one of our requests; others' are none of our business."""
+        chat = self._running.get(event.request_id)
+        if chat is None or chat.reply is None:
+            return
+        reply = chat.reply
+        match event:
+            case RequestStarted(stats=stats):
+                reply.stats = stats
+                reply.phase = Phase.READING
+                reply.to_read_tokens = max(0, stats.prompt_tokens - stats.reused.total)
+                self._notify(changes.ReplyProgressed(chat.id))
+            case PrefillProgressed(done=done, total=total, remaining_ms=remaining_ms):
+                reply.phase = Phase.READING
+                reply.read_tokens, reply.to_read_tokens = done, total
+                reply.remaining_ms = remaining_ms
+                self._notify(changes.ReplyProgressed(chat.id))
+            case TokensGenerated(text=text, num_tokens=num_tokens):
+                reply.phase = Phase.WRITING
+                reply.first_token_at = reply.first_token_at or self._clock()
+                reply.num_tokens += num_tokens
+                reply.parts.append(text)
+                if reply.save_timer is None:
+                    loop = asyncio.get_running_loop()
+                    reply.save_timer = loop.call_later(SAVE_EVERY_S, self._save, reply)
+                self._notify(changes.ReplyGrew(chat.id, text))
+            case RequestFinished():
+                self._finish(chat, reply, event)
+
+    async def close(self) -> None:
+        """Stop what runs. What the engine does not end within half a second is stored as it stands."""
+        for chat in self._running.values():
+            self.stop(chat)
+        deadline = time.monotonic() + CLOSE_WITHIN_S
+        while self._running and time.monotonic() < deadline:  # noqa: ASYNC110 - half a second, once
+            await asyncio.sleep(0.01)
+        for request_id, chat in list(self._running.items()):
+            assert chat.reply is not None
+            reply, stats = chat.reply.text, chat.reply.stats or RequestStats()
+            self.handle(RequestFinished(request_id, chat.id, FinishReason.CANCELLED, reply, (), "", stats))
+
+    def _finish(self, chat: Chat, reply: Reply, event: RequestFinished) -> None:
+        del self._running[reply.request_id]
+        chat.reply = None
+        if reply.save_timer is not None:
+            reply.save_timer.cancel()
+        path = chat.path
+        assert path
+        state = _END_STATES.get(event.reason, MessageState.COMPLETE)
+        # A host that died cannot say what it had sent: what has arrived counts.
+        keep_arrived = state is MessageState.FAILED and len(reply.text) > len(event.reply)
+        self._num_unstored += 1
+        message = StoredMessage(
+            id=-self._num_unstored,
+            session_id=chat.id,
+            parent_id=path[-1].id,
+            role=Role.ASSISTANT,
+            content=reply.text if keep_arrived else event.reply,
+            created_at=reply.created_at,
+            state=state,
+            tokens=() if keep_arrived else event.tokens,
+            tokenizer="" if keep_arrived else event.tokenizer,
+            stats=event.stats,
+            error=event.error or _DEFAULT_ERRORS.get(event.reason, ""),
+        )
+        path.append(message)
+        chat.updated_at = self._clock()
+        self._archive.spawn(self._store_end(reply, message, path))
+        self._notify(changes.ReplyEnded(chat.id, reply.request_id, message, _NOTICES.get(event.reason, "")))
+        self._notify(changes.ChatsChanged())
+
+    # Storing
+
+    async def _store_placeholder(self, session: str, parent_id: int) -> StoredMessage | None:
+        def work(store: Store) -> StoredMessage:
+            return store.add_message(
+                session, Role.ASSISTANT, "", state=MessageState.STREAMING, parent_id=parent_id
+            )
+
+        return await self._archive.try_run("the reply cannot be stored", work)
+
+    def _save(self, reply: Reply) -> None:
+        """Store what has arrived so far, so that a power cut costs a second of text."""
+        reply.save_timer = None
+        text = reply.text
+
+        async def save() -> None:
+            message = await reply.stored
+            if message is not None:
+                await self._archive.try_run(
+                    "the reply cannot be stored", lambda store: store.update_reply(message.id, text)
+                )
+
+        self._archive.spawn(save())
+
+    async def _store_end(self, reply: Reply, message: StoredMessage, path: list[StoredMessage]) -> None:
+        """Store a reply as it ended, and give it its id from the store."""
+        placeholder = await reply.stored
+
+        def work(store: Store) -> int:
+            stored = placeholder or store.add_message(
+                message.session_id, Role.ASSISTANT, message.content, parent_id=message.parent_id
+            )
+            store.finish_reply(
+                stored.id,
+                message.content,
+                message.state,
+                tokens=message.tokens,
+                tokenizer=message.tokenizer,
+                stats=message.stats,
+                error=message.error,
+            )
+            return stored.id
+
+        message_id = await self._archive.try_run("the reply cannot be stored", work)
+        place = next((i for i, other in enumerate(path) if other is message), None)
+        if message_id is not None and place is not None:
+            path[place] = msgspec.structs.replace(message, id=message_id)

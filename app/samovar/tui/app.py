@@ -1,0 +1,154 @@
+"""The Textual application: themes, the client's events, start and end. What is on the screen is `screens/`'s.
+
+The event loop's only home; the store is used through `Archive`'s thread. Never imports the engine.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path, PurePath
+from typing import ClassVar, Final
+
+from textual.app import App, SystemCommand
+from textual.binding import Binding, BindingType
+from textual.screen import Screen
+from textual.widgets import TextArea
+
+from samovar.client.interface import Client
+from samovar.config import Config
+from samovar.sessions.store import Store
+from samovar.tui.bridge import Bridge
+from samovar.tui.changes import Change
+from samovar.tui.conversation import Conversations
+from samovar.tui.screens.workstation import Workstation
+from samovar.tui.theme import COLOR_NAMES, DEFAULT_THEME, load_themes, palette_of
+
+QUIT_TWICE_WITHIN_S: Final = 2.0
+
+
+class SamovarApp(App[None]):
+    """The workstation over one client, which it closes, and one store, which its opener closes."""
+
+    TITLE = "samovar"
+    ENABLE_COMMAND_PALETTE = True
+    CSS_PATH: ClassVar[list[str | PurePath]] = [
+        "app.tcss",
+        "screens/workstation.tcss",
+        "screens/help.tcss",
+        "widgets/sidebar.tcss",
+        "widgets/session_list.tcss",
+        "widgets/chat_view.tcss",
+        "widgets/composer.tcss",
+        "widgets/cache_panel.tcss",
+        "widgets/status_bar.tcss",
+    ]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+p", "command_palette", "all commands", id="palette", priority=True),
+        Binding("ctrl+q", "quit", "quit", id="quit", priority=True),
+        Binding("ctrl+c", "copy_or_quit", "copy the selection; twice: quit", id="copy", priority=True),
+    ]
+
+    def __init__(
+        self,
+        client: Client,
+        store: Store,
+        config: Config,
+        *,
+        themes_dir: Path | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`themes_dir` may hold the user's own themes. `clock` gives seconds since the epoch."""
+        themes, self._theme_problems = load_themes(themes_dir)
+        self._own_themes = themes
+        super().__init__()
+        for theme in themes.values():
+            self.register_theme(theme)
+        if config.theme in self.available_themes:
+            self.theme = config.theme
+        else:
+            self._theme_problems.append(f"there is no theme “{config.theme}”: {DEFAULT_THEME} is used")
+            self.theme = DEFAULT_THEME
+        self._client = client
+        self._max_fps = config.max_fps
+        self._clock = clock
+        self.conversations = Conversations(client, store, config, self._show, clock)
+        self._bridge = Bridge(self.conversations.handle, config.max_fps)
+        self._workstation: Workstation | None = None
+        self._ctrl_c_at = 0.0
+        self._closed = False
+
+    # Start and end
+
+    def get_default_screen(self) -> Screen[None]:
+        self._workstation = Workstation(self.conversations, self._max_fps, self._clock)
+        return self._workstation
+
+    def on_mount(self) -> None:
+        self.call_after_refresh(self._begin)
+
+    def _begin(self) -> None:
+        """Once the screen stands: listen to the host, start it, read the chats."""
+        self.run_worker(self._bridge.run(self._client.events()), name="events")
+        self.run_worker(self._client.start(), name="start")
+        self.run_worker(self.conversations.load(), name="chats")
+        for problem in self._theme_problems:
+            self.notify(problem, markup=False)
+
+    async def action_quit(self) -> None:
+        """Store what has arrived, and leave."""
+        await self._close()
+        self.exit()
+
+    async def on_unmount(self) -> None:
+        self._workstation = None  # nothing can be shown any more
+        await self._close()
+
+    async def _close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            await self.conversations.close()
+            await self._client.close()
+
+    def _show(self, change: Change) -> None:
+        if self._workstation is not None:
+            self._workstation.apply(change)
+
+    # Themes
+
+    def get_css_variables(self) -> dict[str, str]:
+        """Textual's variables and ours; one of Textual's own themes gets ours too, as near as it goes."""
+        variables = super().get_css_variables()
+        palette = palette_of(self.current_theme)
+        ours = {name: palette.color(name) for name in COLOR_NAMES} | {"track": palette.track}
+        self.theme_variables = {**variables, **ours}
+        return self.theme_variables
+
+    # Keys and commands
+
+    def action_copy_or_quit(self) -> None:
+        """Copy what is selected; where nothing is, the second press within two seconds quits."""
+        focused = self.focused
+        if isinstance(focused, TextArea) and focused.selected_text:
+            self.copy_to_clipboard(focused.selected_text)
+        elif selected := self.screen.get_selected_text():
+            self.copy_to_clipboard(selected)
+        elif time.monotonic() - self._ctrl_c_at < QUIT_TWICE_WITHIN_S:
+            self.run_worker(self.action_quit())
+        else:
+            self._ctrl_c_at = time.monotonic()
+            self.notify("press ctrl+c again to quit", timeout=QUIT_TWICE_WITHIN_S)
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
+        station = self._workstation
+        if station is None:
+            return
+        yield SystemCommand("New chat", "ctrl+n", station.action_new)
+        yield SystemCommand("Chats", "f2: go to the list of chats", station.action_chats)
+        yield SystemCommand("Cache", "f4: show or hide the cache panel", station.action_cache)
+        yield SystemCommand("Rename chat", "f6: give this chat another title", station.action_rename)
+        yield SystemCommand("Delete chat", "undo brings it back", station.action_delete)
+        yield SystemCommand("Undo delete", "bring back the chat deleted last", station.action_undo_delete)
+        yield SystemCommand("Answer again", "ctrl+r: after a stop or a failure", station.action_retry)
+        yield SystemCommand("Stop reply", "esc", station.action_stop)
+        yield SystemCommand("Theme", "choose other colours", self.action_change_theme)
+        yield SystemCommand("Help", "f1: all keys and commands", station.action_help)
+        yield SystemCommand("Quit", "ctrl+q", self.action_quit)

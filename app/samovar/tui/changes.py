@@ -1,0 +1,94 @@
+"""What `conversation` tells the screen, as values in the past tense."""
+
+import msgspec
+
+from samovar.core.snapshot import CacheSnapshot
+from samovar.sessions.store import StoredMessage
+
+
+class ChatsChanged(msgspec.Struct, frozen=True):
+    """Titles, order, or what runs where."""
+
+
+class ChatShown(msgspec.Struct, frozen=True):
+    """Another chat is the current one; its path may still be on its way from the store."""
+
+    session: str
+
+
+class PathChanged(msgspec.Struct, frozen=True):
+    """A chat's messages have been read, or changed other than by growing."""
+
+    session: str
+
+
+class MessageAdded(msgspec.Struct, frozen=True):
+    """A message of the user's is in the store."""
+
+    session: str
+    message: StoredMessage
+
+
+class ReplyBegan(msgspec.Struct, frozen=True):
+    session: str
+
+
+class ReplyProgressed(msgspec.Struct, frozen=True):
+    """Its phase or its figures changed, not its text."""
+
+    session: str
+
+
+class ReplyGrew(msgspec.Struct, frozen=True):
+    session: str
+    text: str
+
+
+class ReplyEnded(msgspec.Struct, frozen=True):
+    """`entry_id` is the id under which the reply was shown while it was written; `notice` may be empty."""
+
+    session: str
+    entry_id: str
+    message: StoredMessage
+    notice: str
+
+
+class SendFailed(msgspec.Struct, frozen=True):
+    """A message could not be stored; `text` goes back to its writer."""
+
+    session: str
+    text: str
+    error: str
+
+
+class HostChanged(msgspec.Struct, frozen=True):
+    """The engine host's state is another one."""
+
+
+class CacheDrawn(msgspec.Struct, frozen=True):
+    """A new picture of the cache."""
+
+    snapshot: CacheSnapshot
+
+
+class Noticed(msgspec.Struct, frozen=True):
+    """One line for the user."""
+
+    text: str
+    is_error: bool = False
+
+
+Change = (
+    ChatsChanged
+    | ChatShown
+    | PathChanged
+    | MessageAdded
+    | ReplyBegan
+    | ReplyProgressed
+    | ReplyGrew
+    | ReplyEnded
+    | SendFailed
+    | HostChanged
+    | CacheDrawn
+    | Noticed
+)

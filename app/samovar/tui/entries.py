@@ -1,0 +1,98 @@
+"""Stored messages as the transcript shows them: headings with their cost, notes under failed ones. Pure."""
+
+from collections.abc import Sequence
+
+from samovar.core.chat import Role
+from samovar.core.request import RequestStats
+from samovar.sessions.store import MessageState, StoredMessage
+from samovar.tui.chat import Chat, Reply
+from samovar.tui.figures import clock_time, count, rate
+from samovar.tui.widgets.transcript import Entry
+
+Meta = tuple[tuple[str, str], ...]
+
+_STATES = {
+    MessageState.COMPLETE: "complete",
+    MessageState.STREAMING: "complete",  # of another window; ours is shown from memory
+    MessageState.STOPPED: "stopped",
+    MessageState.FAILED: "failed",
+}
+
+
+def chat_entries(chat: Chat, now: float) -> list[Entry]:
+    """All that is to be seen of a chat, but for a reply that is still being written."""
+    entries = []
+    if chat.system_prompt:
+        entries.append(Entry("system", "system", chat.system_prompt))
+    for message in chat.path or ():
+        entries += message_entries(message, now)
+    return entries
+
+
+def message_entries(message: StoredMessage, now: float, entry_id: str = "") -> list[Entry]:
+    """One message, and under a failed one what to do about it."""
+    entry = Entry(
+        id=entry_id or str(message.id),
+        role=message.role.value,
+        text=message.content,
+        meta=message_meta(message, now),
+        state=_STATES[message.state],
+    )
+    if message.state is MessageState.FAILED:
+        what = message.error or "the reply failed"
+        note = Entry(f"{entry.id} note", "note", f"{what.rstrip('.')} · ctrl+r answers again", state="failed")
+        return [entry, note]
+    return [entry]
+
+
+def reply_entry(reply: Reply, now: float) -> Entry:
+    """A reply that is being written, with what has arrived of it."""
+    meta = reply_meta(reply, now)
+    return Entry(reply.request_id, Role.ASSISTANT.value, reply.text, meta, "streaming")
+
+
+def message_meta(message: StoredMessage, now: float) -> Meta:
+    """What stands behind the heading of a message: time, and for replies size, speed and cost."""
+    parts: list[Sequence[tuple[str, str]]] = [[(clock_time(message.created_at, now), "faint")]]
+    if message.role is Role.ASSISTANT:
+        stats = message.stats
+        if stats is not None and stats.generated_tokens:
+            parts.append([(f"{count(stats.generated_tokens)} tokens", "faint")])
+            if stats.tokens_per_second:
+                parts.append([(f"{rate(stats.tokens_per_second)} tok/s", "faint")])
+        if stats is not None:
+            parts.append(_cost(stats))
+        if message.state is MessageState.STREAMING:
+            parts.append([("being written in another window", "brass")])
+    return _joined(parts)
+
+
+def reply_meta(reply: Reply, now: float) -> Meta:
+    """The heading of a running reply; the figures of what was reused are known from its start on."""
+    parts: list[Sequence[tuple[str, str]]] = [[(clock_time(reply.created_at, now), "faint")]]
+    if reply.stats is not None:
+        parts.append(_cost(reply.stats))
+    return _joined(parts)
+
+
+def _cost(stats: RequestStats) -> Sequence[tuple[str, str]]:
+    """`3,888 reused, 24 processed`."""
+    if not stats.prompt_tokens:
+        return []
+    processed = stats.processed_tokens or stats.prompt_tokens - stats.reused.total
+    cost = [(f"{count(processed)} processed", "faint")]
+    return (
+        [(f"{count(stats.reused.total)} reused", "green"), (", ", "faint"), *cost]
+        if stats.reused.total
+        else cost
+    )
+
+
+def _joined(parts: Sequence[Sequence[tuple[str, str]]]) -> Meta:
+    """All parts with a faint dot between them."""
+    joined: list[tuple[str, str]] = []
+    for part in parts:
+        if part:
+            joined += [(" · ", "faint")] if joined else []
+            joined += part
+    return tuple(joined)

@@ -1,0 +1,327 @@
+"""The workstation: chats, the shown chat, the cache. Turns changes into a picture, and keys into deeds.
+
+Owns no chat and no figure: all of that is `Conversations`'; here is only what is on the screen.
+"""
+
+from collections.abc import Callable
+from typing import ClassVar, Final
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal
+from textual.screen import Screen
+
+from samovar.core.errors import SamovarError
+from samovar.tui import changes, slash
+from samovar.tui.conversation import Conversations
+from samovar.tui.rows import prompt_colors, session_rows
+from samovar.tui.safe_text import clean
+from samovar.tui.screens.help import GLYPH_KEYS, HelpScreen, command_group, group_of
+from samovar.tui.theme import palette_of
+from samovar.tui.widgets.cache_panel import CachePanel
+from samovar.tui.widgets.chat_view import ChatView
+from samovar.tui.widgets.composer import Composer, MessageInput
+from samovar.tui.widgets.session_list import NEW, SessionList
+from samovar.tui.widgets.sidebar import Sidebar
+from samovar.tui.widgets.status_bar import StatusBar, status_figures
+from samovar.tui.widgets.transcript import Transcript
+
+UNDO_WITHIN_S: Final = 30.0
+
+
+class Workstation(Screen[None]):
+    """The main screen. The app hands it each `Change`."""
+
+    HORIZONTAL_BREAKPOINTS = [  # noqa: RUF012 - not ClassVar in Textual either
+        (0, "-tiny"),
+        (60, "-narrow"),
+        (110, "-medium"),
+        (140, "-wide"),
+        (180, "-huge"),
+    ]
+    AUTO_FOCUS = "#input"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("f1", "help", "this help", id="help"),
+        Binding("f2", "chats", "go to the chats", id="chats", priority=True),
+        Binding("f4", "cache", "show or hide the cache", id="cache", priority=True),
+        Binding("ctrl+n", "new", "new chat", id="new", priority=True),
+        Binding("f6", "rename", "rename the chat", id="rename", priority=True),
+        Binding("ctrl+up", "step(-1)", "previous chat", id="previous", priority=True),
+        Binding("ctrl+down", "step(1)", "next chat", id="next", priority=True),
+        Binding(
+            "alt+1", "nth(1)", "one of the first chats", key_display="alt+1 … 9", id="nth", priority=True
+        ),
+        *(Binding(f"alt+{n}", f"nth({n})", show=False, priority=True) for n in range(2, 10)),
+        Binding("escape", "stop", "stop the reply, or go back to writing", id="stop"),
+        Binding("ctrl+r", "retry", "answer the last message again", id="retry", priority=True),
+    ]
+
+    def __init__(self, conversations: Conversations, max_fps: int, clock: Callable[[], float]) -> None:
+        super().__init__()
+        self._conversations = conversations
+        self._sidebar = Sidebar(id="sidebar")
+        self._view = ChatView(conversations.shown, max_fps=max_fps, clock=clock, id="chat")
+        self._panel = CachePanel(clock=clock, id="panel")
+        self._status = StatusBar(id="status")
+        self._rename_from_list = False
+        self._deleted_last = ""
+
+    def compose(self) -> ComposeResult:
+        with Horizontal(id="body"):
+            yield self._sidebar
+            yield self._view
+            yield self._panel
+        yield self._status
+
+    def on_mount(self) -> None:
+        self.app.theme_changed_signal.subscribe(self, lambda _: self._draw_cache())
+        self._draw_rows()
+        self._draw_cache()
+
+    # Changes
+
+    def apply(self, change: changes.Change) -> None:
+        """Show what has happened."""
+        if not self.is_mounted:
+            return
+        match change:
+            case changes.ChatsChanged():
+                self._draw_rows()
+            case changes.ChatShown():
+                self._view.show(self._conversations.shown)
+                self._draw_rows()
+            case changes.CacheDrawn():
+                self._draw_rows()
+                self._draw_cache()
+            case changes.HostChanged():
+                self._view.set_host(self._conversations.host)
+                self._draw_status()
+            case changes.Noticed(text, is_error):
+                if is_error:
+                    self._view.say_error(text)
+                else:
+                    self._view.say(text)
+            case changes.SendFailed(session, text, error):
+                self._give_back(session, text)
+                self._view.say_error(error)
+            case _ if change.session == self._view.chat.id:
+                self._view.apply(change)
+
+    def _draw_rows(self) -> None:
+        chats = self._conversations.ordered()
+        self._sidebar.set_rows(
+            session_rows(chats, self._conversations.snapshot), self._conversations.shown.id
+        )
+
+    def _draw_cache(self) -> None:
+        snapshot = self._conversations.snapshot
+        palette = palette_of(self.app.current_theme)
+        self._panel.set_snapshot(snapshot, prompt_colors(self._conversations.chats, snapshot, palette))
+        self._draw_status()
+
+    def _draw_status(self) -> None:
+        self._status.set_figures(status_figures(self._conversations.host, self._conversations.snapshot))
+
+    def _give_back(self, session: str, text: str) -> None:
+        """Put a text that could not be sent back where it was written."""
+        chat = self._conversations.chats.get(session)
+        if chat is self._view.chat:
+            self._view.give_back(text)
+        elif chat is not None:
+            chat.draft = "\n".join(part for part in (text, chat.draft) if part)
+
+    # What widgets ask for
+
+    @on(Composer.Sent)
+    def _send(self, event: Composer.Sent) -> None:
+        self._view.say_error("")
+        if slash.is_command(event.text):
+            self._run_command(event.text)
+            return
+        chat = self._view.chat
+        if refusal := self._conversations.refusal(chat):
+            self._view.say(refusal)
+            return
+        self._view.composer.set_text("")
+        self._view.follow()
+        self.run_worker(self._conversations.send(chat, event.text), group="send")
+
+    def _run_command(self, text: str) -> None:
+        try:
+            command = slash.parse(text)
+        except SamovarError as error:
+            self._view.say_error(str(error))
+            return
+        self._view.composer.set_text("")
+        match command:
+            case slash.SlashCommand("new"):
+                self.action_new()
+            case slash.SlashCommand("rename", title):
+                self._conversations.rename(self._view.chat.id, title)
+            case slash.SlashCommand("delete"):
+                self._delete(self._view.chat.id)
+            case slash.SlashCommand("undo"):
+                self.action_undo_delete()
+            case slash.SlashCommand("system", argument):
+                self._system_prompt(argument)
+            case slash.SlashCommand("retry"):
+                self.action_retry()
+            case slash.SlashCommand("ram", limit):
+                self._conversations.set_ram_limit(limit)
+                self._view.say(f"RAM limit: {limit}")
+            case slash.SlashCommand("cache"):
+                self.action_cache()
+            case slash.SlashCommand("help"):
+                self.action_help()
+            case slash.SlashCommand("quit"):
+                self.app.run_worker(self.app.action_quit())
+
+    def _system_prompt(self, argument: str) -> None:
+        if argument:
+            self._conversations.set_system_prompt("" if argument == "-" else argument)
+            self._view.say(
+                "the system prompt counts from the next message on" if argument != "-" else "no system prompt"
+            )
+        else:
+            self._view.say(self._view.chat.system_prompt or "this chat has no system prompt")
+
+    @on(SessionList.Opened)
+    def _open(self, event: SessionList.Opened) -> None:
+        if event.session == NEW:
+            self.action_new()
+            return
+        if event.session != self._view.chat.id:
+            self._conversations.show(event.session)
+        self._back_to_writing()
+
+    @on(SessionList.RenameWanted)
+    def _rename(self, event: SessionList.RenameWanted) -> None:
+        self._rename_from_list = True
+        self._sidebar.rename(event.session, self._conversations.chats[event.session].title)
+
+    @on(Sidebar.Renamed)
+    def _renamed(self, event: Sidebar.Renamed) -> None:
+        if event.session in self._conversations.chats:
+            self._conversations.rename(event.session, event.title)
+
+    @on(Sidebar.RenameEnded)
+    def _rename_ended(self) -> None:
+        if self._rename_from_list:
+            self._sidebar.sessions.focus()
+        else:
+            self._back_to_writing()
+
+    @on(SessionList.DeleteWanted)
+    def _delete_wanted(self, event: SessionList.DeleteWanted) -> None:
+        self._delete(event.session)
+
+    @on(SessionList.UndoWanted)
+    def action_undo_delete(self) -> None:
+        """Bring the last deleted chat back."""
+        chat = self._conversations.undo_delete()
+        self._sidebar.set_note("")
+        self._view.say(f"“{_short(chat.title)}” is back" if chat else "no chat has been deleted")
+
+    @on(Transcript.CopyRequested)
+    def _copy(self, event: Transcript.CopyRequested) -> None:
+        self.app.copy_to_clipboard(event.text)
+        self._view.say(f"copied: {event.what}")
+
+    def _delete(self, session: str) -> None:
+        chat = self._conversations.delete(session)
+        if not chat.in_store:
+            return
+        self._deleted_last = session
+        self._sidebar.set_note(f"deleted “{_short(chat.title)}”\nu brings it back")
+        self._view.say("deleted; /undo brings it back")
+        self.set_timer(UNDO_WITHIN_S, lambda: self._forget(session))
+
+    def _forget(self, session: str) -> None:
+        if self._deleted_last == session:
+            self._sidebar.set_note("")
+        self._conversations.forget_deleted(session)
+
+    # Keys
+
+    def action_help(self) -> None:
+        groups = [
+            group_of("EVERYWHERE", [*Workstation.BINDINGS, *self.app.BINDINGS]),
+            group_of("WRITING", MessageInput.BINDINGS),
+            group_of("CHATS", SessionList.BINDINGS),
+            group_of("READING", Transcript.BINDINGS),
+            command_group(),
+            GLYPH_KEYS,
+        ]
+        self.app.push_screen(HelpScreen(groups))
+
+    def action_chats(self) -> None:
+        """Go to the list of chats, or back from it."""
+        if self._sidebar.sessions.has_focus:
+            self._back_to_writing()
+        else:
+            self.add_class("-list-open")
+            self._sidebar.sessions.focus()
+
+    def action_cache(self) -> None:
+        """Show or hide the cache panel: in its column where there is one, else over the chat."""
+        self.toggle_class(
+            "-panel-hidden" if self.has_class("-wide") or self.has_class("-huge") else "-panel-open"
+        )
+
+    def action_new(self) -> None:
+        self._conversations.new()
+        self._back_to_writing()
+
+    def action_rename(self) -> None:
+        """Rename the chat under the list's cursor, or the shown one."""
+        in_list = self._sidebar.sessions.has_focus
+        session = self._sidebar.sessions.cursor if in_list else self._view.chat.id
+        if session == NEW:
+            return
+        self._rename_from_list = in_list
+        self.add_class("-list-open")
+        self.call_after_refresh(self._sidebar.rename, session, self._conversations.chats[session].title)
+
+    def action_delete(self) -> None:
+        """Delete the shown chat."""
+        self._delete(self._view.chat.id)
+
+    def action_step(self, step: int) -> None:
+        """Show the next or previous chat of the list."""
+        order = [chat.id for chat in self._conversations.ordered()]
+        place = order.index(self._view.chat.id) + step
+        if 0 <= place < len(order):
+            self._conversations.show(order[place])
+
+    def action_nth(self, number: int) -> None:
+        """Show the chat on the list's line `number`, from 1 on."""
+        order = self._conversations.ordered()
+        if number <= len(order) and order[number - 1] is not self._view.chat:
+            self._conversations.show(order[number - 1].id)
+
+    def action_stop(self) -> None:
+        """Close what lies over the chat; else stop its reply; in any case go back to writing."""
+        lies_over = self.has_class("-panel-open") or (self.has_class("-list-open") and self._is_small)
+        if not lies_over:
+            self._conversations.stop(self._view.chat)
+            self._view.say_error("")
+        self._back_to_writing()
+
+    def action_retry(self) -> None:
+        if refusal := self._conversations.retry(self._view.chat):
+            self._view.say(refusal)
+
+    @property
+    def _is_small(self) -> bool:
+        """Whether the list lies over the chat instead of beside it."""
+        return self.has_class("-narrow") or self.has_class("-tiny")
+
+    def _back_to_writing(self) -> None:
+        self.remove_class("-list-open", "-panel-open")
+        self._view.composer.focus_input()
+
+
+def _short(title: str) -> str:
+    text = " ".join(clean(title).split()) or "new chat"
+    return text if len(text) <= 24 else text[:23] + "…"

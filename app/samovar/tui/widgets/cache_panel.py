@@ -1,0 +1,143 @@
+"""The right column: what fills the context and the RAM, every cached prompt, and what the last request cost.
+
+Takes snapshots. While it is hidden it draws nothing and keeps the last one.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from textual.app import ComposeResult
+from textual.containers import Horizontal, VerticalScroll
+from textual.content import Content
+from textual.widgets import Static
+
+from samovar.core.snapshot import FREE, SHARED, CacheSnapshot
+from samovar.tui.figures import duration, percent, rate
+from samovar.tui.widgets import cell_map, panel_text
+from samovar.tui.widgets.cell_map import CellMap
+from samovar.tui.widgets.meter import History, Meter
+
+AGES_EVERY_S: Final = 20.0
+HISTORY_LENGTH: Final = 64
+_OTHER_LINES: Final = 29  # what the panel needs beside the rows of prompts
+
+
+class CachePanel(VerticalScroll):
+    """The cache at one moment."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.time, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._clock = clock
+        self._snapshot = CacheSnapshot()
+        self._colors: Mapping[str, str] = {}
+        self._hit_ratios = deque[float](maxlen=HISTORY_LENGTH)
+        self._speeds = deque[float](maxlen=HISTORY_LENGTH)
+
+    def compose(self) -> ComposeResult:
+        yield Static("", id="context-line")
+        yield CellMap(id="cells")
+        yield Static("", id="ram-line")
+        yield Meter(id="ram-meter")
+        yield Static("", id="disk-line")
+        yield Meter(id="disk-meter")
+        yield Static("", id="prompts")
+        yield Static("LAST REQUEST", id="request-heading")
+        yield Meter(id="request-meter")
+        yield Static("", id="request")
+        with Horizontal(id="hit-row", classes="rate"):
+            yield Static("", id="hit")
+            yield History(id="hit-history")
+        with Horizontal(id="speed-row", classes="rate"):
+            yield Static("", id="speed")
+            yield History(id="speed-history")
+        yield Static("", id="saved")
+
+    def on_mount(self) -> None:
+        self.set_interval(AGES_EVERY_S, self._draw)
+        self._draw()
+
+    def on_resize(self) -> None:
+        self._draw()
+
+    def on_show(self) -> None:
+        self._draw()
+
+    def set_snapshot(self, snapshot: CacheSnapshot, colors: Mapping[str, str]) -> None:
+        """Show this state of the cache; `colors` are those of the sessions."""
+        last = snapshot.last
+        if last is not None and last != self._snapshot.last:
+            self._hit_ratios.append(last.stats.reused.total / max(1, last.stats.prompt_tokens))
+            if last.stats.tokens_per_second is not None:
+                self._speeds.append(last.stats.tokens_per_second)
+        self._snapshot, self._colors = snapshot, colors
+        self._draw()
+
+    def _draw(self) -> None:
+        width = self.scrollable_content_region.width
+        if not self.display or not self.is_mounted or width < 10:
+            return
+        snapshot = self._snapshot
+        self._set("context-line", panel_text.context_line(snapshot, width))
+        keys = {SHARED: cell_map.SHARED, FREE: cell_map.FREE}
+        cells = self.query_one(CellMap)
+        cells.set_colors(self._colors)
+        runs = [(keys.get(run.owner, run.owner), run.num_cells) for run in snapshot.context.runs]
+        cells.set_runs(runs, snapshot.context.total_tokens)
+        for name, use, color in (("ram", snapshot.host, "brass"), ("disk", snapshot.disk, "teal")):
+            self._set(f"{name}-line", panel_text.tier_line(name.upper(), use, width))
+            meter = self.query_one(f"#{name}-meter", Meter)
+            meter.display = not use.off and use.limit_bytes is not None
+            meter.set_segments([(color, use.bytes)], use.limit_bytes or 1)
+        self._draw_prompts(width)
+        self._draw_request(width)
+        self._draw_totals()
+
+    def _draw_prompts(self, width: int) -> None:
+        snapshot = self._snapshot
+        if snapshot.prompts:
+            max_rows = max(6, self.size.height - _OTHER_LINES)
+            content = panel_text.prompt_lines(snapshot, self._colors, width, max_rows, self._clock())
+        else:
+            content = panel_text.empty_lines(width)
+        self._set("prompts", content)
+
+    def _draw_request(self, width: int) -> None:
+        last = self._snapshot.last
+        for name in ("#request-heading", "#request-meter", "#request"):
+            self.query_one(name).display = last is not None
+        if last is not None:
+            self.query_one("#request-meter", Meter).set_segments(
+                panel_text.request_parts(last.stats), last.stats.prompt_tokens
+            )
+            self._set("request", panel_text.request_lines(last.stats, last.title, width))
+
+    def _draw_totals(self) -> None:
+        totals = self._snapshot.totals
+        for name in ("#hit-row", "#speed-row", "#saved"):
+            self.query_one(name).display = totals.requests > 0
+        if totals.requests:
+            speed = self._snapshot.decode_tokens_per_second
+            self._set(
+                "hit", Content.assemble(("HIT RATIO  ", "$secondary"), (percent(totals.hit_ratio), "$text"))
+            )
+            self._set("speed", Content.assemble(("TOK/S      ", "$secondary"), (rate(speed), "$text")))
+            saved = duration(totals.saved_ms)
+            self.query_one("#hit-history", History).set_values(
+                tuple(self._hit_ratios), highest=1.0, color="green"
+            )
+            self.query_one("#speed-history", History).set_values(tuple(self._speeds), color="brass")
+            self._set("saved", Content.assemble(("SAVED      ", "$secondary"), (saved, "$green")))
+
+    def _set(self, name: str, content: Content) -> None:
+        """Update one text; lay out only where its height or width may change."""
+        static = self.query_one(f"#{name}", Static)
+        old = static.content
+        if isinstance(old, Content):
+            if old.is_same(content):
+                return
+            same_height = old.plain.count("\n") == content.plain.count("\n") and bool(old.plain)
+            static.update(content, layout=not same_height)
+        else:
+            static.update(content)

@@ -1,0 +1,171 @@
+"""The middle column: one chat's messages, or a welcome while there are none, and the composer under them.
+
+Shows the chat it is given, and keeps the composer's text in that chat's draft when it is given another one.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.timer import Timer
+
+from samovar.tui import changes
+from samovar.tui.activity import activity
+from samovar.tui.chat import Chat, Phase
+from samovar.tui.entries import chat_entries, message_entries, reply_entry, reply_meta
+from samovar.tui.host_state import HostPhase, HostState
+from samovar.tui.widgets.composer import Composer
+from samovar.tui.widgets.transcript import Entry, Transcript
+from samovar.tui.widgets.welcome import Welcome
+
+NOTICE_S: Final = 6.0
+ACTIVITY_EVERY_S: Final = 0.4
+MAX_WIDTH: Final = 100  # of the transcript's text, and so of the composer under it
+
+ChatChange = (
+    changes.PathChanged
+    | changes.MessageAdded
+    | changes.ReplyBegan
+    | changes.ReplyProgressed
+    | changes.ReplyGrew
+    | changes.ReplyEnded
+)
+
+
+class ChatView(Vertical):
+    """One chat. `clock` gives seconds since the epoch."""
+
+    def __init__(
+        self, chat: Chat, *, max_fps: int, clock: Callable[[], float], id: str | None = None
+    ) -> None:
+        super().__init__(id=id)
+        self.chat = chat
+        self._clock = clock
+        self._host = HostState()
+        self._notice = ""
+        self._notice_timer: Timer | None = None
+        self._activity_at = 0.0
+        self._phase: Phase | None = None
+        self._welcome = Welcome(id="welcome")
+        self._transcript = Transcript(max_fps=max_fps, id="transcript")
+        self._desk = Vertical(id="desk")
+        self.composer = Composer(id="composer")
+
+    def compose(self) -> ComposeResult:
+        yield self._welcome
+        yield self._transcript
+        with self._desk:
+            yield self.composer
+
+    def on_mount(self) -> None:
+        self.show(self.chat)
+
+    def on_resize(self) -> None:
+        """Put the composer under the transcript's text, whose margins depend on the width."""
+        width = self.content_size.width - 1
+        side = 3 if width >= 90 else 2 if width >= 40 else 1
+        right = max(side, self.content_size.width - side - MAX_WIDTH)
+        self._desk.styles.padding = (1, right, 1, side)
+
+    # The chat
+
+    def show(self, chat: Chat) -> None:
+        """Show this chat, at its end, with its draft."""
+        if chat is not self.chat:
+            self.chat.draft = self.composer.text
+        self.chat = chat
+        self.composer.set_text(chat.draft)
+        self.composer.set_error("")
+        self._notice = ""
+        self._load()
+        self._draw_activity()
+
+    def apply(self, change: ChatChange) -> None:
+        """Show what has happened to the shown chat."""
+        chat, now = self.chat, self._clock()
+        match change:
+            case changes.PathChanged():
+                self._load()
+            case changes.MessageAdded(message=message):
+                self._append(message_entries(message, now))
+                self.composer.set_history(chat.sent_texts())
+            case changes.ReplyBegan() if chat.reply is not None:
+                self._show_welcome(False)
+                self._notice = ""
+                self._transcript.begin_stream(reply_entry(chat.reply, now))
+            case changes.ReplyGrew(text=text):
+                self._transcript.stream(text)
+            case changes.ReplyProgressed() if chat.reply is not None:
+                self._transcript.update_meta(chat.reply.request_id, reply_meta(chat.reply, now))
+            case changes.ReplyEnded(entry_id=entry_id, message=message, notice=notice):
+                entry, *notes = message_entries(message, now, entry_id)
+                self._transcript.end_stream(entry)
+                self._append([*notes, Entry(f"{entry_id} notice", "note", notice)] if notice else notes)
+            case _:
+                pass
+        is_same = isinstance(change, changes.ReplyGrew) and chat.reply is not None and chat.reply.phase is self._phase
+        if not is_same or time.monotonic() - self._activity_at >= ACTIVITY_EVERY_S:
+            self._draw_activity()
+
+    def follow(self) -> None:
+        """Keep the end in view."""
+        self._transcript.following = True
+
+    def give_back(self, text: str) -> None:
+        """Put a text that could not be sent before what has been written since."""
+        self.composer.set_text("\n".join(part for part in (text, self.composer.text) if part))
+
+    # What is going on
+
+    def set_host(self, host: HostState) -> None:
+        """Take in what the engine host is at."""
+        if host.phase is HostPhase.FAILED:
+            self.composer.set_error(host.error)
+        elif self._host.phase is HostPhase.FAILED:
+            self.composer.set_error("")
+        if host.phase is HostPhase.LOST:
+            self._notice = ""
+        self._host = host
+        self._welcome.set_notes(host.model.notes if host.model is not None else ())
+        self._draw_activity()
+
+    def say(self, text: str) -> None:
+        """Show a short line for some seconds."""
+        self._notice = text
+        if self._notice_timer is not None:
+            self._notice_timer.stop()
+        self._notice_timer = self.set_timer(NOTICE_S, self._end_notice)
+        self._draw_activity()
+
+    def say_error(self, text: str) -> None:
+        """Show what went wrong until something else is done; empty to take it back."""
+        self.composer.set_error(text)
+
+    def _end_notice(self) -> None:
+        self._notice = ""
+        self._draw_activity()
+
+    def _draw_activity(self) -> None:
+        self._activity_at = time.monotonic()
+        self._phase = self.chat.reply.phase if self.chat.reply is not None else None
+        self.composer.set_activity(activity(self._host, self.chat, self._notice, self._clock()))
+
+    def _load(self) -> None:
+        chat, now = self.chat, self._clock()
+        entries = chat_entries(chat, now)
+        self._show_welcome(chat.path == [] and not entries and chat.reply is None)
+        self._transcript.load(entries)
+        if chat.reply is not None:
+            self._transcript.begin_stream(reply_entry(chat.reply, now))
+        self.composer.set_history(chat.sent_texts())
+
+    def _append(self, entries: list[Entry]) -> None:
+        for entry in entries:
+            self._show_welcome(False)
+            self._transcript.append(entry)
+
+    def _show_welcome(self, shown: bool) -> None:
+        if self._welcome.display != shown or self._transcript.display == shown:
+            self._welcome.display, self._transcript.display = shown, not shown

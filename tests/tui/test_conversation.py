@@ -1,0 +1,197 @@
+"""The logic of chatting without a screen: what is stored, sent and told, and in which order."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from samovar.config import Config, SamplingConfig
+from samovar.core.chat import ChatMessage, Role
+from samovar.core.commands import Focus, Forget
+from samovar.core.events import CacheChanged, Event, HostReady, LoadingProgressed, TokensGenerated
+from samovar.core.request import FinishReason
+from samovar.core.snapshot import CacheSnapshot
+from samovar.sessions.store import MessageState, Store
+from samovar.tui import changes
+from samovar.tui.answers import SAVE_EVERY_S
+from samovar.tui.bridge import Bridge
+from samovar.tui.chat import auto_title, prompt_messages
+from samovar.tui.conversation import Conversations
+from tests.tui.fake_client import MODEL, FakeClient
+
+
+class Desk:
+    """Conversations over a fake client and a real store, and all they told."""
+
+    def __init__(self, store: Store, config: Config) -> None:
+        self.client = FakeClient()
+        self.told: list[changes.Change] = []
+        self.store = store
+        self.chats = Conversations(self.client, store, config, self.told.append)
+
+    def hear(self) -> None:
+        """Deliver what the client has been told to say."""
+        while not self.client.waiting.empty():
+            event = self.client.waiting.get_nowait()
+            assert event is not None
+            self.chats.handle(event)
+
+    def names(self) -> list[str]:
+        return [type(change).__name__ for change in self.told]
+
+
+@pytest.fixture
+async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
+    store = Store.open(tmp_path / "chats.db")
+    desk = Desk(
+        store, Config(system_prompt="Be brief.", sampling=SamplingConfig(temperature=0.2, max_tokens=99))
+    )
+    yield desk
+    await desk.chats.close()
+    store.close()
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - what is waited for has no event
+            await asyncio.sleep(0.005)
+
+
+async def test_a_message_is_in_the_store_before_it_is_shown_and_sent(desk: Desk) -> None:
+    chat = desk.chats.shown
+    await desk.chats.send(chat, "hello")
+    assert desk.names() == ["MessageAdded", "ReplyBegan", "ChatsChanged"]
+    assert [message.content for message in desk.store.path(chat.id)][:1] == ["hello"]
+    request = desk.client.requests[0]
+    assert request.messages == (ChatMessage(Role.SYSTEM, "Be brief."), ChatMessage(Role.USER, "hello"))
+    assert (request.sampling.temperature, request.max_tokens) == (0.2, 99)
+    await until(lambda: desk.store.path(chat.id)[-1].state is MessageState.STREAMING)
+
+
+async def test_a_reply_is_stored_while_it_streams(desk: Desk) -> None:
+    chat = desk.chats.shown
+    await desk.chats.send(chat, "hello")
+    desk.client.say(desk.client.requests[0], "half a rep")
+    desk.hear()
+    before = asyncio.get_running_loop().time()
+    await until(lambda: desk.store.path(chat.id)[-1].content == "half a rep")
+    assert asyncio.get_running_loop().time() - before >= SAVE_EVERY_S * 0.9
+
+
+async def test_every_end_has_its_state(desk: Desk) -> None:
+    chat = desk.chats.shown
+    ends = {
+        FinishReason.STOP: MessageState.COMPLETE,
+        FinishReason.LENGTH: MessageState.COMPLETE,
+        FinishReason.CONTEXT_FULL: MessageState.COMPLETE,
+        FinishReason.CANCELLED: MessageState.STOPPED,
+        FinishReason.FAILED: MessageState.FAILED,
+        FinishReason.HOST_LOST: MessageState.FAILED,
+    }
+    for number, (reason, state) in enumerate(ends.items(), 1):
+        await desk.chats.send(chat, f"message {number}")
+        request = desk.client.requests[-1]
+        desk.client.say(request, "text")
+        desk.client.finish(request, "" if reason is FinishReason.HOST_LOST else "text", reason)
+        desk.hear()
+        assert chat.path
+        assert (chat.path[-1].content, chat.path[-1].state) == ("text", state)
+        await until(lambda: chat.path and chat.path[-1].id > 0)
+    stored = desk.store.path(chat.id)
+    assert [message.state for message in stored if message.role is Role.ASSISTANT] == list(ends.values())
+    assert stored == chat.path or [m.content for m in stored] == [m.content for m in chat.path or []]
+
+
+async def test_a_chat_read_late_is_shown_whole_when_something_is_sent_at_once(desk: Desk) -> None:
+    session = desk.store.create_session("old")
+    desk.store.add_message(session.id, Role.USER, "before")
+    await desk.chats.load()
+    desk.chats.show(session.id)
+    await desk.chats.send(desk.chats.shown, "after")
+    path = desk.chats.shown.path or []
+    assert [message.content for message in path] == ["before", "after"]
+    assert "PathChanged" in desk.names()
+
+
+async def test_a_stopped_reply_can_be_asked_for_again_beside_it(desk: Desk) -> None:
+    chat = desk.chats.shown
+    assert desk.chats.retry(chat) == "there is no message to answer yet"
+    await desk.chats.send(chat, "hello")
+    assert "still being written" in desk.chats.retry(chat)
+    desk.client.finish(desk.client.requests[0], "Hel", FinishReason.CANCELLED)
+    desk.hear()
+    assert desk.chats.retry(chat) == ""
+    desk.client.finish(desk.client.requests[1], "Hello.")
+    desk.hear()
+    await until(lambda: chat.path and chat.path[-1].id > 0)
+    assert [message.content for message in desk.store.path(chat.id)] == ["hello", "Hello."]
+    assert desk.store.session(chat.id).num_messages == 3
+    assert desk.chats.retry(chat) == "the last reply is complete"
+
+
+async def test_a_deleted_chat_is_forgotten_by_the_host_only_while_it_stays_deleted(desk: Desk) -> None:
+    for title in ("one", "two"):
+        desk.store.create_session(title)
+    await desk.chats.load()
+    one, two = (next(c for c in desk.chats.chats.values() if c.title == title) for title in ("one", "two"))
+    desk.chats.delete(one.id)
+    desk.chats.delete(two.id)
+    assert desk.chats.undo_delete() is two
+    desk.chats.forget_deleted(one.id)
+    desk.chats.forget_deleted(two.id)
+    assert desk.client.of(Forget) == [Forget(one.id)]
+    await desk.chats.close()
+    assert [session.title for session in desk.store.sessions()] == ["two"]
+
+
+async def test_focus_is_told_again_to_a_host_that_has_just_started(desk: Desk) -> None:
+    desk.client.push(LoadingProgressed("loading the model", 0.4))
+    desk.hear()
+    assert desk.chats.host.doing == "loading the model 40 %"
+    desk.client.push(HostReady(MODEL))
+    desk.hear()
+    assert desk.client.of(Focus) == [Focus(desk.chats.shown.id)]
+
+
+async def test_text_waits_for_the_frame_and_the_end_never_overtakes_it(desk: Desk) -> None:
+    got: list[Event] = []
+    bridge = Bridge(got.append, max_fps=20)
+    client = FakeClient()
+    reading = asyncio.create_task(bridge.run(client.events()))
+    for number in range(50):
+        client.push(TokensGenerated("r", "s", f"{number} ", 1))
+    client.push(CacheChanged(CacheSnapshot(model="old")), CacheChanged(CacheSnapshot(model="new")))
+    await until(lambda: len(got) >= 2)
+    for number in range(50):
+        client.push(TokensGenerated("r", "s", f"{number} ", 1))
+    client.push(LoadingProgressed("end", 1.0))
+    await until(lambda: isinstance(got[-1], LoadingProgressed))
+    await client.close()
+    await reading
+    texts = [event for event in got if isinstance(event, TokensGenerated)]
+    assert len(texts) <= 4
+    assert "".join(event.text for event in texts) == "".join(f"{number} " for number in range(50)) * 2
+    assert sum(event.num_tokens for event in texts) == 100
+    assert [event.snapshot.model for event in got if isinstance(event, CacheChanged)] == ["new"]
+
+
+def test_titles_are_cut_between_words() -> None:
+    assert auto_title("  short\n one ") == "short one"
+    assert (
+        auto_title("a fairly long first message that goes on and on")
+        == "a fairly long first message that goes…"
+    )
+    assert auto_title("x" * 60) == "x" * 39 + "…"
+
+
+def test_empty_replies_are_left_out_of_the_prompt(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "chats.db")
+    session = store.create_session()
+    store.add_message(session.id, Role.USER, "one")
+    store.add_message(session.id, Role.ASSISTANT, "", state=MessageState.FAILED)
+    store.add_message(session.id, Role.USER, "two")
+    store.add_message(session.id, Role.ASSISTANT, "reply")
+    messages = prompt_messages("", store.path(session.id))
+    store.close()
+    assert [(m.role, m.content) for m in messages] == [(Role.USER, "one\n\ntwo"), (Role.ASSISTANT, "reply")]

@@ -1,0 +1,383 @@
+"""The workstation as a user drives it: keys in, messages stored and shown, commands sent."""
+
+import time
+from pathlib import Path
+
+import pytest
+from textual.events import Paste
+
+from samovar.config import Config
+from samovar.core.chat import ChatMessage, Role
+from samovar.core.commands import Cancel, Focus, Forget, Rename, SetRamLimit
+from samovar.core.errors import SamovarError
+from samovar.core.events import CommandRefused, HostFailed, HostLost, HostReady, HostStarting
+from samovar.core.request import FinishReason
+from samovar.sessions.store import MessageState, Session, Store
+from samovar.tui.widgets.cache_panel import CachePanel
+from samovar.tui.widgets.composer import MessageInput
+from samovar.tui.widgets.session_list import SessionList
+from samovar.tui.widgets.sidebar import Sidebar, TitleInput
+from samovar.tui.widgets.welcome import Welcome
+from tests.tui.fake_client import MODEL, STATS, ScriptedClient
+from tests.tui.support import Station, station
+
+
+async def answer(here: Station, text: str, reply: str) -> str:
+    """Send a message in the shown chat and let it be answered; returns the chat."""
+    asked = len(here.client.requests)
+    await here.send(text)
+    await here.until_asked(asked + 1)
+    request = here.client.requests[-1]
+    here.client.begin(request)
+    here.client.say(request, reply)
+    here.client.finish(request, reply)
+    await here.until_stored(request.session, MessageState.COMPLETE, reply)
+    await here.until(lambda: any(entry.text == reply for entry in here.entries), "reply shown")
+    return request.session
+
+
+async def test_a_message_is_stored_sent_streamed_and_its_reply_stored(tmp_path: Path) -> None:
+    async with station(tmp_path) as here:
+        await here.send("Why is the sky blue? And why is it red in the evening, then?")
+        await here.until_asked(1)
+        request = here.client.requests[0]
+        assert request.messages == (
+            ChatMessage(Role.USER, "Why is the sky blue? And why is it red in the evening, then?"),
+        )
+        assert request.title == "Why is the sky blue? And why is it red…"
+        assert here.text == ""
+        assert here.store.path(request.session)[0].content.startswith("Why is the sky")
+
+        here.client.begin(request)
+        here.client.say(request, "Because", " of", " *scattering*.")
+        await here.until(lambda: "answering" in here.activity)
+        here.client.finish(request, "Because of *scattering*.", tokens=(7, 8, 9))
+        await here.until_stored(request.session, MessageState.COMPLETE, "Because of *scattering*.")
+
+        stored = here.store.path(request.session)[-1]
+        assert (stored.tokens, stored.tokenizer, stored.stats) == ((7, 8, 9), MODEL.tokenizer, STATS)
+        reply = here.entries[-1]
+        assert (reply.role, reply.state, reply.text) == ("assistant", "complete", "Because of *scattering*.")
+        assert ("3,888 reused", "green") in reply.meta
+
+        await here.send("Thanks.")
+        await here.until_asked(2)
+        assert here.client.requests[1].messages[1] == ChatMessage(
+            Role.ASSISTANT, "Because of *scattering*.", (7, 8, 9), MODEL.tokenizer
+        )
+
+
+async def test_the_first_chat_is_empty_says_what_to_do_and_takes_keys_before_the_host_is_there(
+    tmp_path: Path,
+) -> None:
+    async with station(tmp_path, ready=False) as here:
+        assert here.screen.query_one(Welcome).display
+        assert isinstance(here.app.focused, MessageInput)
+        await here.pilot.press("h", "i", "enter")
+        await here.until_asked(1)
+        await here.until(lambda: [entry.text for entry in here.entries] == ["hi", ""])
+        assert here.store.path(here.client.requests[0].session)[0].content == "hi"
+        here.client.ready()
+        request = here.client.requests[0]
+        here.client.begin(request)
+        here.client.finish(request, "Hello.")
+        await here.until_stored(request.session, MessageState.COMPLETE, "Hello.")
+
+
+async def test_escape_stops_the_reply_and_keeps_what_arrived(tmp_path: Path) -> None:
+    async with station(tmp_path) as here:
+        await here.send("Count.")
+        await here.until_asked(1)
+        request = here.client.requests[0]
+        here.client.begin(request)
+        here.client.say(request, "one ", "two ")
+        await here.until(lambda: "answering" in here.activity)
+        await here.pilot.press("escape")
+        assert here.client.of(Cancel) == [Cancel(request.id)]
+        here.client.finish(request, "one two ", FinishReason.CANCELLED)
+        await here.until_stored(request.session, MessageState.STOPPED, "one two ")
+        assert here.entries[-1].state == "stopped"
+
+
+async def test_a_message_is_not_sent_while_the_reply_is_written(tmp_path: Path) -> None:
+    async with station(tmp_path) as here:
+        await here.send("one")
+        await here.until_asked(1)
+        await here.send("two")
+        await here.until(lambda: "still being written" in here.activity)
+        assert here.text == "two"
+        assert len(here.client.requests) == 1
+
+
+async def test_switching_while_a_reply_streams_loses_nothing(tmp_path: Path) -> None:
+    async with station(tmp_path, chats=2) as here:
+        await here.send("question 3")
+        await here.until_asked(1)
+        request = here.client.requests[0]
+        here.client.begin(request)
+        here.client.say(request, "first ")
+        await here.until(lambda: here.entries[-1].role == "assistant")
+        here.type("a draft")
+        await here.pilot.press("alt+2")
+        await here.until(lambda: [entry.text for entry in here.entries] == ["question 2", "answer 2"])
+        assert here.text == ""
+        assert here.client.of(Focus)[-1].session == here.sessions.rows[1].id
+        assert here.sessions.rows[0].running
+
+        here.client.say(request, "second ")
+        await here.until(lambda: here.arrived(request.session) == "first second ")
+        await here.pilot.press("alt+1")
+        await here.until(lambda: here.entries[-1].role == "assistant")
+        assert here.text == "a draft"
+        here.client.say(request, "third")
+        here.client.finish(request, "first second third")
+        await here.until_stored(request.session, MessageState.COMPLETE, "first second third")
+        assert here.entries[-1].text == "first second third"
+
+
+async def test_a_lost_host_leaves_what_arrived_and_ctrl_r_asks_again(tmp_path: Path) -> None:
+    async with station(tmp_path) as here:
+        await here.send("Count.")
+        await here.until_asked(1)
+        request = here.client.requests[0]
+        here.client.begin(request)
+        here.client.say(request, "one ")
+        here.client.push(HostLost("the engine host ended"))
+        here.client.finish(request, "", FinishReason.HOST_LOST, tokens=())
+        here.client.push(HostStarting())
+        await here.until_stored(request.session, MessageState.FAILED, "one ")
+        await here.until(lambda: here.entries[-1].role == "note")
+        assert "ctrl+r" in here.entries[-1].text
+
+        here.client.push(HostReady(MODEL))
+        await here.pilot.press("ctrl+r")
+        await here.until_asked(2)
+        again = here.client.requests[1]
+        assert again.messages == request.messages
+        here.client.begin(again)
+        here.client.finish(again, "one two three")
+        await here.until_stored(request.session, MessageState.COMPLETE, "one two three")
+        assert [entry.text for entry in here.entries] == ["Count.", "one two three"]
+        assert [message.content for message in here.store.path(request.session)] == [
+            "Count.",
+            "one two three",
+        ]
+
+        await here.pilot.press("ctrl+r")
+        assert "complete" in here.activity
+        assert len(here.client.requests) == 2
+
+
+async def test_a_failed_request_says_why(tmp_path: Path) -> None:
+    async with station(tmp_path) as here:
+        await here.send("Too long.")
+        await here.until_asked(1)
+        request = here.client.requests[0]
+        here.client.finish(request, "", FinishReason.FAILED, error="the prompt has 9,000 tokens", tokens=())
+        await here.until(lambda: here.entries[-1].role == "note")
+        assert "9,000 tokens" in here.entries[-1].text
+        assert here.store.path(request.session)[-1].error == "the prompt has 9,000 tokens"
+        await here.send("Shorter.")
+        await here.until_asked(2)
+        assert [message.content for message in here.client.requests[1].messages] == ["Too long.\n\nShorter."]
+
+
+async def test_a_host_that_cannot_run_is_said_and_typing_goes_on(tmp_path: Path) -> None:
+    async with station(tmp_path, ready=False) as here:
+        here.client.push(HostFailed("model.gguf is no GGUF file. Give another one with --model."))
+        await here.until(lambda: "no GGUF file" in here.error)
+        await here.pilot.press("x")
+        assert here.text == "x"
+
+
+async def test_deleting_asks_nothing_and_can_be_undone(tmp_path: Path) -> None:
+    async with station(tmp_path, chats=3) as here:
+        await here.pilot.press("f2", "down", "down")
+        session = here.sessions.cursor
+        assert here.titles[1:] == ["chat 3", "chat 2", "chat 1"]
+        await here.pilot.press("backspace")
+        assert "chat 2" in here.titles
+        await here.pilot.press("x")
+        await here.until(lambda: "chat 2" not in here.titles)
+        await here.until(lambda: len(here.store.sessions()) == 2)
+        assert here.sessions.cursor == here.sessions.rows[2].id
+        assert here.titles == ["", "chat 3", "chat 1"]
+        await here.pilot.press("u")
+        await here.until(lambda: "chat 2" in here.titles)
+        await here.until(lambda: here.entries and here.entries[0].text == "question 2")
+        assert here.store.session(session).title == "chat 2"
+        assert here.client.of(Forget) == []
+
+
+async def test_the_last_chat_deleted_leaves_a_fresh_one(tmp_path: Path) -> None:
+    async with station(tmp_path, chats=1) as here:
+        await here.pilot.press("alt+2")
+        await here.until(lambda: here.entries)
+        await here.send("/delete")
+        await here.until(lambda: here.titles == [""])
+        assert here.screen.query_one(Welcome).display
+        await here.send("/undo")
+        await here.until(lambda: "chat 1" in here.titles)
+
+
+async def test_a_chat_is_renamed_in_the_list(tmp_path: Path) -> None:
+    async with station(tmp_path, chats=2) as here:
+        await here.pilot.press("f2", "down", "r")
+        await here.until(lambda: isinstance(here.app.focused, TitleInput))
+        here.screen.query_one(TitleInput).value = "another name"
+        await here.pilot.press("enter")
+        await here.until(lambda: "another name" in here.titles)
+        await here.until(lambda: here.store.find("another name"))
+        assert isinstance(here.app.focused, SessionList)
+        assert here.client.of(Rename)[0].title == "another name"
+        await here.pilot.press("r", "escape")
+        assert here.screen.query_one(Sidebar).query_one(TitleInput).display is False
+        assert "another name" in here.titles
+
+
+class FullStore(Store):
+    """A store whose disk is full while `full` is true."""
+
+    full = False
+
+    def create_session(
+        self, title: str = "", system_prompt: str = "", session_id: str | None = None
+    ) -> Session:
+        if self.full:
+            raise SamovarError("The disk is full. Make room.")
+        return super().create_session(title, system_prompt, session_id)
+
+
+async def test_a_message_that_cannot_be_stored_goes_back_to_the_composer(
+    tmp_path: Path,
+) -> None:
+    async with station(tmp_path, store_kind=FullStore) as here:
+        FullStore.full = True
+        try:
+            await here.send("Keep me.")
+            await here.until(lambda: "disk is full" in here.error)
+        finally:
+            FullStore.full = False
+        assert here.text == "Keep me."
+        assert here.client.requests == []
+        assert here.entries == []
+        await here.pilot.press("enter")
+        await here.until_asked(1)
+        assert here.error == ""
+        assert here.store.path(here.client.requests[0].session)[0].content == "Keep me."
+
+
+async def test_commands_are_carried_out_and_unknown_ones_stay(tmp_path: Path) -> None:
+    async with station(tmp_path, chats=1) as here:
+        await here.send("/nonsense")
+        assert "no command /nonsense" in here.error
+        assert here.text == "/nonsense"
+        await here.send("/ram 2GiB")
+        assert here.client.of(SetRamLimit) == [SetRamLimit("2GiB")]
+        here.client.push(CommandRefused("that is no size"))
+        await here.until(lambda: here.error == "that is no size")
+        await here.send("/system Be brief.")
+        await here.send("hello")
+        await here.until_asked(1)
+        assert here.client.requests[0].messages[0] == ChatMessage(Role.SYSTEM, "Be brief.")
+        await here.send("/etc/passwd is a path")
+        await here.until(lambda: "still being written" in here.activity)
+        await here.send("/rename greetings")
+        await here.until(lambda: "greetings" in here.titles)
+        here.type("")
+        await here.send("/new")
+        await here.until(lambda: here.titles[0] == "")
+
+
+async def test_keys_of_the_composer(tmp_path: Path) -> None:
+    async with station(tmp_path) as here:
+        await here.pilot.press("a", "ctrl+j", "b")
+        assert here.text == "a\nb"
+        area = here.screen.query_one(MessageInput)
+        await here.until(lambda: area.size.height == 2)
+        here.type("")
+        await answer(here, "first", "reply 1")
+        await answer(here, "second", "reply 2")
+        await here.pilot.press("up")
+        assert here.text == "second"
+        await here.pilot.press("up")
+        assert here.text == "first"
+        await here.pilot.press("down", "down")
+        assert here.text == ""
+
+
+async def test_a_long_paste_stays_one_piece_and_costs_no_time(tmp_path: Path) -> None:
+    text = "a line of some words, again and again\n" * 2700 + "end"
+    async with station(tmp_path) as here:
+        area = here.screen.query_one(MessageInput)
+        started = time.perf_counter()
+        area.post_message(Paste(text))
+        await here.until(lambda: here.text == text)
+        assert time.perf_counter() - started < 5
+        assert here.client.requests == []
+        await here.until(lambda: area.size.height == 8)
+
+
+@pytest.mark.parametrize("size", [(80, 24), (200, 60), (40, 20), (120, 40), (160, 48), (20, 8)])
+async def test_every_size_works(tmp_path: Path, size: tuple[int, int]) -> None:
+    client = ScriptedClient("A reply.", tokens_per_second=0)
+    async with station(tmp_path, client=client, size=size, chats=3, ready=False) as here:
+        await here.send("hello")
+        await here.until(lambda: here.entries and here.entries[-1].state == "complete")
+        panel = here.screen.query_one(CachePanel)
+        shown = panel.display
+        assert shown == (size[0] >= 140)
+        await here.pilot.press("f4")
+        assert panel.display != shown
+        await here.pilot.press("escape", "f2")
+        assert isinstance(here.app.focused, SessionList)
+        assert here.screen.query_one(Sidebar).display
+        await here.pilot.press("down", "enter")
+        await here.until(lambda: here.entries[-1].text == "answer 3")
+        assert isinstance(here.app.focused, MessageInput)
+        await here.pilot.press("f1")
+        await here.until(lambda: len(here.app.screen_stack) == 2)
+        await here.pilot.press("escape", "ctrl+p")
+        await here.until(lambda: len(here.app.screen_stack) == 2)
+        await here.pilot.press("escape")
+
+
+async def test_the_cursor_stays_on_its_chat_when_the_list_is_sorted_anew(tmp_path: Path) -> None:
+    async with station(tmp_path, chats=60, size=(120, 20)) as here:
+        await here.send("hello")
+        await here.until_asked(1)
+        await here.pilot.press("f2", "pagedown", "pagedown", "pagedown")
+        cursor, scroll = here.sessions.cursor, here.sessions.scroll_offset.y
+        line = [row.id for row in here.sessions.rows].index(cursor)
+        await here.pilot.press("alt+1")
+        here.app.conversations.chats[here.sessions.rows[-1].id].updated_at = time.time() + 60
+        here.client.finish(here.client.requests[0], "hi")
+        await here.until(lambda: here.titles[0] == "chat 1")
+        assert here.sessions.cursor == cursor
+        assert [row.id for row in here.sessions.rows].index(cursor) == line + 1
+        assert here.sessions.scroll_offset.y == scroll + 1
+
+
+async def test_quitting_stores_what_arrived(tmp_path: Path) -> None:
+    async with station(tmp_path) as here:
+        await here.send("Count.")
+        await here.until_asked(1)
+        request = here.client.requests[0]
+        here.client.begin(request)
+        here.client.say(request, "one ")
+        await here.until(lambda: "answering" in here.activity)
+        await here.pilot.press("ctrl+q")
+        await here.until(lambda: here.client.closed)
+    store = Store.open(tmp_path / "chats.db")
+    last = store.path(request.session)[-1]
+    store.close()
+    assert (last.state, last.content) == (MessageState.STOPPED, "one ")
+
+
+async def test_a_theme_of_textual_works_too(tmp_path: Path) -> None:
+    async with station(tmp_path, config=Config(theme="nord"), size=(160, 48)) as here:
+        await here.send("hello")
+        await here.until_asked(1)
+        for theme in ("samovar", "samovar-light", "ansi", "textual-light"):
+            here.app.theme = theme
+            await here.pilot.pause()
