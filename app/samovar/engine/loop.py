@@ -33,6 +33,7 @@ from samovar.kv.planner import Plan, Resident, Source, make_plan
 
 SNAPSHOT_S: Final = 0.5
 PROGRESS_S: Final = 0.1
+COMPACT_S: Final = 1.0
 LONG_STEP_MS: Final = 25.0
 MAX_RECORDS: Final = 2000
 
@@ -97,7 +98,7 @@ class EngineLoop:
         self._focus: dict[str, str | None] = {}
         self._arrivals = 0
         self._costs = StepCosts()
-        self._t_snapshot = 0.0
+        self._t_snapshot = self._t_compacted = 0.0
         self._ram_setting = settings.ram_limit
         self._token_setting = settings.token_limit
         self._set_limits(settings.ram_limit, settings.token_limit)
@@ -435,10 +436,13 @@ class EngineLoop:
 
     def _compact(self) -> None:
         """Attention walks up to the highest used cell: bring what lies high down again."""
-        cells = self.mover.cells
+        cells, now = self.mover.cells, time.perf_counter()
+        if now - self._t_compacted < COMPACT_S:
+            return
         if cells.highest > cells.num_used + cells.num_used // 2 + 256 and not self.host.limits.off:
             used = self.slots.used()
             if all(s.idle or self._running[s.owner or ""].request.store for s in used):
+                self._t_compacted = now
                 self.mover.reload(sorted(used, key=lambda s: s.idle))
 
     # ---- one step

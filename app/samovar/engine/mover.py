@@ -16,7 +16,7 @@ from samovar.kv.eviction import choose_victims
 from samovar.kv.host_tier import HostTier, Limits, held_bytes
 from samovar.kv.index import PrefixIndex
 from samovar.kv.ledger import Ledger
-from samovar.kv.planner import Plan, RestoreStep, Source, make_plan
+from samovar.kv.planner import Plan, Resident, RestoreStep, Source, make_plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +59,25 @@ class Mover:
         return Arrival(sequence, kept, restored, num_bytes, 1000 * (time.perf_counter() - start))
 
     def reload(self, sequences: Sequence[ContextSequence]) -> None:
-        """Drop sequences and restore them from the cache, so that their cells lie low and close together."""
-        wanted = []
+        """Drop sequences and restore them from the cache, so that their cells lie low and close together.
+
+        Does nothing unless the cache holds all of their tokens. What they shared they share again.
+        """
         for sequence in sequences:
             self.capture_new(sequence, tail=True)
-            wanted.append(list(sequence.tokens))
+        wanted = [list(sequence.tokens) for sequence in sequences]
+        if any(self._index.match(tokens).num_tokens < len(tokens) for tokens in wanted):
+            return
+        for sequence in sequences:
             self.trim(sequence, 0)
+        residents: list[Resident] = []
         for sequence, tokens in zip(sequences, wanted, strict=True):
             match = self._index.match(tokens)
-            plan = make_plan(tokens, sequence.session, (), match, self._family, whole=True)
+            plan = make_plan(tokens, sequence.session, residents, match, self._family, whole=True)
+            if plan.source is Source.SHARE and plan.slot is not None:
+                self._share(self._slots.get(plan.slot), sequence, plan.keep)
             self._restore_all(plan.steps, sequence, tokens)
+            residents.append(Resident(sequence.seq, sequence.session, sequence.tokens, busy=True))
 
     def _start(self, plan: Plan, session: str) -> ContextSequence:
         if plan.source is Source.TAKE:
@@ -81,11 +90,14 @@ class Mover:
         sequence = self._slots.take(session)
         if plan.source is Source.SHARE:
             assert plan.slot is not None
-            source = self._slots.get(plan.slot)
-            self._backend.copy(source.seq, sequence.seq, 0, plan.keep)
-            self.cells.share(source.seq, sequence.seq, 0, plan.keep)
-            sequence.tokens = list(source.tokens[: plan.keep])
+            self._share(self._slots.get(plan.slot), sequence, plan.keep)
         return sequence
+
+    def _share(self, source: ContextSequence, sequence: ContextSequence, num_tokens: int) -> None:
+        """Give an empty sequence the first cells of another."""
+        self._backend.copy(source.seq, sequence.seq, 0, num_tokens)
+        self.cells.share(source.seq, sequence.seq, 0, num_tokens)
+        sequence.tokens = source.tokens[:num_tokens]
 
     def _restore_all(
         self, steps: Sequence[RestoreStep], sequence: ContextSequence, prompt: Sequence[int]
@@ -108,6 +120,16 @@ class Mover:
         self._index.touch(step.block for step in steps[-1:] if step.block.key in self._index)
         self.refresh_stored(sequence)
         return num_bytes
+
+    def _has_cells_for(self, block: Block) -> bool:
+        """Whether scratch can hold the whole block, as it must even where a part of it is wanted."""
+        return self._family.whole_state or self.cells.num_cells - self.cells.num_used >= block.num_tokens
+
+    def _can_go_on(self, sequence: ContextSequence) -> bool:
+        """Whether the sequence may be continued from its end: a sliding window must lie behind that."""
+        if not self._family.window or not sequence.tokens:
+            return True
+        return self._family.can_resume(len(sequence.tokens), self._backend.oldest_pos(sequence.seq))
 
     def _restore(self, step: RestoreStep, sequence: ContextSequence, prompt: Sequence[int]) -> bool:
         blob = self._host.get(step.block.key)
