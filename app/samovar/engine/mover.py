@@ -105,17 +105,20 @@ class Mover:
         """Restore in ascending order up to the first failure; returns the bytes read."""
         for step in steps:
             step.block.users += 1
-        num_bytes, broken = 0, None
+        num_bytes, done, broken = 0, 0, None
         for step in steps:
+            if not self._has_cells_for(step.block):
+                break  # not the block's fault
             if not self._restore(step, sequence, prompt):
                 broken = step.block
                 break
             num_bytes += step.block.num_bytes
+            done += 1
         for step in steps:
             step.block.users -= 1
+        if done < len(steps) and not self._can_go_on(sequence):
+            self.trim(sequence, 0)
         if broken is not None:
-            if not self._family.can_trim:
-                self.trim(sequence, 0)
             self._distrust(broken)
         self._index.touch(step.block for step in steps[-1:] if step.block.key in self._index)
         self.refresh_stored(sequence)
