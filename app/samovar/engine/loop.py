@@ -254,11 +254,8 @@ class EngineLoop:
         for sequence in self.slots.idle():
             if sequence.session == session:
                 self._leave(sequence)
-        record = self._records.pop(session, None)
+        self._records.pop(session, None)
         self.mover.forget_session(session)
-        if record is not None:
-            for block in record.match.blocks:
-                block.sessions.discard(session)
         self._publish()
 
     # ---- requests come in
@@ -386,8 +383,6 @@ class EngineLoop:
         return text or self.prompts.control_text(token)
 
     def _remember(self, session: str, record: SessionRecord, previous: Previous) -> None:
-        for block in record.match.blocks:
-            block.sessions.discard(session)
         record.previous = previous
         record.match = self.index.match(previous.tokens)
         for block in record.match.blocks:

@@ -197,6 +197,7 @@ class Mover:
         tokens = sequence.tokens[p0:p1]
         known = self._index.get(self._index.key_of(parent, tokens))
         if known is not None:
+            known.sessions.add(sequence.session)
             self._index.touch([known])
             return known
         if self._host.limits.off or self._index.covered(parent, tokens):
@@ -223,6 +224,7 @@ class Mover:
             backend.remove(scratch, -1, -1)
         needless = self._index.superseded(parent, tokens)
         block = self._index.add(parent, tokens, blob.held)
+        block.sessions.add(sequence.session)
         for old in needless:
             block.sessions |= old.sessions
             self._forget(old)
@@ -290,9 +292,11 @@ class Mover:
             self.refresh_stored(sequence)
 
     def forget_session(self, session: str) -> None:
-        """Evict what only this session has stored."""
-        mine = [b for b in self._index if b.sessions == {session}]
-        self.evict(self._leaves_first(mine))
+        """Evict what only this session has stored, old branches included."""
+        mine = [block for block in self._index if session in block.sessions]
+        for block in mine:
+            block.sessions.discard(session)
+        self.evict(self._leaves_first(block for block in mine if not block.sessions))
 
     def evict(self, blocks: Iterable[Block]) -> None:
         """Evict blocks, children before parents; those that are in use or still have children stay."""
