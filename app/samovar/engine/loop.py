@@ -203,11 +203,12 @@ class EngineLoop:
     def _bring_in(self, session: str | None) -> None:
         """Restore the session that the user now looks at, and drop the cells of those that nobody does."""
         record = self._records.get(session) if session is not None else None
-        busy = any(r.request.session == session for r in [*self._waiting, *self._running.values()])
+        requests = [*self._waiting, *self._running.values()]
+        busy = any(r.request.session == session and not r.is_side_task for r in requests)
         if session is not None and record is not None and record.previous is not None and not busy:
             tokens = record.previous.tokens
-            resident = self.slots.of_session(session)
-            if tokens and (resident is None or len(resident.tokens) < len(tokens)):
+            in_context = max((len(s.tokens) for s in self.slots.idle() if s.session == session), default=0)
+            if in_context < len(tokens):
                 plan = make_plan(
                     tokens,
                     session,
