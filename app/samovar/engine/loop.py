@@ -262,6 +262,9 @@ class EngineLoop:
     # ---- requests come in
 
     def _submit(self, client: str, request: Request) -> None:
+        if any(request.id == running.request.id for running in [*self._waiting, *self._running.values()]):
+            self._emit(client, events.CommandRefused(f"A request with the id {request.id} is under way."))
+            return
         self._arrivals += 1
         stop = request.stop + self.prompts.stop
         running = Running(request, client, (), [], TextStream(stop), self._arrivals)
