@@ -453,6 +453,10 @@ class EngineLoop:
         batch, rows = self._fill(plan)
         expected = len(plan.decode) * self._costs.decode_step_ms + plan.chunk * self._costs.prefill_token_ms
         self._long_step = expected > LONG_STEP_MS
+        if self._long_step and not self._inbox.empty():
+            # It came too early to interrupt the step: it goes first.
+            self._long_step = False
+            return
         start = time.perf_counter()
         result = self._backend.decode(batch)
         elapsed = time.perf_counter() - start
