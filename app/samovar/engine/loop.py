@@ -327,13 +327,21 @@ class EngineLoop:
         known, session = running.known, running.request.session
         family = self._backend.traits.family
         match = self.index.match(known, len(known) - 1)
-        residents = self._residents(session, side_task=running.is_side_task)
-        plan = make_plan(known, session, residents, match, family)
         # Beside others it needs room to grow, or it would have to leave again after a few tokens.
         num_cells = self._backend.traits.num_cells
         reserve = min(256, num_cells // 8) if self._running else 1
-        if not self._make_room(plan, min(len(known) + reserve, num_cells)):
-            return False
+        while True:
+            residents = self._residents(session, side_task=running.is_side_task)
+            plan = make_plan(known, session, residents, match, family)
+            if self._make_room(plan, min(len(known) + reserve, num_cells)):
+                break
+            source = (
+                self.slots.get(plan.slot) if plan.source is Source.SHARE and plan.slot is not None else None
+            )
+            if source is None or not source.idle:
+                return False
+            # The idle sequence whose cells it would share is itself in the way.
+            self._leave(source)
         if not running.is_side_task:
             self._drop_idle(plan.slot, session)
         arrival = self._arrive(plan, known, session)
