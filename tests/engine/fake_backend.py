@@ -99,7 +99,7 @@ class FakeBackend:
     """`num_cells` cells for `num_slots` sequences and one for scratch.
 
     `before_decode` runs inside each `decode`, before anything is changed: a test may interrupt there.
-    `next_result` and `fail_loads` make the next decode or the next loads fail.
+    `next_result` makes the next decode end so; after `good_loads` loads the next `fail_loads` ones fail.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class FakeBackend:
         self.samplers: list[FakeSampler] = []
         self.before_decode: Callable[[], None] = lambda: None
         self.next_result: DecodeResult | None = None
-        self.fail_loads = 0
+        self.good_loads = self.fail_loads = 0
         self.num_decoded = 0
         self.num_loads = 0
         self._interrupted = False
@@ -354,7 +354,9 @@ class FakeBackend:
             return 0
         self._recycle()
         self._attention[seq] = {cell.pos: cell for cell in cells[:num_attention]}
-        if self.fail_loads:
+        if self.good_loads:
+            self.good_loads -= 1
+        elif self.fail_loads:
             self.fail_loads -= 1
             return 0  # half of the cells stay behind
         window = cells[num_attention : num_attention + num_window]

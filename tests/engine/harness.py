@@ -29,7 +29,7 @@ def system(text: str) -> ChatMessage:
 
 def words(count: int, start: int = 0) -> str:
     """Text of `count` tokens; another `start` gives other tokens."""
-    return "".join(f" {'abcdefgh'[(start + i // 8) % 8]}{(start + i) % 8}" for i in range(count))
+    return "".join(f" {'abcdefgh'[(start + start // 8 + i // 8) % 8]}{(start + i) % 8}" for i in range(count))
 
 
 @dataclass
@@ -97,7 +97,9 @@ class Engine:
                 assert asked.started is None
                 assert not asked.ended
                 asked.started = event
-                others = [tuple(r.known) for r in self.loop._running.values() if r.request is not asked.request]
+                others = [
+                    tuple(r.known) for r in self.loop._running.values() if r.request is not asked.request
+                ]
                 asked.reusable = max(
                     (common_prefix(asked.prompt, tokens) for tokens in (*self._seen, *others)), default=0
                 )
@@ -195,6 +197,15 @@ class Engine:
             idle, progress = (idle + 1, progress) if now == progress else (0, now)
             assert idle < MAX_IDLE_STEPS, "the engine makes no progress"
 
+    def talkative(self, before: list[ChatMessage], count: int, num_tokens: int) -> list[ChatMessage]:
+        """`before` and a message of `count` tokens, to which the answer has `num_tokens` tokens or more."""
+        for start in range(100):
+            messages = [*before, user(words(count, start))]
+            prompt = self.loop.prompts.build(messages)
+            if len(cold_reply(self.kind, prompt, num_tokens)) >= num_tokens:
+                return messages
+        raise AssertionError("no such message")
+
     def run_until_started(self, asked: Asked) -> None:
         while asked.started is None:
             self.step()
@@ -219,7 +230,7 @@ class Engine:
             assert backend.length(seq) == len(sequence.tokens)
             if self.kind.has_attention:
                 assert backend.tokens_of(seq) == sequence.tokens
-            assert loop.mover.cells.count(seq) == len(sequence.tokens)
+                assert loop.mover.cells.count(seq) == len(sequence.tokens)
             if sequence.owner is not None:
                 running = loop._running[sequence.owner]
                 assert running.sequence is sequence
@@ -272,10 +283,14 @@ class Engine:
         expected.finish()
         assert end.reply == expected.text
         assert list(end.tokens) == tokens[: len(end.tokens)]
-        assert self.loop.prompts.text_of(end.tokens) == end.reply[: len(self.loop.prompts.text_of(end.tokens))]
+        assert (
+            self.loop.prompts.text_of(end.tokens) == end.reply[: len(self.loop.prompts.text_of(end.tokens))]
+        )
         match end.reason:
             case FinishReason.STOP if not expected.stopped:
-                assert len(cold_reply(self.kind, prompt, stats.generated_tokens + 1)) == stats.generated_tokens
+                assert (
+                    len(cold_reply(self.kind, prompt, stats.generated_tokens + 1)) == stats.generated_tokens
+                )
             case FinishReason.LENGTH:
                 assert stats.generated_tokens == asked.request.max_tokens
             case FinishReason.CONTEXT_FULL:
@@ -311,5 +326,3 @@ class Engine:
 
     def abort_next(self, result: DecodeResult = DecodeResult.ABORTED) -> None:
         self.backend.next_result = result
-
-

@@ -6,6 +6,7 @@ from samovar.core import commands, events
 from samovar.core.chat import ChatMessage
 from samovar.core.request import FinishReason, TierTokens
 from samovar.engine.backend import DecodeResult
+from samovar.engine.scheduler import StepCosts
 from tests.engine.fake_backend import Kind
 from tests.engine.harness import BLOCK, Asked, Engine, system, user, words
 
@@ -90,7 +91,7 @@ def test_many_chats_in_turn_share_the_system_prompt_in_ram(kind: Kind) -> None:
         for name, history in histories.items():
             engine.focus(name)
             asked = engine.chat(name, history, words(5, turn))
-            assert asked.finished.stats.processed_tokens < 20
+            assert asked.finished.stats.processed_tokens < 30
     engine.check_all_ended()
 
 
@@ -207,7 +208,7 @@ def test_a_failing_restore_costs_time_and_nothing_else(kind: Kind) -> None:
     asked = engine.chat("s0", history, words(5))
     assert asked.finished.stats.reused.total < 40
     again = engine.chat("s0", history, words(5, 1))
-    assert again.finished.stats.processed_tokens < 25, "captured anew"
+    assert again.finished.stats.processed_tokens < 30, "captured anew"
     engine.check_all_ended()
 
 
@@ -295,6 +296,7 @@ def test_a_command_that_comes_before_a_long_step_does_not_wait_for_it() -> None:
 
     def cancel_meanwhile() -> object:
         engine.post(commands.Cancel(asked.request.id))
+        engine.loop._costs = StepCosts()  # as on a machine that needs its time
         return plan()
 
     engine.loop._plan = cancel_meanwhile  # type: ignore[method-assign,assignment]
@@ -353,6 +355,18 @@ def test_a_prompt_longer_than_the_context_is_refused_with_advice() -> None:
 
 
 @every_kind
+@pytest.mark.parametrize("good", [0, 1, 3])
+def test_what_was_restored_before_a_failure_is_kept(kind: Kind, good: int) -> None:
+    engine = Engine(kind)
+    history = new_chat(engine, "s0", own=80)
+    engine.backend.good_loads, engine.backend.fail_loads = good, 1
+    asked = engine.chat("s0", history, words(5))
+    if kind in (Kind.DENSE, Kind.HYBRID):  # elsewhere one load brings all, or the window may be incomplete
+        assert asked.finished.stats.reused.total == good * BLOCK
+    engine.check_all_ended()
+
+
+@every_kind
 @pytest.mark.parametrize("num_slots", [1, 4])
 def test_a_focused_idle_chat_does_not_keep_others_out(kind: Kind, num_slots: int) -> None:
     engine = Engine(kind, num_cells=160, num_slots=num_slots)
@@ -370,14 +384,31 @@ def test_a_focused_idle_chat_does_not_keep_others_out(kind: Kind, num_slots: int
 def test_the_focused_chat_takes_the_place_of_a_side_task(kind: Kind) -> None:
     engine = Engine(kind, num_slots=1)
     engine.focus("s0")
-    side = engine.submit("s0", [user(words(60, 2))], side_task=True, max_tokens=50)
-    engine.step(6)
+    side = engine.submit("s0", engine.talkative([], 60, 20), side_task=True, max_tokens=50)
+    engine.step(8)
     chat = engine.submit("s0", [user(words(20))], max_tokens=5)
     engine.run_until_started(chat)
     while not chat.ended:
         assert not side.ended
         engine.step()
     engine.check_all_ended()
+
+
+def test_a_window_that_a_failed_restore_left_incomplete_is_not_used() -> None:
+    engine = Engine(Kind.WINDOW, ram_limit="off", chunk=4)
+    messages = [system(words(20)), user(words(120))]
+    engine.focus("s0")
+    stopped = engine.submit("s0", messages)
+    engine.step(25)
+    engine.post(commands.Cancel(stopped.request.id))
+    engine.step()
+    assert len(engine.context_of("s0")) == 100, "beyond a block's end"
+    engine.post(commands.SetRamLimit("unlimited"))
+    engine.ask("s1", messages)
+    engine.backend.fail_loads = 1
+    asked = engine.ask("s0", messages)
+    engine.check_all_ended()
+    assert asked.finished.stats.reused.total == 0
 
 
 def test_the_cells_of_an_old_branch_leave_when_the_new_one_starts() -> None:
@@ -414,7 +445,7 @@ def test_a_side_task_leaves_the_focused_chat_as_it_was(kind: Kind) -> None:
 def test_a_chat_comes_into_the_context_while_its_side_task_runs(kind: Kind) -> None:
     engine = Engine(kind)
     history = new_chat(engine, "s0", own=60)
-    side = engine.submit("s0", [*history, user(words(40, 6))], side_task=True, max_tokens=40)
+    side = engine.submit("s0", engine.talkative(history, 40, 10), side_task=True, max_tokens=40)
     engine.step(2)
     assert not side.ended
     engine.focus("s0")
@@ -468,27 +499,34 @@ def test_forgetting_a_chat_ends_its_requests(kind: Kind) -> None:
 # ---- compaction
 
 
-def test_compaction_keeps_shared_cells_shared_and_loses_nothing() -> None:
-    engine = Engine(Kind.DENSE, num_cells=3000, num_slots=4)
-    engine.submit("s9", [user(words(600, 5))], max_tokens=1)
-    engine.step(2)
-    first = engine.submit("s0", [system(words(200)), user(words(5))], max_tokens=60)
-    engine.drain()
-    assert first.finished
-    big = engine.submit("big", [user(words(900, 5))], max_tokens=1)
-    engine.step(3)
+def lying_high(engine: Engine, num_chats: int) -> list[Asked]:
+    """Chats with a common system prompt whose cells lie above those of a chat that has just left."""
+    big = engine.submit("big", engine.talkative([], 900, 50), max_tokens=None)
+    shared = [system(words(200))]
     chats = [
-        engine.submit(f"s{i}", [system(words(200)), user(words(5, i))], max_tokens=90) for i in range(3)
+        engine.submit(f"s{i}", engine.talkative(shared, 5 + i, 60), max_tokens=60) for i in range(num_chats)
     ]
-    while not big.ended:
+    while any(not asked.text for asked in chats):
         engine.step()
-    used = engine.backend.num_used()
-    high = engine.loop.mover.cells.highest
-    loads = engine.backend.num_loads
+    assert engine.loop.mover.cells.highest > 900
+    engine.post(commands.Cancel(big.request.id))
+    return chats
+
+
+def test_compaction_keeps_shared_cells_shared() -> None:
+    engine = Engine(Kind.DENSE, num_cells=3000)
+    chats = lying_high(engine, 3)
     engine.step()
-    assert high > 1.5 * used + 256 or engine.backend.num_loads > loads
-    engine.step()
-    assert engine.loop.mover.cells.highest <= 1.5 * engine.backend.num_used() + 256
-    assert engine.backend.num_used() <= used + len(chats)
+    assert engine.loop.mover.cells.highest < 400
+    assert engine.backend.num_used() < 400, "the system prompt once"
     engine.check_all_ended()
-    assert all(not (asked.request.id in engine.swapped_out) for asked in chats)
+    assert [asked.finished.stats.generated_tokens for asked in chats] == [60] * 3
+
+
+def test_compaction_leaves_alone_what_it_could_not_bring_back() -> None:
+    engine = Engine(Kind.DENSE, num_cells=3000, ram_limit="20KiB")
+    (asked,) = lying_high(engine, 1)
+    engine.step()
+    assert engine.loop.mover.cells.highest > 900
+    engine.check_all_ended()
+    assert asked.finished.stats.processed_tokens + asked.finished.stats.reused.total == len(asked.prompt)

@@ -5,7 +5,13 @@ from typing import ClassVar
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from samovar.core import commands
 from samovar.core.chat import ChatMessage
@@ -40,7 +46,12 @@ class EngineMachine(RuleBasedStateMachine):
     )
     def start(self, num_cells: int, num_slots: int, ram: str, tokens: str, chunk: int, shared: int) -> None:
         self.engine = Engine(
-            self.kind, num_cells=num_cells, num_slots=num_slots, ram_limit=ram, token_limit=tokens, chunk=chunk
+            self.kind,
+            num_cells=num_cells,
+            num_slots=num_slots,
+            ram_limit=ram,
+            token_limit=tokens,
+            chunk=chunk,
         )
         self.histories = {name: [system(words(shared))] for name in SESSIONS}
 
@@ -129,9 +140,9 @@ class EngineMachine(RuleBasedStateMachine):
         self.engine.abort_next(result)
         self.engine.step()
 
-    @rule(count=st.integers(1, 3))
-    def break_loads(self, count: int) -> None:
-        self.engine.backend.fail_loads = count
+    @rule(good=st.integers(0, 4), bad=st.integers(0, 3))
+    def break_loads(self, good: int, bad: int) -> None:
+        self.engine.backend.good_loads, self.engine.backend.fail_loads = good, bad
 
     def teardown(self) -> None:
         self.engine.check_all_ended()
@@ -149,5 +160,3 @@ def test_replies_are_the_cold_ones_whatever_happens(kind: Kind) -> None:
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
         ),
     )
-
-
