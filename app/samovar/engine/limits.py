@@ -1,5 +1,6 @@
 """RAM and token limits as the user writes them: `auto`, a number, `unlimited`, `off`."""
 
+import re
 from typing import Final
 
 from samovar.core.errors import SamovarError
@@ -31,7 +32,7 @@ def token_limit(text: str) -> tuple[int | None, bool]:
             return 0, True
         case other:
             digits = other.replace(",", "").replace("_", "")
-            if not digits.isdigit():
+            if not re.fullmatch(r"\d{1,18}", digits, flags=re.ASCII):
                 raise SamovarError(
                     f"{text!r} is no token limit: write a number such as 100000, `unlimited` or `off`."
                 )

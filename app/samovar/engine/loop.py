@@ -33,6 +33,7 @@ from samovar.kv.planner import Plan, Resident, Source, make_plan
 
 SNAPSHOT_S: Final = 0.5
 PROGRESS_S: Final = 0.1
+COMPACT_S: Final = 1.0
 LONG_STEP_MS: Final = 25.0
 MAX_RECORDS: Final = 2000
 
@@ -97,7 +98,7 @@ class EngineLoop:
         self._focus: dict[str, str | None] = {}
         self._arrivals = 0
         self._costs = StepCosts()
-        self._t_snapshot = 0.0
+        self._t_snapshot = self._t_compacted = 0.0
         self._ram_setting = settings.ram_limit
         self._token_setting = settings.token_limit
         self._set_limits(settings.ram_limit, settings.token_limit)
@@ -119,17 +120,21 @@ class EngineLoop:
     def run(self) -> None:
         """Serve until `StopHost`. Every request that is still open then ends as cancelled."""
         while not self._stopping:
-            self._backend.clear_interrupt()
-            self._take_commands(wait=not (self._running or self._waiting))
-            if self._stopping:
-                break
-            self._admit()
-            if self._running:
-                self._step()
-                if time.perf_counter() - self._t_snapshot > SNAPSHOT_S:
-                    self._publish()
+            self.serve_once(wait=True)
         for running in [*self._waiting, *self._running.values()]:
             self._finish(running, FinishReason.CANCELLED, "The engine host was stopped.")
+
+    def serve_once(self, *, wait: bool) -> None:
+        """Take the commands that are there (or `wait` for one if nothing else is to do), make one step."""
+        self._backend.clear_interrupt()
+        self._take_commands(wait=wait and not (self._running or self._waiting))
+        if self._stopping:
+            return
+        self._admit()
+        if self._running:
+            self._step()
+            if time.perf_counter() - self._t_snapshot > SNAPSHOT_S:
+                self._publish()
 
     def _take_commands(self, *, wait: bool) -> None:
         try:
@@ -198,11 +203,12 @@ class EngineLoop:
     def _bring_in(self, session: str | None) -> None:
         """Restore the session that the user now looks at, and drop the cells of those that nobody does."""
         record = self._records.get(session) if session is not None else None
-        busy = any(r.request.session == session for r in [*self._waiting, *self._running.values()])
+        requests = [*self._waiting, *self._running.values()]
+        busy = any(r.request.session == session and not r.is_side_task for r in requests)
         if session is not None and record is not None and record.previous is not None and not busy:
             tokens = record.previous.tokens
-            resident = self.slots.of_session(session)
-            if tokens and (resident is None or len(resident.tokens) < len(tokens)):
+            in_context = max((len(s.tokens) for s in self.slots.idle() if s.session == session), default=0)
+            if in_context < len(tokens):
                 plan = make_plan(
                     tokens,
                     session,
@@ -249,16 +255,16 @@ class EngineLoop:
         for sequence in self.slots.idle():
             if sequence.session == session:
                 self._leave(sequence)
-        record = self._records.pop(session, None)
+        self._records.pop(session, None)
         self.mover.forget_session(session)
-        if record is not None:
-            for block in record.match.blocks:
-                block.sessions.discard(session)
         self._publish()
 
     # ---- requests come in
 
     def _submit(self, client: str, request: Request) -> None:
+        if any(request.id == running.request.id for running in [*self._waiting, *self._running.values()]):
+            self._emit(client, events.CommandRefused(f"A request with the id {request.id} is under way."))
+            return
         self._arrivals += 1
         stop = request.stop + self.prompts.stop
         running = Running(request, client, (), [], TextStream(stop), self._arrivals)
@@ -321,13 +327,21 @@ class EngineLoop:
         known, session = running.known, running.request.session
         family = self._backend.traits.family
         match = self.index.match(known, len(known) - 1)
-        residents = self._residents(session, side_task=running.is_side_task)
-        plan = make_plan(known, session, residents, match, family)
         # Beside others it needs room to grow, or it would have to leave again after a few tokens.
         num_cells = self._backend.traits.num_cells
         reserve = min(256, num_cells // 8) if self._running else 1
-        if not self._make_room(plan, min(len(known) + reserve, num_cells)):
-            return False
+        while True:
+            residents = self._residents(session, side_task=running.is_side_task)
+            plan = make_plan(known, session, residents, match, family)
+            if self._make_room(plan, min(len(known) + reserve, num_cells)):
+                break
+            source = (
+                self.slots.get(plan.slot) if plan.source is Source.SHARE and plan.slot is not None else None
+            )
+            if source is None or not source.idle:
+                return False
+            # The idle sequence whose cells it would share is itself in the way.
+            self._leave(source)
         if not running.is_side_task:
             self._drop_idle(plan.slot, session)
         arrival = self._arrive(plan, known, session)
@@ -381,8 +395,6 @@ class EngineLoop:
         return text or self.prompts.control_text(token)
 
     def _remember(self, session: str, record: SessionRecord, previous: Previous) -> None:
-        for block in record.match.blocks:
-            block.sessions.discard(session)
         record.previous = previous
         record.match = self.index.match(previous.tokens)
         for block in record.match.blocks:
@@ -433,12 +445,13 @@ class EngineLoop:
 
     def _compact(self) -> None:
         """Attention walks up to the highest used cell: bring what lies high down again."""
-        cells = self.mover.cells
+        cells, now = self.mover.cells, time.perf_counter()
+        if now - self._t_compacted < COMPACT_S:
+            return
         if cells.highest > cells.num_used + cells.num_used // 2 + 256 and not self.host.limits.off:
             used = self.slots.used()
-            if sum(len(s.tokens) for s in used) > cells.num_cells:
-                return  # restored, shared cells become several
             if all(s.idle or self._running[s.owner or ""].request.store for s in used):
+                self._t_compacted = now
                 self.mover.reload(sorted(used, key=lambda s: s.idle))
 
     # ---- one step

@@ -16,7 +16,7 @@ from samovar.kv.eviction import choose_victims
 from samovar.kv.host_tier import HostTier, Limits, held_bytes
 from samovar.kv.index import PrefixIndex
 from samovar.kv.ledger import Ledger
-from samovar.kv.planner import Plan, RestoreStep, Source, make_plan
+from samovar.kv.planner import Plan, Resident, RestoreStep, Source, make_plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +59,25 @@ class Mover:
         return Arrival(sequence, kept, restored, num_bytes, 1000 * (time.perf_counter() - start))
 
     def reload(self, sequences: Sequence[ContextSequence]) -> None:
-        """Drop sequences and restore them from the cache, so that their cells lie low and close together."""
-        wanted = []
+        """Drop sequences and restore them from the cache, so that their cells lie low and close together.
+
+        Does nothing unless the cache holds all of their tokens. What they shared they share again.
+        """
         for sequence in sequences:
             self.capture_new(sequence, tail=True)
-            wanted.append(list(sequence.tokens))
+        wanted = [list(sequence.tokens) for sequence in sequences]
+        if any(self._index.match(tokens).num_tokens < len(tokens) for tokens in wanted):
+            return
+        for sequence in sequences:
             self.trim(sequence, 0)
+        residents: list[Resident] = []
         for sequence, tokens in zip(sequences, wanted, strict=True):
             match = self._index.match(tokens)
-            plan = make_plan(tokens, sequence.session, (), match, self._family, whole=True)
+            plan = make_plan(tokens, sequence.session, residents, match, self._family, whole=True)
+            if plan.source is Source.SHARE and plan.slot is not None:
+                self._share(self._slots.get(plan.slot), sequence, plan.keep)
             self._restore_all(plan.steps, sequence, tokens)
+            residents.append(Resident(sequence.seq, sequence.session, sequence.tokens, busy=True))
 
     def _start(self, plan: Plan, session: str) -> ContextSequence:
         if plan.source is Source.TAKE:
@@ -81,11 +90,14 @@ class Mover:
         sequence = self._slots.take(session)
         if plan.source is Source.SHARE:
             assert plan.slot is not None
-            source = self._slots.get(plan.slot)
-            self._backend.copy(source.seq, sequence.seq, 0, plan.keep)
-            self.cells.share(source.seq, sequence.seq, 0, plan.keep)
-            sequence.tokens = list(source.tokens[: plan.keep])
+            self._share(self._slots.get(plan.slot), sequence, plan.keep)
         return sequence
+
+    def _share(self, source: ContextSequence, sequence: ContextSequence, num_tokens: int) -> None:
+        """Give an empty sequence the first cells of another."""
+        self._backend.copy(source.seq, sequence.seq, 0, num_tokens)
+        self.cells.share(source.seq, sequence.seq, 0, num_tokens)
+        sequence.tokens = source.tokens[:num_tokens]
 
     def _restore_all(
         self, steps: Sequence[RestoreStep], sequence: ContextSequence, prompt: Sequence[int]
@@ -93,21 +105,34 @@ class Mover:
         """Restore in ascending order up to the first failure; returns the bytes read."""
         for step in steps:
             step.block.users += 1
-        num_bytes, broken = 0, None
+        num_bytes, done, broken = 0, 0, None
         for step in steps:
+            if not self._has_cells_for(step.block):
+                break  # not the block's fault
             if not self._restore(step, sequence, prompt):
                 broken = step.block
                 break
             num_bytes += step.block.num_bytes
+            done += 1
         for step in steps:
             step.block.users -= 1
+        if done < len(steps) and not self._can_go_on(sequence):
+            self.trim(sequence, 0)
         if broken is not None:
-            if not self._family.can_trim:
-                self.trim(sequence, 0)
             self._distrust(broken)
         self._index.touch(step.block for step in steps[-1:] if step.block.key in self._index)
         self.refresh_stored(sequence)
         return num_bytes
+
+    def _has_cells_for(self, block: Block) -> bool:
+        """Whether scratch can hold the whole block, as it must even where a part of it is wanted."""
+        return self._family.whole_state or self.cells.num_cells - self.cells.num_used >= block.num_tokens
+
+    def _can_go_on(self, sequence: ContextSequence) -> bool:
+        """Whether the sequence may be continued from its end: a sliding window must lie behind that."""
+        if not self._family.window or not sequence.tokens:
+            return True
+        return self._family.can_resume(len(sequence.tokens), self._backend.oldest_pos(sequence.seq))
 
     def _restore(self, step: RestoreStep, sequence: ContextSequence, prompt: Sequence[int]) -> bool:
         blob = self._host.get(step.block.key)
@@ -172,6 +197,7 @@ class Mover:
         tokens = sequence.tokens[p0:p1]
         known = self._index.get(self._index.key_of(parent, tokens))
         if known is not None:
+            known.sessions.add(sequence.session)
             self._index.touch([known])
             return known
         if self._host.limits.off or self._index.covered(parent, tokens):
@@ -198,6 +224,7 @@ class Mover:
             backend.remove(scratch, -1, -1)
         needless = self._index.superseded(parent, tokens)
         block = self._index.add(parent, tokens, blob.held)
+        block.sessions.add(sequence.session)
         for old in needless:
             block.sessions |= old.sessions
             self._forget(old)
@@ -265,9 +292,11 @@ class Mover:
             self.refresh_stored(sequence)
 
     def forget_session(self, session: str) -> None:
-        """Evict what only this session has stored."""
-        mine = [b for b in self._index if b.sessions == {session}]
-        self.evict(self._leaves_first(mine))
+        """Evict what only this session has stored, old branches included."""
+        mine = [block for block in self._index if session in block.sessions]
+        for block in mine:
+            block.sessions.discard(session)
+        self.evict(self._leaves_first(block for block in mine if not block.sessions))
 
     def evict(self, blocks: Iterable[Block]) -> None:
         """Evict blocks, children before parents; those that are in use or still have children stay."""

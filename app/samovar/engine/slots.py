@@ -63,7 +63,8 @@ class Slots:
         return sequence
 
     def free(self, sequence: ContextSequence) -> None:
-        assert self._used.pop(sequence.seq) is sequence
+        freed = self._used.pop(sequence.seq)
+        assert freed is sequence
         self._free.append(sequence.seq)
         assert len(self._free) + len(self._used) == self.num_slots
 

@@ -27,7 +27,8 @@ class Block:
     """KV state of the tokens `[start, end)` of one prefix; a node of the prefix index, owned by it.
 
     `users` counts running requests that need it, `pins` what the user holds on to; either keeps it from
-    eviction. `sessions` are those whose last prompt runs through it. `last_used` is the index's clock.
+    eviction. `sessions` are those that have had a prompt through it, or made it. `last_used` is the index's
+    clock.
     """
 
     key: bytes

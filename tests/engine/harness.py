@@ -1,0 +1,328 @@
+"""Drives an `EngineLoop` on the fake backend step by step, and checks after each what must always hold."""
+
+import itertools
+from collections import Counter
+from dataclasses import dataclass, field
+
+from samovar.core import commands, events
+from samovar.core.chat import GREEDY, ChatMessage, Role
+from samovar.core.request import FinishReason, Request, RequestKind
+from samovar.core.settings import EngineSettings
+from samovar.engine.backend import DecodeResult
+from samovar.engine.loop import ClientGone, EngineLoop, Envelope
+from samovar.engine.stream import TextStream
+from samovar.kv.index import common_prefix
+from tests.engine.fake_backend import TOKENIZER, FakeBackend, Kind, cold_reply
+
+BLOCK = 16
+CLIENT = "a"
+MAX_IDLE_STEPS = 30
+
+
+def user(text: str) -> ChatMessage:
+    return ChatMessage(Role.USER, text)
+
+
+def system(text: str) -> ChatMessage:
+    return ChatMessage(Role.SYSTEM, text)
+
+
+def words(count: int, start: int = 0) -> str:
+    """Text of `count` tokens; another `start` gives other tokens."""
+    return "".join(f" {'abcdefgh'[(start + start // 8 + i // 8) % 8]}{(start + i) % 8}" for i in range(count))
+
+
+@dataclass
+class Asked:
+    """A submitted request with what has come back for it.
+
+    `reusable` is its longest common prefix with anything that was in the context before it started.
+    """
+
+    request: Request
+    prompt: tuple[int, ...]
+    client: str
+    text: str = ""
+    started: events.RequestStarted | None = None
+    ended: list[events.RequestFinished] = field(default_factory=list)
+    reusable: int = 0
+
+    @property
+    def finished(self) -> events.RequestFinished:
+        assert len(self.ended) == 1, "exactly one terminal event"
+        return self.ended[0]
+
+    def answer(self) -> ChatMessage:
+        end = self.finished
+        return ChatMessage(Role.ASSISTANT, end.reply, end.tokens, end.tokenizer)
+
+
+class Engine:
+    """The loop under test, without a thread: `step` is what its thread does once."""
+
+    def __init__(
+        self,
+        kind: Kind = Kind.DENSE,
+        *,
+        num_cells: int = 400,
+        num_slots: int = 4,
+        ram_limit: str = "unlimited",
+        token_limit: str = "unlimited",
+        chunk: int = 16,
+    ) -> None:
+        self.kind = kind
+        self.backend = FakeBackend(
+            kind, num_cells=num_cells, num_slots=num_slots, batch_tokens=chunk + num_slots
+        )
+        settings = EngineSettings(
+            "fake.gguf",
+            num_slots=num_slots,
+            block_tokens=BLOCK,
+            prefill_chunk=chunk,
+            ram_limit=ram_limit,
+            token_limit=token_limit,
+        )
+        self.loop = EngineLoop(self.backend, settings, "fingerprint", self._emit, lambda: 1 << 30)
+        self.events: list[tuple[str | None, events.Event]] = []
+        self.asked: dict[str, Asked] = {}
+        self._ids = itertools.count(1)
+        self._seen: set[tuple[int, ...]] = set()
+        self.swapped_out: set[str] = set()
+
+    def _emit(self, client: str | None, event: events.Event) -> None:
+        self.events.append((client, event))
+        match event:
+            case events.RequestStarted():
+                asked = self.asked[event.request_id]
+                assert asked.started is None
+                assert not asked.ended
+                asked.started = event
+                others = [
+                    tuple(r.known) for r in self.loop._running.values() if r.request is not asked.request
+                ]
+                asked.reusable = max(
+                    (common_prefix(asked.prompt, tokens) for tokens in (*self._seen, *others)), default=0
+                )
+                self._seen.add(asked.prompt)
+            case events.TokensGenerated():
+                asked = self.asked[event.request_id]
+                assert not asked.ended, "nothing comes after the end"
+                asked.text += event.text
+            case events.RequestFinished():
+                self.asked[event.request_id].ended.append(event)
+
+    # ---- what a front end does
+
+    def post(self, command: commands.Command, client: str = CLIENT) -> None:
+        self.loop.post(Envelope(client, command))
+
+    def submit(
+        self,
+        session: str,
+        messages: list[ChatMessage],
+        *,
+        max_tokens: int | None = 12,
+        side_task: bool = False,
+        store: bool | None = None,
+        client: str = CLIENT,
+        stop: tuple[str, ...] = (),
+    ) -> Asked:
+        request = Request(
+            id=f"r{next(self._ids)}",
+            session=session,
+            messages=tuple(messages),
+            kind=RequestKind.SIDE_TASK if side_task else RequestKind.CHAT,
+            title=session,
+            sampling=GREEDY,
+            max_tokens=max_tokens,
+            stop=stop,
+            store=not side_task if store is None else store,
+        )
+        asked = Asked(request, self.loop.prompts.build(request.messages), client)
+        self.asked[request.id] = asked
+        self.post(commands.Submit(request), client)
+        return asked
+
+    def ask(
+        self,
+        session: str,
+        messages: list[ChatMessage],
+        *,
+        max_tokens: int | None = 12,
+        side_task: bool = False,
+        store: bool | None = None,
+    ) -> Asked:
+        """Submit, and serve until everything has ended."""
+        asked = self.submit(session, messages, max_tokens=max_tokens, side_task=side_task, store=store)
+        self.drain()
+        return asked
+
+    def chat(self, session: str, history: list[ChatMessage], text: str, max_tokens: int = 12) -> Asked:
+        """One more turn; `history` grows by the message and its answer."""
+        history.append(user(text))
+        asked = self.ask(session, history, max_tokens=max_tokens)
+        history.append(asked.answer())
+        return asked
+
+    def focus(self, session: str | None, client: str = CLIENT) -> None:
+        self.post(commands.Focus(session), client)
+        self.step()
+
+    def client_gone(self, client: str = CLIENT) -> None:
+        self.loop.post(ClientGone(client))
+
+    # ---- the engine's side
+
+    def step(self, count: int = 1) -> None:
+        for _ in range(count):
+            waiting = {r.request.id for r in self.loop._waiting}
+            self._seen |= {tuple(r.known) for r in self.loop._running.values()}
+            running_before = set(self.loop._running)
+            self.loop.serve_once(wait=False)
+            self.swapped_out |= {
+                r.request.id for r in self.loop._waiting if r.request.id in running_before - waiting
+            }
+            self.check()
+
+    @property
+    def busy(self) -> bool:
+        return any(not asked.ended for asked in self.asked.values())
+
+    def drain(self) -> None:
+        """Serve until every request has ended; steps without any progress must stay few."""
+        idle, progress = 0, (0, 0)
+        while self.busy:
+            self.step()
+            now = (self.backend.num_decoded, sum(bool(asked.ended) for asked in self.asked.values()))
+            idle, progress = (idle + 1, progress) if now == progress else (0, now)
+            assert idle < MAX_IDLE_STEPS, "the engine makes no progress"
+
+    def talkative(self, before: list[ChatMessage], count: int, num_tokens: int) -> list[ChatMessage]:
+        """`before` and a message of `count` tokens, to which the answer has `num_tokens` tokens or more."""
+        for start in range(100):
+            messages = [*before, user(words(count, start))]
+            prompt = self.loop.prompts.build(messages)
+            if len(cold_reply(self.kind, prompt, num_tokens)) >= num_tokens:
+                return messages
+        raise AssertionError("no such message")
+
+    def run_until_started(self, asked: Asked) -> None:
+        while asked.started is None:
+            self.step()
+
+    # ---- what must hold
+
+    def check(self) -> None:
+        """Everything that holds between two steps."""
+        self._check_slots()
+        self._check_cache()
+
+    def _check_slots(self) -> None:
+        loop, backend = self.loop, self.backend
+        used = {sequence.seq: sequence for sequence in loop.slots.used()}
+        assert loop.slots.num_free + len(used) == loop.slots.num_slots
+        assert backend.is_empty(loop.slots.scratch)
+        for seq in range(loop.slots.num_slots):
+            if seq not in used:
+                assert backend.is_empty(seq)
+                continue
+            sequence = used[seq]
+            assert backend.length(seq) == len(sequence.tokens)
+            if self.kind.has_attention:
+                assert backend.tokens_of(seq) == sequence.tokens
+                assert loop.mover.cells.count(seq) == len(sequence.tokens)
+            if sequence.owner is not None:
+                running = loop._running[sequence.owner]
+                assert running.sequence is sequence
+                assert running.known[: len(sequence.tokens)] == sequence.tokens
+        if self.kind.has_attention:
+            assert loop.mover.cells.num_used == backend.num_used()
+        for running in loop._running.values():
+            assert running.sequence is not None
+            assert running.sequence.owner == running.request.id
+        assert all(running.sequence is None for running in loop._waiting)
+        open_samplers = [sampler for sampler in backend.samplers if not sampler.closed]
+        started = [a for a in self.asked.values() if a.started is not None and not a.ended]
+        assert len(open_samplers) == len(started)
+
+    def _check_cache(self) -> None:
+        loop = self.loop
+        loop.index.check()
+        holds: Counter[bytes] = Counter()
+        for sequence in loop.slots.used():
+            tokens: list[int] = []
+            for block in sequence.stored:
+                assert loop.index.get(block.key) is block
+                assert block.num_tokens == BLOCK
+                tokens += block.tokens
+                holds[block.key] += 1
+            assert tokens == sequence.tokens[: len(tokens)]
+        blocks = list(loop.index)
+        assert {block.key: block.users for block in blocks if block.users} == dict(holds)
+        host = loop.host
+        assert {block.key for block in blocks} == set(host._blobs)
+        assert host.num_bytes == sum(block.num_bytes for block in blocks)
+        assert host.num_bytes == sum(blob.held for blob, _ in host._blobs.values())
+        assert host.num_tokens == sum(block.num_tokens for block in blocks)
+        assert host.excess() == (0, 0)
+        assert not (host.limits.off and len(host))
+
+    def check_ended(self, asked: Asked) -> None:
+        """The reply is the cold one (or a beginning of it), and the counts are right."""
+        end, prompt = asked.finished, asked.prompt
+        stats = end.stats
+        assert asked.text == end.reply
+        assert end.tokenizer == TOKENIZER
+        if end.reason is FinishReason.FAILED and asked.started is None:
+            assert end.error
+            return
+        tokens = cold_reply(self.kind, prompt, max(stats.generated_tokens, 1))
+        expected = TextStream(asked.request.stop)
+        for token in tokens[: stats.generated_tokens]:
+            expected.push(self.backend.piece(token))
+        expected.finish()
+        assert end.reply == expected.text
+        assert list(end.tokens) == tokens[: len(end.tokens)]
+        assert (
+            self.loop.prompts.text_of(end.tokens) == end.reply[: len(self.loop.prompts.text_of(end.tokens))]
+        )
+        match end.reason:
+            case FinishReason.STOP if not expected.stopped:
+                assert (
+                    len(cold_reply(self.kind, prompt, stats.generated_tokens + 1)) == stats.generated_tokens
+                )
+            case FinishReason.LENGTH:
+                assert stats.generated_tokens == asked.request.max_tokens
+            case FinishReason.CONTEXT_FULL:
+                assert len(prompt) + stats.generated_tokens > self.backend.traits.num_cells
+            case _:
+                pass
+        if asked.started is None:
+            return
+        assert stats.reused.total <= len(prompt) - 1
+        assert stats.reused.total <= asked.reusable, "nothing is reused that was not there"
+        complete = end.reason in (FinishReason.STOP, FinishReason.LENGTH, FinishReason.CONTEXT_FULL)
+        if complete and asked.request.id not in self.swapped_out:
+            assert stats.reused.total + stats.processed_tokens == len(prompt)
+
+    def check_all_ended(self) -> None:
+        """At the end: every request has ended well, nothing is left over."""
+        self.drain()
+        for asked in self.asked.values():
+            self.check_ended(asked)
+        assert all(sampler.closed for sampler in self.backend.samplers)
+        assert all(sequence.idle for sequence in self.loop.slots.used())
+        assert not self.loop._running
+        assert not self.loop._waiting
+
+    def context_of(self, session: str) -> list[int]:
+        """Tokens of the session's idle sequence, empty when it is not in the context."""
+        found = [s for s in self.loop.slots.idle() if s.session == session]
+        assert len(found) <= 1
+        return list(found[0].tokens) if found else []
+
+    def stored_blocks(self) -> set[bytes]:
+        return {block.key for block in self.loop.index}
+
+    def abort_next(self, result: DecodeResult = DecodeResult.ABORTED) -> None:
+        self.backend.next_result = result
