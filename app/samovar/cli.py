@@ -16,7 +16,6 @@ from samovar.core.errors import SamovarError
 from samovar.paths import Paths
 
 EXIT_ERROR: Final = 1
-EXIT_USAGE: Final = 2
 EXIT_INTERRUPTED: Final = 130
 
 _OPTIONS: Final = {

@@ -2,7 +2,7 @@
 
 import pytest
 
-from samovar.tui.figures import age, duration, mib, percent, rate, short_count
+from samovar.core.figures import age, duration, mib, percent, rate, short_count
 
 
 @pytest.mark.parametrize(

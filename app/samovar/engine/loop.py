@@ -394,6 +394,8 @@ class EngineLoop:
     def _make_room(self, plan: Plan, num_cells: int) -> bool:
         """Make sure that a slot and `num_cells` cells are there for `plan`, at the cost of idle sequences."""
         taken = self.slots.get(plan.slot) if plan.slot is not None else None
+        # A block that is used in part stands in the context whole for a moment.
+        num_cells = max([num_cells, *(step.block.end for step in plan.steps)])
         if plan.source is Source.TAKE:
             assert taken is not None
             need_slot, need_cells = False, num_cells - len(taken.tokens)
@@ -434,6 +436,8 @@ class EngineLoop:
         cells = self.mover.cells
         if cells.highest > cells.num_used + cells.num_used // 2 + 256 and not self.host.limits.off:
             used = self.slots.used()
+            if sum(len(s.tokens) for s in used) > cells.num_cells:
+                return  # restored, shared cells become several
             if all(s.idle or self._running[s.owner or ""].request.store for s in used):
                 self.mover.reload(sorted(used, key=lambda s: s.idle))
 
@@ -446,6 +450,10 @@ class EngineLoop:
         batch, rows = self._fill(plan)
         expected = len(plan.decode) * self._costs.decode_step_ms + plan.chunk * self._costs.prefill_token_ms
         self._long_step = expected > LONG_STEP_MS
+        if self._long_step and not self._inbox.empty():
+            # It came before the flag was set, so nothing would interrupt the step.
+            self._long_step = False
+            return
         start = time.perf_counter()
         result = self._backend.decode(batch)
         elapsed = time.perf_counter() - start

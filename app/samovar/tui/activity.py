@@ -2,9 +2,9 @@
 
 from textual.content import Content
 
-from samovar.tui.chat import Chat, Phase, Reply
-from samovar.tui.figures import count, duration, rate
-from samovar.tui.host_state import HostPhase, HostState
+from samovar.chats.chat import Chat, Phase, Reply
+from samovar.chats.host_state import HostPhase, HostState
+from samovar.core.figures import count, duration, rate
 
 
 def activity(host: HostState, chat: Chat, notice: str, now: float) -> Content:

@@ -13,14 +13,14 @@ from textual.binding import Binding, BindingType
 from textual.screen import Screen
 from textual.widgets import TextArea
 
+from samovar.chats.changes import Change
+from samovar.chats.conversation import Conversations
 from samovar.client.interface import Client
 from samovar.config import Config
 from samovar.core.errors import SamovarError
 from samovar.core.events import HostFailed
 from samovar.sessions.store import Store
 from samovar.tui.bridge import Bridge
-from samovar.tui.changes import Change
-from samovar.tui.conversation import Conversations
 from samovar.tui.screens.workstation import Workstation
 from samovar.tui.theme import COLOR_NAMES, DEFAULT_THEME, load_themes, palette_of
 

@@ -12,9 +12,9 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.screen import Screen
 
+from samovar.chats import changes, slash
+from samovar.chats.conversation import Conversations
 from samovar.core.errors import SamovarError
-from samovar.tui import changes, slash
-from samovar.tui.conversation import Conversations
 from samovar.tui.rows import prompt_colors, session_rows
 from samovar.tui.safe_text import clean
 from samovar.tui.screens.help import GLYPH_KEYS, HelpScreen, command_group, group_of

@@ -17,8 +17,8 @@ from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
+from samovar.core.figures import short_count
 from samovar.core.snapshot import Tier
-from samovar.tui.figures import short_count
 from samovar.tui.safe_text import clean
 from samovar.tui.theme import palette_of, rich_style, session_color
 
