@@ -175,7 +175,7 @@ class Workstation(Screen[None]):
             case slash.SlashCommand("help"):
                 self.action_help()
             case slash.SlashCommand("quit"):
-                self.app.run_worker(self.app.action_quit())
+                self.app.call_later(self.app.action_quit)
 
     def _system_prompt(self, argument: str) -> None:
         if argument:

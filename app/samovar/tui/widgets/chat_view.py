@@ -105,11 +105,8 @@ class ChatView(Vertical):
                 self._append([*notes, Entry(f"{entry_id} notice", "note", notice)] if notice else notes)
             case _:
                 pass
-        is_same = (
-            isinstance(change, changes.ReplyGrew)
-            and chat.reply is not None
-            and chat.reply.phase is self._phase
-        )
+        phase = chat.reply.phase if chat.reply is not None else None
+        is_same = isinstance(change, changes.ReplyGrew) and phase is self._phase
         if not is_same or time.monotonic() - self._activity_at >= ACTIVITY_EVERY_S:
             self._draw_activity()
 
