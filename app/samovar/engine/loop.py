@@ -90,7 +90,7 @@ class EngineLoop:
         )
         self._reporter = Reporter(traits.name, self.slots, self.index, self.host, self.mover, self.ledger)
         self._inbox: queue.SimpleQueue[Envelope | ClientGone] = queue.SimpleQueue()
-        self._long_step = False
+        self._abortable = False
         self._stopping = False
         self._waiting: list[Running] = []
         self._running: dict[str, Running] = {}
@@ -106,9 +106,9 @@ class EngineLoop:
     # ---- from other threads
 
     def post(self, message: Envelope | ClientGone) -> None:
-        """Hand over a command. What the user waits for ends a long step that is under way. Any thread."""
+        """Hand over a command. What the user waits for ends the step that is under way. Any thread."""
         self._inbox.put(message)
-        if self._long_step and not isinstance(message, ClientGone):
+        if self._abortable and not isinstance(message, ClientGone):
             match message.command:
                 case commands.Submit() | commands.Cancel() | commands.Focus() | commands.StopHost():
                     self._backend.interrupt()
@@ -462,15 +462,16 @@ class EngineLoop:
         plan = self._plan()
         batch, rows = self._fill(plan)
         expected = len(plan.decode) * self._costs.decode_step_ms + plan.chunk * self._costs.prefill_token_ms
-        self._long_step = expected > LONG_STEP_MS
-        if self._long_step and not self._inbox.empty():
+        # Where cells can be trimmed, an aborted step costs no more than itself; elsewhere the state is lost.
+        self._abortable = self._backend.traits.family.can_trim or expected > LONG_STEP_MS
+        if self._abortable and not self._inbox.empty():
             # It came before the flag was set, so nothing would interrupt the step.
-            self._long_step = False
+            self._abortable = False
             return
         start = time.perf_counter()
         result = self._backend.decode(batch)
         elapsed = time.perf_counter() - start
-        self._long_step = False
+        self._abortable = False
         in_batch = [self._running[name] for name in (*plan.decode, *([plan.prefill] if plan.prefill else []))]
         match result:
             case DecodeResult.DONE:
