@@ -377,11 +377,13 @@ class EngineLoop:
             other_model=any(
                 m.tokens and m.tokenizer != self._backend.traits.tokenizer for m in request.messages
             ),
+            grain=1 if self._backend.traits.family.can_trim else self.block_tokens,
         )
-        words = self._words
-        running.mismatch = Mismatch(
-            found.pos, found.reason, words(found.before), words(found.cached), words(found.asked)
-        )
+        if found is not None:
+            words = self._words
+            running.mismatch = Mismatch(
+                found.pos, found.reason, words(found.before), words(found.cached), words(found.asked)
+            )
         if record is not None and request.store:
             record.last_used = time.time()
             record.hits += running.reused.total > 0
