@@ -58,7 +58,9 @@ class CacheMachine(RuleBasedStateMachine):
         return max((len(prefix) for prefix in self.model if prompt[: len(prefix)] == prefix), default=0)
 
     def children(self, prefix: Tokens) -> list[Tokens]:
-        return [p for p, entry in self.model.items() if entry.start == len(prefix) and p[: len(prefix)] == prefix]
+        return [
+            p for p, entry in self.model.items() if entry.start == len(prefix) and p[: len(prefix)] == prefix
+        ]
 
     def naive_victims(self, need_bytes: int, need_tokens: int) -> list[Tokens] | None:
         gone: list[Tokens] = []
@@ -112,7 +114,13 @@ class CacheMachine(RuleBasedStateMachine):
             self.drop(prefix)
         return True
 
-    @rule(base=tokens_lists, cut=st.integers(0, 14), more=tokens_lists, tail=st.booleans(), size=st.integers(1, 9000))
+    @rule(
+        base=tokens_lists,
+        cut=st.integers(0, 14),
+        more=tokens_lists,
+        tail=st.booleans(),
+        size=st.integers(1, 9000),
+    )
     def store(self, base: Tokens, cut: int, more: Tokens, tail: bool, size: int) -> None:
         """Store a sequence block by block, as it grows."""
         tokens = base[:cut] + more
@@ -137,9 +145,7 @@ class CacheMachine(RuleBasedStateMachine):
             self.index.touch([self.block(prefix)])
             self.use(prefix)
             return True
-        covered = self.partial and any(
-            child[: len(prefix)] == prefix for child in self.children(prefix[:p0])
-        )
+        covered = self.partial and any(child[: len(prefix)] == prefix for child in self.children(prefix[:p0]))
         assert self.index.covered(parent, new) == covered
         if covered or not self.make_room(held_bytes(size), len(new)):
             return False
