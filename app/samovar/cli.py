@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from typing import Final
 
 from samovar import __version__
+from samovar.client.local import LocalClient
 from samovar.config import Config, resolve_model
 from samovar.core.errors import SamovarError
 from samovar.paths import Paths
+from samovar.sessions.store import Store
 
 EXIT_ERROR: Final = 1
-EXIT_USAGE: Final = 2
 EXIT_INTERRUPTED: Final = 130
 
 _OPTIONS: Final = {
@@ -71,6 +72,11 @@ def _parser() -> argparse.ArgumentParser:
     ask.add_argument("prompt", nargs="?", default="-", help="the question; - reads it from standard input")
     ask.set_defaults(run=_run_ask)
 
+    chat = commands.add_parser("chat", help="chat line by line, without the full screen")
+    _add_options(chat)
+    chat.add_argument("-s", "--session", help="open this chat (its id or title)")
+    chat.set_defaults(run=_run_line_mode)
+
     cache = commands.add_parser("cache", help="look at the cache of the running engine")
     actions = cache.add_subparsers(metavar="ACTION", required=True)
     status = actions.add_parser("status", help="what is cached, how big, how often it was used")
@@ -116,32 +122,46 @@ def _settings(args: argparse.Namespace) -> tuple[Config, Paths]:
     return Config.load(paths.config_file, os.environ, overrides), paths
 
 
-def _run_app(args: argparse.Namespace) -> int:
+def _interactive(args: argparse.Namespace, name: str) -> tuple[Config, Paths, LocalClient, Store]:
+    """What a front end for people needs; SamovarError where there is no terminal."""
     config, paths = _settings(args)
     model = resolve_model(config)
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise SamovarError(
-            "The chat workstation needs a terminal. In a script, use: samovar ask 'your question'."
-        )
+        raise SamovarError("This needs a terminal. In a script, use: samovar ask 'your question'.")
     paths.ensure()
-    from samovar.client.local import LocalClient
-    from samovar.sessions.store import Store
-    from samovar.tui.app import SamovarApp
-
     client = LocalClient.starting(
         config.engine_settings(model),
         run_dir=paths.run_dir,
         cache_dir=paths.cache_dir,
         log_file=paths.log_file,
-        name="tui",
+        name=name,
     )
-    store = Store.open(paths.database)
+    return config, paths, client, Store.open(paths.database)
+
+
+def _run_app(args: argparse.Namespace) -> int:
+    config, paths, client, store = _interactive(args, "tui")
+    from samovar.tui.app import SamovarApp
+
     try:
         app = SamovarApp(client, store, config, themes_dir=paths.config_dir / "themes")
         app.run()
     finally:
         store.close()
     return app.return_code or 0
+
+
+def _run_line_mode(args: argparse.Namespace) -> int:
+    config, paths, client, store = _interactive(args, "chat")
+    from samovar.repl.line_mode import LineMode
+
+    async def run() -> int:
+        return await LineMode(client, store, config, paths.state_dir / "line_history").run(args.session)
+
+    try:
+        return asyncio.run(run())
+    finally:
+        store.close()
 
 
 def _run_ask(args: argparse.Namespace) -> int:

@@ -12,8 +12,8 @@ from tests.e2e.terminal import Terminal
 
 pytestmark = pytest.mark.model
 
-CTRL_N, CTRL_Q, CTRL_R, ENTER, ESCAPE, F1 = "\x0e", "\x11", "\x12", "\r", "\x1b", "\x1bOP"
-CTRL_UP, CTRL_DOWN = "\x1b[1;5A", "\x1b[1;5B"
+CTRL_N, CTRL_Q, ENTER, ESCAPE, F1 = "\x0e", "\x11", "\r", "\x1b", "\x1bOP"
+CTRL_DOWN = "\x1b[1;5B"
 
 
 @pytest.fixture

@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from samovar.chats import changes
+from samovar.chats.answers import SAVE_EVERY_S
+from samovar.chats.chat import auto_title, prompt_messages
+from samovar.chats.conversation import Conversations
 from samovar.config import Config, SamplingConfig
 from samovar.core.chat import ChatMessage, Role
 from samovar.core.commands import Focus, Forget
@@ -13,11 +17,7 @@ from samovar.core.events import CacheChanged, Event, HostReady, LoadingProgresse
 from samovar.core.request import FinishReason
 from samovar.core.snapshot import CacheSnapshot
 from samovar.sessions.store import MessageState, Store
-from samovar.tui import changes
-from samovar.tui.answers import SAVE_EVERY_S
 from samovar.tui.bridge import Bridge
-from samovar.tui.chat import auto_title, prompt_messages
-from samovar.tui.conversation import Conversations
 from tests.tui.fake_client import MODEL, FakeClient
 
 

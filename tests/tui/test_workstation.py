@@ -18,7 +18,7 @@ from samovar.tui.widgets.composer import MessageInput
 from samovar.tui.widgets.session_list import SessionList
 from samovar.tui.widgets.sidebar import Sidebar, TitleInput
 from samovar.tui.widgets.welcome import Welcome
-from tests.tui.fake_client import MODEL, STATS, ScriptedClient
+from tests.tui.fake_client import MODEL, STATS, FakeClient, ScriptedClient
 from tests.tui.support import Station, station
 
 
@@ -381,3 +381,45 @@ async def test_a_theme_of_textual_works_too(tmp_path: Path) -> None:
         for theme in ("samovar", "samovar-light", "ansi", "textual-light"):
             here.app.theme = theme
             await here.pilot.pause()
+
+
+async def test_a_click_opens_a_chat_and_the_last_line_makes_one(tmp_path: Path) -> None:
+    async with station(tmp_path, chats=2) as here:
+        await here.pilot.click(SessionList, offset=(6, 2))
+        await here.until(lambda: here.entries and here.entries[-1].text == "answer 1")
+        assert isinstance(here.app.focused, MessageInput)
+        assert here.titles == ["chat 2", "chat 1"]
+        await here.pilot.click(SessionList, offset=(6, 3))
+        await here.until(lambda: here.titles == ["", "chat 2", "chat 1"])
+
+
+async def test_ctrl_c_copies_a_selection_and_quits_at_the_second_press_without_one(tmp_path: Path) -> None:
+    async with station(tmp_path) as here:
+        here.type("copy me")
+        here.screen.query_one(MessageInput).select_all()
+        await here.pilot.press("ctrl+c")
+        assert here.app.clipboard == "copy me"
+        here.type("")
+        await here.pilot.press("ctrl+c")
+        assert not here.client.closed
+        await here.pilot.press("ctrl+c")
+        await here.until(lambda: here.client.closed)
+
+
+async def test_a_thousand_chats_are_listed_and_moved_through_quickly(tmp_path: Path) -> None:
+    async with station(tmp_path, chats=1000) as here:
+        assert here.titles[1] == "chat 1000"
+        started = time.perf_counter()
+        await here.pilot.press("f2", "end", "up")
+        assert here.sessions.cursor == here.sessions.rows[-1].id
+        assert time.perf_counter() - started < 3
+
+
+async def test_a_client_that_cannot_start_is_said(tmp_path: Path) -> None:
+    class Refusing(FakeClient):
+        async def start(self) -> None:
+            await super().start()
+            raise SamovarError("There is no room for a socket. Set SAMOVAR_HOME to a shorter path.")
+
+    async with station(tmp_path, client=Refusing(), ready=False) as here:
+        await here.until(lambda: "shorter path" in here.error)

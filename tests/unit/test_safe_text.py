@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samovar.tui.safe_text import clean
+from samovar.core.safe_text import clean
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from samovar.bench import switchboard
+from samovar.bench import engine, idle, stops, switchboard
 from samovar.bench.driver import own_host
 from samovar.client.interface import Client
 from samovar.config import Config, resolve_model
@@ -44,6 +44,23 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     _add_common(board, context=4096)
 
+    quiet = kinds.add_parser("idle", help="decode speed beside idle chats, compared with a chat alone")
+    quiet.add_argument("--chats", type=_count, default=4, help="idle chats (default 4)")
+    quiet.add_argument("--words", type=_count, default=1350, help="words in each (default 1350)")
+    quiet.add_argument("--repeats", type=_count, default=7, help="replies on each side (default 7)")
+    _add_common(quiet, context=8192)
+
+    halt = kinds.add_parser("stops", help="time until a stop or a switch takes effect")
+    halt.add_argument("--stops", type=_count, default=100, help="how many (default 100)")
+    _add_common(halt, context=4096)
+
+    inner = kinds.add_parser("engine", help="capture, restore and decode, compared with bare llama.cpp")
+    inner.add_argument(
+        "--tokens", type=_count, default=4096, help="tokens to capture and restore (default 4096)"
+    )
+    inner.add_argument("--repeats", type=_count, default=5, help="repeats of each (default 5)")
+    _add_common(inner, context=None)
+
 
 def run(args: argparse.Namespace) -> int:
     """Run the benchmark that was chosen and print its figures; returns the exit code."""
@@ -60,15 +77,26 @@ def run(args: argparse.Namespace) -> int:
                 )
             )
             _print(result, switchboard.text(result), as_json=args.json)
+        case "idle":
+            rest = asyncio.run(idle.run(factory, args.chats, args.words, repeats=args.repeats))
+            _print(rest, idle.text(rest), as_json=args.json)
+        case "stops":
+            halted = asyncio.run(stops.run(factory, args.stops))
+            _print(halted, stops.text(halted), as_json=args.json)
+        case "engine":
+            measured = asyncio.run(engine.run(settings, args.tokens, args.repeats))
+            _print(measured, engine.text(measured), as_json=args.json)
         case other:
             raise SamovarError(f"There is no benchmark {other!r}.")
     return 0
 
 
-def _add_common(parser: argparse.ArgumentParser, *, context: int) -> None:
-    parser.add_argument(
-        "--context", type=_count, default=context, help=f"tokens of context (default {context:,})"
-    )
+def _add_common(parser: argparse.ArgumentParser, *, context: int | None) -> None:
+    """Options of all benchmarks; a context of None is the benchmark's own affair."""
+    if context is not None:
+        parser.add_argument(
+            "--context", type=_count, default=context, help=f"tokens of context (default {context:,})"
+        )
     for key, (metavar, explained) in _OPTIONS.items():
         # Absent ones do not hide what stood before the command.
         parser.add_argument(
@@ -88,7 +116,7 @@ def _count(text: str) -> int:
 def _settings(args: argparse.Namespace) -> EngineSettings:
     """Settings of the benchmark's own host: the user's, with what was given; it leaves with its client."""
     overrides = {key: getattr(args, key, None) for key in _OPTIONS}
-    overrides["context"] = args.context
+    overrides["context"] = getattr(args, "context", None)
     config = Config.load(Paths.from_env(os.environ).config_file, os.environ, overrides)
     return msgspec.structs.replace(config.engine_settings(resolve_model(config)), keep_alive_s=0.0)
 

@@ -36,6 +36,7 @@ log = logging.getLogger("samovar.client")
 
 RETRY_S: Final = 0.05
 MAX_EARLY_DEATHS: Final = 3
+MAX_SILENT_HOSTS: Final = 100
 
 
 @dataclass(slots=True)
@@ -136,12 +137,15 @@ class LocalClient:
     # ---- the connection
 
     async def _run(self) -> None:
+        silent = 0
         while not self._closing:
-            reader = await self._connect()
-            if reader is None:
+            streams = await self._connect()
+            if streams is None:
                 return
+            reader, writer = streams
             ready = False
             try:
+                writer.write(frame(commands.Hello(PROTOCOL, self._name)))
                 while True:
                     length = int.from_bytes(await reader.readexactly(4), "big")
                     if length > MAX_FRAME_BYTES:
@@ -150,11 +154,21 @@ class LocalClient:
                     ready = ready or isinstance(event, HostReady)
                     if not self._take(event):
                         return
+                    if isinstance(event, Welcome):
+                        silent = 0
+                        self._deliver(writer)
             except (asyncio.IncompleteReadError, ConnectionError, msgspec.DecodeError) as error:
                 log.info("connection ended: %r", error)
-            self._writer = None
+            finally:
+                writer.close()
             if self._closing:
                 return
+            if self._writer is None and silent < MAX_SILENT_HOSTS:
+                # A dying process still accepts connections for a moment: nothing was sent, nothing is lost.
+                silent += 1
+                await asyncio.sleep(RETRY_S)
+                continue
+            self._writer = None
             self._early_deaths = 0 if ready else self._early_deaths + 1
             self._end_all(FinishReason.HOST_LOST, "The engine stopped unexpectedly. Ask again: it restarts.")
             if self._launch is None:
@@ -165,14 +179,13 @@ class LocalClient:
                 return
             self._events.put_nowait(HostLost("The engine stopped unexpectedly; starting it again."))
 
-    async def _connect(self) -> asyncio.StreamReader | None:
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
         """Reach the host, starting one where none answers; None (and a `HostFailed`) if that is hopeless."""
         told = False
         starts = 0
         while True:
             try:
-                reader, writer = await asyncio.open_unix_connection(str(self._socket), limit=2**20)
-                break
+                return await asyncio.open_unix_connection(str(self._socket), limit=2**20)
             except OSError:
                 pass
             if self._launch is None:
@@ -195,18 +208,25 @@ class LocalClient:
                     return None
                 starts += 1
             await asyncio.sleep(RETRY_S)
+
+    def _deliver(self, writer: asyncio.StreamWriter) -> None:
+        """The host has answered: what was held back goes to it, and from now on everything at once."""
         self._writer = writer
-        writer.write(frame(commands.Hello(PROTOCOL, self._name)))
         if self._focus is not None:
             writer.write(frame(self._focus))
         for command in self._backlog:
             writer.write(frame(command))
         self._backlog.clear()
-        return reader
 
     def _take(self, event: Event) -> bool:
         """Book one event from the host and pass it on; False when nothing more will come."""
         match event:
+            case Welcome() if event.protocol != PROTOCOL:
+                self._fail(
+                    f"The engine host that runs (process {event.pid}) is of another Samovar release. "
+                    "Quit the other Samovar windows and run `samovar stop`, then try again."
+                )
+                return False
             case Welcome():
                 self.host_pid = event.pid
             case RequestStarted() if event.request_id in self._open:

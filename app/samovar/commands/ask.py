@@ -13,6 +13,7 @@ from samovar.core.commands import Submit
 from samovar.core.errors import SamovarError
 from samovar.core.events import HostFailed, LoadingProgressed, RequestFinished, TokensGenerated
 from samovar.core.request import FinishReason, Request
+from samovar.core.safe_text import clean
 from samovar.paths import Paths
 from samovar.sessions.store import MessageState, Session, Store
 
@@ -135,9 +136,7 @@ async def _reply(client: LocalClient, request: Request, *, quiet: bool) -> Reque
 
 def _harmless(text: str) -> str:
     """Text for a terminal: nothing in it can steer the terminal. Piped output stays as it is."""
-    if not sys.stdout.isatty():
-        return text
-    return "".join(char for char in text if char in "\n\t" or char.isprintable())
+    return clean(text) if sys.stdout.isatty() else text
 
 
 def _store_reply(store: Store, session: Session, finished: RequestFinished) -> None:

@@ -10,6 +10,7 @@ import msgspec
 from samovar.client.local import LocalClient, running_hosts
 from samovar.core.commands import Describe, StopHost
 from samovar.core.events import CacheChanged, HostFailed
+from samovar.core.safe_text import clean
 from samovar.core.snapshot import CacheSnapshot, PromptRow, Tier, TierUse
 from samovar.core.units import format_size
 
@@ -125,7 +126,7 @@ def _as_text(snapshot: CacheSnapshot) -> list[str]:
     if snapshot.prompts:
         lines += ["", f"{'prompt':<32} {'tokens':>8} {'own':>10} {'shared':>10} {'hits':>5}  where"]
     for row in snapshot.prompts:
-        title = "".join(char for char in row.title if char.isprintable()) or "untitled"
+        title = clean(row.title) or "untitled"
         lines.append(
             f"{title[:32]:<32} {row.tokens:>8,} {format_size(row.own_bytes):>10} "
             f"{format_size(row.shared_bytes):>10} {row.hits:>5}  {_where(row)}"

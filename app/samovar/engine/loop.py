@@ -90,7 +90,7 @@ class EngineLoop:
         )
         self._reporter = Reporter(traits.name, self.slots, self.index, self.host, self.mover, self.ledger)
         self._inbox: queue.SimpleQueue[Envelope | ClientGone] = queue.SimpleQueue()
-        self._long_step = False
+        self._abortable = False
         self._stopping = False
         self._waiting: list[Running] = []
         self._running: dict[str, Running] = {}
@@ -106,9 +106,9 @@ class EngineLoop:
     # ---- from other threads
 
     def post(self, message: Envelope | ClientGone) -> None:
-        """Hand over a command. What the user waits for ends a long step that is under way. Any thread."""
+        """Hand over a command. What the user waits for ends the step that is under way. Any thread."""
         self._inbox.put(message)
-        if self._long_step and not isinstance(message, ClientGone):
+        if self._abortable and not isinstance(message, ClientGone):
             match message.command:
                 case commands.Submit() | commands.Cancel() | commands.Focus() | commands.StopHost():
                     self._backend.interrupt()
@@ -408,6 +408,8 @@ class EngineLoop:
     def _make_room(self, plan: Plan, num_cells: int) -> bool:
         """Make sure that a slot and `num_cells` cells are there for `plan`, at the cost of idle sequences."""
         taken = self.slots.get(plan.slot) if plan.slot is not None else None
+        # A block that is used in part stands in the context whole for a moment.
+        num_cells = max([num_cells, *(step.block.end for step in plan.steps)])
         if plan.source is Source.TAKE:
             assert taken is not None
             need_slot, need_cells = False, num_cells - len(taken.tokens)
@@ -462,15 +464,16 @@ class EngineLoop:
         plan = self._plan()
         batch, rows = self._fill(plan)
         expected = len(plan.decode) * self._costs.decode_step_ms + plan.chunk * self._costs.prefill_token_ms
-        self._long_step = expected > LONG_STEP_MS
-        if self._long_step and not self._inbox.empty():
-            # It came too early to interrupt the step: it goes first.
-            self._long_step = False
+        # Where cells can be trimmed, an aborted step costs no more than itself; elsewhere the state is lost.
+        self._abortable = self._backend.traits.family.can_trim or expected > LONG_STEP_MS
+        if self._abortable and not self._inbox.empty():
+            # It came before the flag was set, so nothing would interrupt the step.
+            self._abortable = False
             return
         start = time.perf_counter()
         result = self._backend.decode(batch)
         elapsed = time.perf_counter() - start
-        self._long_step = False
+        self._abortable = False
         in_batch = [self._running[name] for name in (*plan.decode, *([plan.prefill] if plan.prefill else []))]
         match result:
             case DecodeResult.DONE:

@@ -2,9 +2,9 @@
 
 from textual.content import Content
 
-from samovar.tui.chat import Chat, Phase, Reply
-from samovar.tui.figures import count, duration, rate
-from samovar.tui.host_state import HostPhase, HostState
+from samovar.chats.chat import Chat, Phase, Reply
+from samovar.chats.host_state import HostPhase, HostState
+from samovar.core.figures import count, duration, rate
 
 
 def activity(host: HostState, chat: Chat, notice: str, now: float) -> Content:
@@ -31,4 +31,4 @@ def _reply_activity(reply: Reply, now: float) -> str:
         return f"reading {count(reply.read_tokens).rjust(len(total))} of {total} tokens{left}"
     seconds = now - (reply.first_token_at or now)
     speed = f" · {rate(reply.num_tokens / seconds).rjust(3)} tok/s" if seconds >= 1 else ""
-    return f"answering · {count(reply.num_tokens).rjust(5)} tokens{speed}"
+    return f"answering · {count(reply.num_tokens).rjust(3)} tokens{speed}"

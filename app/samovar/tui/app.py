@@ -13,12 +13,14 @@ from textual.binding import Binding, BindingType
 from textual.screen import Screen
 from textual.widgets import TextArea
 
+from samovar.chats.changes import Change
+from samovar.chats.conversation import Conversations
 from samovar.client.interface import Client
 from samovar.config import Config
+from samovar.core.errors import SamovarError
+from samovar.core.events import HostFailed
 from samovar.sessions.store import Store
 from samovar.tui.bridge import Bridge
-from samovar.tui.changes import Change
-from samovar.tui.conversation import Conversations
 from samovar.tui.screens.workstation import Workstation
 from samovar.tui.theme import COLOR_NAMES, DEFAULT_THEME, load_themes, palette_of
 
@@ -58,7 +60,6 @@ class SamovarApp(App[None]):
     ) -> None:
         """`themes_dir` may hold the user's own themes. `clock` gives seconds since the epoch."""
         themes, self._theme_problems = load_themes(themes_dir)
-        self._own_themes = themes
         super().__init__()
         for theme in themes.values():
             self.register_theme(theme)
@@ -88,10 +89,16 @@ class SamovarApp(App[None]):
     def _begin(self) -> None:
         """Once the screen stands: listen to the host, start it, read the chats."""
         self.run_worker(self._bridge.run(self._client.events()), name="events")
-        self.run_worker(self._client.start(), name="start")
+        self.run_worker(self._start_client(), name="start")
         self.run_worker(self.conversations.load(), name="chats")
         for problem in self._theme_problems:
             self.notify(problem, markup=False)
+
+    async def _start_client(self) -> None:
+        try:
+            await self._client.start()
+        except SamovarError as error:
+            self.conversations.handle(HostFailed(str(error)))
 
     async def action_quit(self) -> None:
         """Store what has arrived, and leave."""
@@ -124,7 +131,7 @@ class SamovarApp(App[None]):
 
     # Keys and commands
 
-    def action_copy_or_quit(self) -> None:
+    async def action_copy_or_quit(self) -> None:
         """Copy what is selected; where nothing is, the second press within two seconds quits."""
         focused = self.focused
         if isinstance(focused, TextArea) and focused.selected_text:
@@ -132,7 +139,7 @@ class SamovarApp(App[None]):
         elif selected := self.screen.get_selected_text():
             self.copy_to_clipboard(selected)
         elif time.monotonic() - self._ctrl_c_at < QUIT_TWICE_WITHIN_S:
-            self.run_worker(self.action_quit())
+            await self.action_quit()
         else:
             self._ctrl_c_at = time.monotonic()
             self.notify("press ctrl+c again to quit", timeout=QUIT_TWICE_WITHIN_S)

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
+from samovar.chats.chat import Chat, Reply
 from samovar.core.chat import Role
+from samovar.core.figures import clock_time, count, rate
 from samovar.core.request import RequestStats
 from samovar.sessions.store import MessageState, StoredMessage
-from samovar.tui.chat import Chat, Reply
-from samovar.tui.figures import clock_time, count, rate
 from samovar.tui.widgets.transcript import Entry
 
 Meta = tuple[tuple[str, str], ...]

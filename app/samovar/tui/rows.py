@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+from samovar.chats.chat import Chat
 from samovar.core.snapshot import FREE, SHARED, CacheSnapshot
-from samovar.tui.chat import Chat
 from samovar.tui.theme import Palette, session_color
 from samovar.tui.widgets.session_list import SessionRow
 

@@ -11,7 +11,7 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from samovar.tui.slash import USAGES
+from samovar.chats.slash import USAGES
 
 _KEY_WIDTH = 20
 

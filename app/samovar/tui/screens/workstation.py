@@ -12,11 +12,11 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.screen import Screen
 
+from samovar.chats import changes, slash
+from samovar.chats.conversation import Conversations
 from samovar.core.errors import SamovarError
-from samovar.tui import changes, slash
-from samovar.tui.conversation import Conversations
+from samovar.core.safe_text import clean
 from samovar.tui.rows import prompt_colors, session_rows
-from samovar.tui.safe_text import clean
 from samovar.tui.screens.help import GLYPH_KEYS, HelpScreen, command_group, group_of
 from samovar.tui.theme import palette_of
 from samovar.tui.widgets.cache_panel import CachePanel
@@ -175,7 +175,7 @@ class Workstation(Screen[None]):
             case slash.SlashCommand("help"):
                 self.action_help()
             case slash.SlashCommand("quit"):
-                self.app.run_worker(self.app.action_quit())
+                self.app.call_later(self.app.action_quit)
 
     def _system_prompt(self, argument: str) -> None:
         if argument:

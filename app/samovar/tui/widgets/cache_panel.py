@@ -13,8 +13,8 @@ from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
+from samovar.core.figures import duration, percent, rate
 from samovar.core.snapshot import FREE, SHARED, CacheSnapshot
-from samovar.tui.figures import duration, percent, rate
 from samovar.tui.widgets import cell_map, panel_text
 from samovar.tui.widgets.cell_map import CellMap
 from samovar.tui.widgets.meter import History, Meter

@@ -11,11 +11,11 @@ from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.timer import Timer
 
-from samovar.tui import changes
+from samovar.chats import changes
+from samovar.chats.chat import Chat, Phase
+from samovar.chats.host_state import HostPhase, HostState
 from samovar.tui.activity import activity
-from samovar.tui.chat import Chat, Phase
 from samovar.tui.entries import chat_entries, message_entries, reply_entry, reply_meta
-from samovar.tui.host_state import HostPhase, HostState
 from samovar.tui.widgets.composer import Composer
 from samovar.tui.widgets.transcript import Entry, Transcript
 from samovar.tui.widgets.welcome import Welcome
@@ -105,7 +105,8 @@ class ChatView(Vertical):
                 self._append([*notes, Entry(f"{entry_id} notice", "note", notice)] if notice else notes)
             case _:
                 pass
-        is_same = isinstance(change, changes.ReplyGrew) and chat.reply is not None and chat.reply.phase is self._phase
+        phase = chat.reply.phase if chat.reply is not None else None
+        is_same = isinstance(change, changes.ReplyGrew) and phase is self._phase
         if not is_same or time.monotonic() - self._activity_at >= ACTIVITY_EVERY_S:
             self._draw_activity()
 

@@ -15,7 +15,7 @@ from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import Static, TextArea
 
-from samovar.tui.slash import matching
+from samovar.chats.slash import matching
 
 _HINTS: Final = (
     "enter sends · ctrl+j new line · esc stops · / commands",

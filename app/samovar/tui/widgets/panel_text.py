@@ -8,11 +8,11 @@ import msgspec
 from rich.cells import cell_len, set_cell_size
 from textual.content import Content
 
+from samovar.core.figures import age, count, duration, mib, rate
 from samovar.core.request import MismatchReason, RequestStats
+from samovar.core.safe_text import clean
 from samovar.core.snapshot import CacheSnapshot, TierUse
 from samovar.core.units import format_size
-from samovar.tui.figures import age, count, duration, mib, rate
-from samovar.tui.safe_text import clean
 from samovar.tui.widgets.session_list import GLYPHS
 
 Part = tuple[str, str]

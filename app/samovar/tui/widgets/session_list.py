@@ -17,9 +17,9 @@ from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
+from samovar.core.figures import short_count
+from samovar.core.safe_text import clean
 from samovar.core.snapshot import Tier
-from samovar.tui.figures import short_count
-from samovar.tui.safe_text import clean
 from samovar.tui.theme import palette_of, rich_style, session_color
 
 GLYPHS: Final = {Tier.CONTEXT: "●", Tier.HOST: "◐", Tier.DISK: "◔", None: "○"}

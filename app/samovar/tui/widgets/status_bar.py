@@ -7,11 +7,11 @@ import msgspec
 from textual.content import Content
 from textual.widget import Widget
 
+from samovar.chats.host_state import HostPhase, HostState
 from samovar.core.events import ModelInfo
+from samovar.core.figures import count, duration, rate
+from samovar.core.safe_text import clean
 from samovar.core.snapshot import CacheSnapshot
-from samovar.tui.figures import count, duration, rate
-from samovar.tui.host_state import HostPhase, HostState
-from samovar.tui.safe_text import clean
 
 _KEYS = ("f1 help · f2 chats · f4 cache · ctrl+p palette", "f1 help · f2 chats · f4 cache", "f1 help", "")
 _METER_CELLS = 16

@@ -6,7 +6,7 @@ from typing import Final
 from textual.content import Content
 from textual.widget import Widget
 
-from samovar.tui.safe_text import clean
+from samovar.core.safe_text import clean
 
 _LINES: Final = (
     ("write below; enter sends", "$text"),

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from rich.segment import Segment
 
-from samovar.tui.safe_text import clean
+from samovar.core.safe_text import clean
 from samovar.tui.widgets.transcript.blocks import Block, Kind, resume, split
 from samovar.tui.widgets.transcript.entry import Entry
 from samovar.tui.widgets.transcript.page import Line, Page

@@ -10,7 +10,7 @@ from markdown_it.token import Token
 from rich.segment import Segment
 from rich.style import Style
 
-from samovar.tui.safe_text import clean
+from samovar.core.safe_text import clean
 from samovar.tui.widgets.transcript.page import Line, Page
 from samovar.tui.widgets.transcript.table import paint_table
 from samovar.tui.widgets.transcript.wrap import Span, wrap

@@ -3,7 +3,7 @@
 from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
 
-from samovar.tui.safe_text import clean
+from samovar.core.safe_text import clean
 from samovar.tui.widgets.transcript.blocks import Block, Kind
 from samovar.tui.widgets.transcript.entry import Entry
 from samovar.tui.widgets.transcript.markdown import paint_markdown

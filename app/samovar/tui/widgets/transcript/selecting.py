@@ -12,7 +12,7 @@ from textual.geometry import Offset
 from textual.selection import Selection
 from textual.strip import Strip
 
-from samovar.tui.safe_text import clean
+from samovar.core.safe_text import clean
 from samovar.tui.widgets.transcript.layout import Layout
 from samovar.tui.widgets.transcript.page import Line
 

@@ -22,7 +22,7 @@ from textual.strip import Strip
 from textual.timer import Timer
 from textual.widget import Widget
 
-from samovar.tui.safe_text import clean
+from samovar.core.safe_text import clean
 from samovar.tui.theme import palette_of, rich_style
 from samovar.tui.widgets.transcript import actions
 from samovar.tui.widgets.transcript.entry import Entry

@@ -75,13 +75,3 @@ def clock_time(at: float, now: float) -> str:
         return time.strftime("%H:%M", moment)
     year = "" if moment.tm_year == today.tm_year else f" {moment.tm_year}"
     return f"{moment.tm_mday} {time.strftime('%b', moment).lower()}{year} {time.strftime('%H:%M', moment)}"
-
-
-_BARS: Final = "▁▂▃▄▅▆▇█"
-
-
-def bars(values: list[float], top: float, width: int) -> str:
-    """The last `width` values as small bars of 0 to `top`."""
-    shown = values[-width:]
-    steps = [round((len(_BARS) - 1) * max(0.0, min(value / top, 1.0))) if top > 0 else 0 for value in shown]
-    return "".join(_BARS[step] for step in steps)

@@ -11,6 +11,9 @@ from typing import Final
 
 import msgspec
 
+from samovar.chats import changes
+from samovar.chats.archive import Archive
+from samovar.chats.chat import Chat, Phase, Reply, prompt_messages
 from samovar.client.interface import Client
 from samovar.config import Config
 from samovar.core.chat import Role
@@ -18,9 +21,6 @@ from samovar.core.commands import Cancel, Submit
 from samovar.core.events import PrefillProgressed, RequestFinished, RequestStarted, TokensGenerated
 from samovar.core.request import FinishReason, Request, RequestStats
 from samovar.sessions.store import MessageState, Store, StoredMessage
-from samovar.tui import changes
-from samovar.tui.archive import Archive
-from samovar.tui.chat import Chat, Phase, Reply, prompt_messages
 
 SAVE_EVERY_S: Final = 1.0
 CLOSE_WITHIN_S: Final = 0.5

@@ -9,6 +9,11 @@ from collections.abc import Callable
 
 from msgspec import UNSET, UnsetType
 
+from samovar.chats import changes
+from samovar.chats.answers import Answers
+from samovar.chats.archive import Archive
+from samovar.chats.chat import Chat, auto_title, by_recency
+from samovar.chats.host_state import HostState
 from samovar.client.interface import Client
 from samovar.config import Config
 from samovar.core.chat import Role
@@ -26,14 +31,9 @@ from samovar.core.events import (
     TokensGenerated,
     Welcome,
 )
+from samovar.core.figures import count, duration
 from samovar.core.snapshot import CacheSnapshot
 from samovar.sessions.store import MessageState, Session, Store, StoredMessage
-from samovar.tui import changes
-from samovar.tui.answers import Answers
-from samovar.tui.archive import Archive
-from samovar.tui.chat import Chat, auto_title, by_recency
-from samovar.tui.figures import count, duration
-from samovar.tui.host_state import HostState
 
 
 class Conversations:

@@ -1,0 +1,289 @@
+"""`samovar chat`: the same chats, the same engine, one line at a time, on prompt-toolkit.
+
+Runs in one event loop. Prints to the terminal's own scrollback and draws nothing twice.
+"""
+
+import asyncio
+import signal
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from prompt_toolkit import PromptSession, print_formatted_text
+from prompt_toolkit.auto_suggest import AutoSuggestFromHistory
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion
+from prompt_toolkit.document import Document
+from prompt_toolkit.formatted_text import FormattedText
+from prompt_toolkit.history import FileHistory
+from prompt_toolkit.key_binding import KeyBindings
+from prompt_toolkit.key_binding.key_processor import KeyPressEvent
+from prompt_toolkit.patch_stdout import patch_stdout
+
+from samovar.chats import changes, slash
+from samovar.chats.conversation import Conversations
+from samovar.client.interface import Client
+from samovar.config import Config
+from samovar.core.errors import SamovarError
+from samovar.core.figures import count, duration, mib, percent, rate
+from samovar.core.request import RequestStats
+from samovar.core.safe_text import clean
+from samovar.core.snapshot import CacheSnapshot
+from samovar.sessions.store import MessageState, Store, StoredMessage
+
+EXTRA_HELP: Final = (
+    ("/chats", "list the chats; /chats NUMBER goes to one"),
+    ("ctrl+j", "breaks the line; enter sends"),
+    ("ctrl+c", "stops a reply"),
+    ("ctrl+d", "leaves"),
+)
+
+
+class LineMode:
+    """Reads lines, prints replies. Chats and engine are `Conversations`' business."""
+
+    def __init__(self, client: Client, store: Store, config: Config, history_file: Path) -> None:
+        self._client = client
+        self._conversations = Conversations(client, store, config, self._on_change)
+        self._ended = asyncio.Event()
+        self._is_unread = False
+        self._told_stage = ""
+        self._prompt: PromptSession[str] = PromptSession(
+            history=FileHistory(str(history_file)),
+            auto_suggest=AutoSuggestFromHistory(),
+            completer=_Commands(),
+            complete_while_typing=True,
+            multiline=True,
+            key_bindings=_keys(),
+            bottom_toolbar=self._toolbar,
+            prompt_continuation="  ",
+        )
+
+    async def run(self, chat_name: str | None) -> int:
+        """Chat until the user leaves; returns the exit code."""
+        await self._client.start()
+        follower = asyncio.create_task(self._follow())
+        try:
+            await self._conversations.load()
+            self._open_first(chat_name)
+            with patch_stdout(raw=True):
+                while await self._turn():
+                    pass
+        finally:
+            await self._conversations.close()
+            await self._client.close()
+            follower.cancel()
+        return 0
+
+    async def _turn(self) -> bool:
+        """One line of the user's and what follows from it; False to leave."""
+        try:
+            text = await self._prompt.prompt_async("› ")
+        except KeyboardInterrupt:
+            return True
+        except EOFError:
+            return False
+        if not text.strip():
+            return True
+        try:
+            if text.startswith("/chats"):
+                self._chats(text.removeprefix("/chats").strip())
+            elif slash.is_command(text):
+                return await self._command(slash.parse(text))
+            else:
+                await self._say(text)
+        except SamovarError as error:
+            _say(str(error), "error")
+        return True
+
+    async def _say(self, text: str) -> None:
+        chat = self._conversations.shown
+        if refusal := self._conversations.refusal(chat):
+            raise SamovarError(refusal)
+        self._ended.clear()
+        await self._conversations.send(chat, text)
+        await self._wait_for_reply()
+
+    async def _wait_for_reply(self) -> None:
+        """Until the reply has ended; Ctrl+C stops it."""
+        chat = self._conversations.shown
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGINT, self._conversations.stop, chat)
+        try:
+            while chat.reply is not None:
+                await self._ended.wait()
+                self._ended.clear()
+        finally:
+            loop.remove_signal_handler(signal.SIGINT)
+
+    # ---- commands
+
+    async def _command(self, command: slash.SlashCommand) -> bool:
+        chats = self._conversations
+        match command.name:
+            case "quit":
+                return False
+            case "help":
+                for usage in slash.USAGES:
+                    _say(f"/{usage.name + ' ' + usage.argument:<18} {usage.help}")
+                for name, explained in EXTRA_HELP:
+                    _say(f"{name:<19} {explained}")
+            case "new":
+                chats.new()
+            case "rename":
+                chats.rename(chats.shown.id, command.argument)
+            case "delete":
+                _say(f"deleted {clean(chats.delete(chats.shown.id).title)}; /undo brings it back")
+            case "undo":
+                if chats.undo_delete() is None:
+                    _say("there is nothing to bring back")
+            case "system" if command.argument:
+                chats.set_system_prompt("" if command.argument == "-" else command.argument)
+            case "system":
+                _say(clean(chats.shown.system_prompt) or "this chat has no system prompt")
+            case "retry":
+                self._ended.clear()
+                if problem := chats.retry(chats.shown):
+                    raise SamovarError(problem)
+                await self._wait_for_reply()
+            case "ram":
+                chats.set_ram_limit(command.argument)
+            case "cache":
+                for line in cache_lines(chats.snapshot):
+                    _say(line)
+        return True
+
+    def _chats(self, number: str) -> None:
+        ordered = self._conversations.ordered()
+        if number.isdigit() and 1 <= int(number) <= len(ordered):
+            self._conversations.show(ordered[int(number) - 1].id)
+            return
+        for i, chat in enumerate(ordered, 1):
+            mark = "›" if chat is self._conversations.shown else " "
+            _say(f"{mark}{i:3}  {clean(chat.title) or 'new chat'}")
+
+    def _open_first(self, name: str | None) -> None:
+        if name is None:
+            return
+        found = [c for c in self._conversations.ordered() if name in (c.id, c.title)]
+        if not found:
+            raise SamovarError(f"There is no chat {name!r}. Leave --session out and use /chats to see all.")
+        self._conversations.show(found[0].id)
+
+    # ---- what happens meanwhile
+
+    async def _follow(self) -> None:
+        async for event in self._client.events():
+            self._conversations.handle(event)
+
+    def _on_change(self, change: changes.Change) -> None:
+        shown = self._conversations.shown.id
+        match change:
+            case changes.ReplyGrew(session, text) if session == shown:
+                _say(clean(text), end="")
+            case changes.ReplyEnded(session=session, message=message, notice=notice) if session == shown:
+                self._end_reply(message, notice)
+            case changes.ChatShown() if self._conversations.shown.path is not None:
+                self._show_chat()
+            case changes.ChatShown():
+                self._is_unread = True
+            case changes.PathChanged(session) if session == shown and self._is_unread:
+                self._show_chat()
+            case changes.SendFailed(text=text, error=error):
+                _say(error, "error")
+                self._prompt.default_buffer.text = text
+            case changes.Noticed(text, is_error=True):
+                _say(text, "error")
+            case changes.HostChanged():
+                self._tell_host()
+            case _:
+                pass
+
+    def _end_reply(self, message: StoredMessage, notice: str) -> None:
+        _say("")
+        if message.stats is not None:
+            _say(cost_line(message.stats), "faint")
+        if message.state is MessageState.FAILED:
+            _say(f"{message.error} · /retry answers again", "error")
+        elif notice:
+            _say(notice, "faint")
+        self._ended.set()
+
+    def _show_chat(self) -> None:
+        self._is_unread = False
+        chat = self._conversations.shown
+        _say(f"── {clean(chat.title) or 'new chat'} ──", "head")
+        for message in (chat.path or [])[-4:]:
+            _say(f"{'you' if message.role.value == 'user' else 'samovar'}:", "head")
+            _say(clean(message.content))
+
+    def _tell_host(self) -> None:
+        host = self._conversations.host
+        if host.error:
+            _say(host.error, "error")
+        elif host.doing and host.stage != self._told_stage:
+            _say(host.stage, "faint")
+        self._told_stage = host.stage
+
+    def _toolbar(self) -> str:
+        snapshot = self._conversations.snapshot
+        host = self._conversations.host
+        if host.doing:
+            return f" {host.doing} "
+        context = f"context {count(snapshot.context.used_tokens)} / {count(snapshot.context.total_tokens)}"
+        ram = "off" if snapshot.host.off else f"{mib(snapshot.host.bytes)} MiB"
+        hit = percent(snapshot.totals.hit_ratio)
+        return f" {snapshot.model} · {context} · RAM {ram} · hit ratio {hit} · /help "
+
+
+class _Commands(Completer):
+    """Completes `/` commands."""
+
+    def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
+        text = document.text
+        if " " in text or "\n" in text:
+            return
+        for usage in slash.matching(text):
+            yield Completion(f"/{usage.name}", -len(text), display_meta=usage.help)
+
+
+def cost_line(stats: RequestStats) -> str:
+    """What a reply cost: `31 tokens · 78 tok/s · 3,888 reused, 24 processed · first token 21 ms`."""
+    parts = [f"{count(stats.generated_tokens)} tokens"]
+    if stats.tokens_per_second is not None:
+        parts.append(f"{rate(stats.tokens_per_second)} tok/s")
+    parts.append(f"{count(stats.reused.total)} reused, {count(stats.processed_tokens)} processed")
+    if stats.first_token_ms is not None:
+        parts.append(f"first token {duration(stats.first_token_ms)}")
+    return " · ".join(parts)
+
+
+def cache_lines(snapshot: CacheSnapshot) -> list[str]:
+    """The table of prompts as plain lines."""
+    lines = [f"{'prompt':<32} {'tokens':>8} {'MiB':>8} {'hits':>5}"]
+    for row in snapshot.prompts:
+        size = mib(row.own_bytes + row.shared_bytes)
+        lines.append(f"{clean(row.title)[:32]:<32} {count(row.tokens):>8} {size:>8} {row.hits:>5}")
+    return lines if snapshot.prompts else ["nothing is cached yet"]
+
+
+def _keys() -> KeyBindings:
+    """Enter sends and Ctrl+J breaks the line, as in the workstation."""
+    keys = KeyBindings()
+
+    @keys.add("enter")
+    def send(event: KeyPressEvent) -> None:
+        event.current_buffer.validate_and_handle()
+
+    @keys.add("c-j")
+    @keys.add("escape", "enter")
+    def break_line(event: KeyPressEvent) -> None:
+        event.current_buffer.insert_text("\n")
+
+    return keys
+
+
+_STYLES: Final = {"": "", "faint": "ansibrightblack", "error": "ansired", "head": "bold ansiyellow"}
+
+
+def _say(text: str, style: str = "", end: str = "\n") -> None:
+    print_formatted_text(FormattedText([(_STYLES[style], text)]), end=end, flush=True)
