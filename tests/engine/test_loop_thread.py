@@ -104,11 +104,12 @@ def test_stopping_the_host_ends_every_request(host: Host) -> None:
 
 
 def test_requests_from_several_threads_all_end(host: Host) -> None:
+    def submit_all(client: str) -> None:
+        for i in range(3):
+            host.submit(f"{client}{i}", client)
+
     names = [f"{client}{i}" for client in "abc" for i in range(3)]
-    threads = [
-        threading.Thread(target=lambda client=client: [host.submit(f"{client}{i}", client) for i in range(3)])
-        for client in "abc"
-    ]
+    threads = [threading.Thread(target=submit_all, args=(client,)) for client in "abc"]
     for thread in threads:
         thread.start()
     for thread in threads:

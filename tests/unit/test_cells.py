@@ -1,5 +1,7 @@
 """The mirror of the context's cells against a plain copy of llama.cpp's rules."""
 
+import itertools
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -130,7 +132,7 @@ class CellsMachine(RuleBasedStateMachine):
             for cell in self.naive.cells
         ]
         assert owners == expected
-        assert all(a.owner != b.owner for a, b in zip(runs, runs[1:], strict=False))
+        assert all(a.owner != b.owner for a, b in itertools.pairwise(runs))
 
 
 def test_the_mirror_follows_llama_cpp() -> None:

@@ -11,7 +11,7 @@ stops = st.lists(st.text(alphabet="abcé", min_size=1, max_size=4), max_size=3).
 
 def cut(data: bytes, places: list[int]) -> list[bytes]:
     """`data` in pieces, cut at `places`; pieces may be empty."""
-    ends = sorted({place % (len(data) + 1) for place in places}) + [len(data)]
+    ends = [*sorted({place % (len(data) + 1) for place in places}), len(data)]
     return [data[a:b] for a, b in zip([0, *ends[:-1]], ends, strict=True)]
 
 
