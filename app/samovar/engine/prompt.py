@@ -108,7 +108,9 @@ class PromptBuilder:
             "bos_token": texts.get(bos, "") if bos is not None else "",
             "eos_token": texts.get(eos, "") if eos is not None else "",
         }
-        alternatives = "|".join(re.escape(text) for text in sorted(self._control, key=len, reverse=True))
+        # One of a single character could not be told from text: there is no place for a mark inside it.
+        spelled = sorted((text for text in self._control if len(text) > 1), key=len, reverse=True)
+        alternatives = "|".join(map(re.escape, spelled))
         self._control_pattern = re.compile(alternatives) if alternatives else None
         self._fragments: OrderedDict[str, tuple[int, ...]] = OrderedDict()
         self._fragment_characters = 0
