@@ -138,7 +138,6 @@ class FakeBackend:
         self.next_result: DecodeResult | None = None
         self.good_loads = self.fail_loads = 0
         self.num_decoded = 0
-        self.num_loads = 0
         self._interrupted = False
 
     # ---- vocabulary
@@ -342,7 +341,6 @@ class FakeBackend:
     def load(self, seq: int, address: int, size: int) -> int:
         assert seq == self.scratch, "loads into scratch only"
         assert self.is_empty(seq), "scratch is left empty"
-        self.num_loads += 1
         data = ctypes.string_at(address, size)
         magic, *counts = _HEADER.unpack_from(data)
         assert magic == _MAGIC

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from samovar.core.chat import ChatMessage, Role
 from samovar.core.errors import SamovarError
-from samovar.engine.prompt import BEGIN, BREAK, CHATML, END, PromptBuilder
+from samovar.engine.prompt import BEGIN, BREAK, CHATML, END, PromptBuilder, fallback_template
 from tests.engine.fake_backend import IM_END, IM_START, TOKENIZER, FakeBackend, Kind
 
 BOS = 258
@@ -135,11 +135,17 @@ def test_a_template_without_a_system_role_gets_it_in_the_first_message() -> None
     assert list(builder(refusing).build([system("s"), user("x")])) == [*turn("user", "s\n\nx"), *ASSISTANT]
 
 
-def test_without_a_template_chatml_is_used_and_its_text_ends_a_reply() -> None:
+def test_without_a_template_chatml_is_used() -> None:
     prompts = builder(None)
-    assert not prompts.has_template
-    assert "<|im_end|>" in prompts.stop
+    assert prompts.stop == (), "its control tokens end a reply"
     assert list(prompts.build([user("x")])) == [*turn("user", "x"), *ASSISTANT]
+
+
+def test_without_a_template_the_vocabulary_decides() -> None:
+    assert fallback_template({"<start_of_turn>", "<end_of_turn>"}).name == "Gemma's turn markers"
+    spelled = fallback_template({"<s>"})
+    assert spelled.name == "ChatML"
+    assert "<|im_end|>" in spelled.stop, "where no control token ends a turn, its text does"
 
 
 def test_a_broken_template_is_a_clear_error() -> None:
