@@ -175,13 +175,9 @@ class Engine:
 
     def step(self, count: int = 1) -> None:
         for _ in range(count):
-            waiting = {r.request.id for r in self.loop._waiting}
             self._seen |= {tuple(r.known) for r in self.loop._running.values()}
-            running_before = set(self.loop._running)
             self.loop.serve_once(wait=False)
-            self.swapped_out |= {
-                r.request.id for r in self.loop._waiting if r.request.id in running_before - waiting
-            }
+            self.swapped_out |= {r.request.id for r in self.loop._waiting if r.started}
             self.check()
 
     @property

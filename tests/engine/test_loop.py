@@ -5,6 +5,7 @@ import pytest
 from samovar.core import commands, events
 from samovar.core.chat import ChatMessage
 from samovar.core.request import FinishReason, TierTokens
+from samovar.core.snapshot import CacheSnapshot
 from samovar.engine.backend import DecodeResult
 from samovar.engine.scheduler import StepCosts
 from tests.engine.fake_backend import Kind
@@ -453,7 +454,7 @@ def test_a_chat_comes_into_the_context_while_its_side_task_runs(kind: Kind) -> N
     engine.check_all_ended()
 
 
-def snapshot(engine: Engine) -> "events.CacheSnapshot":
+def snapshot(engine: Engine) -> CacheSnapshot:
     engine.post(commands.Describe())
     engine.step()
     return [event.snapshot for _, event in engine.events if isinstance(event, events.CacheChanged)][-1]

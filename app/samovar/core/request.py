@@ -83,7 +83,11 @@ class Mismatch(msgspec.Struct, frozen=True):
 
 
 class RequestStats(msgspec.Struct, frozen=True):
-    """What a request cost. Times are milliseconds; `first_token_ms` counts from the arrival at the host."""
+    """What a request cost. Times are milliseconds; `first_token_ms` counts from the arrival at the host.
+
+    `processed_tokens` are prompt tokens run through the model, more than once after some swaps. `mismatch`
+    is None when all of the prompt but its last token was reused.
+    """
 
     prompt_tokens: int = 0
     reused: TierTokens = TierTokens()

@@ -5,6 +5,8 @@ repeats it here (`llama_kv_cache::find_slot`, `seq_rm` and `seq_cp` of the full-
 correct depends on it: a wrong mirror costs a needless or a missed compaction.
 """
 
+from collections.abc import Sequence
+
 from samovar.core.snapshot import FREE, SHARED, CellRun
 
 
@@ -23,20 +25,22 @@ class CellMirror:
         """One past the highest used cell."""
         return len(self._owners.rstrip(b"\0"))
 
-    def place(self, seq: int, count: int) -> None:
-        """`count` further positions of `seq` get cells."""
-        cell = 0 if self._head > self.num_used + 2 * count else self._head
-        mine = self._cells.setdefault(seq, [])
-        for _ in range(count):
-            cell = self._owners.find(0, cell)
-            if cell < 0:
-                cell = self._owners.find(0)
-            if cell < 0:
-                return
-            self._owners[cell] = 1
-            self.num_used += 1
-            mine.append(cell)
-        self._head = mine[-1] + 1 if mine and mine[-1] + 1 < self.num_cells else 0
+    def place(self, runs: Sequence[tuple[int, int]]) -> None:
+        """One batch: for each sequence in turn, so many further positions get cells."""
+        total = sum(count for _, count in runs)
+        cell = 0 if self._head > self.num_used + 2 * total else self._head
+        for seq, count in runs:
+            mine = self._cells.setdefault(seq, [])
+            for _ in range(count):
+                cell = self._owners.find(0, cell)
+                if cell < 0:
+                    cell = self._owners.find(0)
+                if cell < 0:
+                    return
+                self._owners[cell] = 1
+                self.num_used += 1
+                mine.append(cell)
+                self._head = cell + 1
 
     def share(self, source: int, target: int, p0: int, p1: int) -> None:
         """`target`, which ends at `p0`, also owns the cells of positions `[p0, p1)` of `source`."""

@@ -377,11 +377,13 @@ class EngineLoop:
             other_model=any(
                 m.tokens and m.tokenizer != self._backend.traits.tokenizer for m in request.messages
             ),
+            grain=1 if self._backend.traits.family.can_trim else self.block_tokens,
         )
-        words = self._words
-        running.mismatch = Mismatch(
-            found.pos, found.reason, words(found.before), words(found.cached), words(found.asked)
-        )
+        if found is not None:
+            words = self._words
+            running.mismatch = Mismatch(
+                found.pos, found.reason, words(found.before), words(found.cached), words(found.asked)
+            )
         if record is not None and request.store:
             record.last_used = time.time()
             record.hits += running.reused.total > 0
@@ -544,15 +546,17 @@ class EngineLoop:
 
     def _advance(self, plan: StepPlan, in_batch: list[Running], rows: dict[str, int]) -> None:
         """Book what was processed, sample, and capture the blocks that are now complete."""
+        placed: list[tuple[int, int]] = []
         for running in in_batch:
             sequence = running.sequence
             assert sequence is not None
             count = plan.chunk if running.request.id == plan.prefill else 1
+            placed.append((sequence.seq, count))
             pos = len(sequence.tokens)
             if pos < len(running.prompt):
                 running.processed += min(count, len(running.prompt) - pos)
             sequence.tokens.extend(running.known[pos : pos + count])
-            self.mover.cells.place(sequence.seq, count)
+        self.mover.cells.place(placed)
         sampled = {running.request.id: self._sample(running, rows) for running in in_batch}
         for running in in_batch:
             sequence = running.sequence

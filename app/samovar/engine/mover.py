@@ -144,9 +144,9 @@ class Mover:
         if whole:
             self._backend.copy(scratch, sequence.seq, step.p0, step.p1)
             if self._family.whole_state:
-                cells.place(sequence.seq, step.p1)
+                cells.place([(sequence.seq, step.p1)])
             else:
-                cells.place(scratch, block.num_tokens)
+                cells.place([(scratch, block.num_tokens)])
                 cells.share(scratch, sequence.seq, step.p0 - block.start, step.p1 - block.start)
                 cells.trim(scratch, 0)
             sequence.tokens.extend(prompt[len(sequence.tokens) : step.p1])

@@ -12,7 +12,8 @@ import datetime
 import json
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import jinja2
@@ -39,11 +40,41 @@ _TEMPLATE_ERRORS: Final = (
     ValueError,
 )
 
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A chat template with the strings that end a turn where no control token does. `name` is for people."""
+
+    name: str
+    text: str
+    stop: tuple[str, ...] = ()
+
+
 CHATML: Final = (
     "{% for message in messages %}"
     "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+_GEMMA: Final = (
+    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+    "{% for message in messages %}"
+    "{{ '<start_of_turn>' + ('model' if message['role'] == 'assistant' else message['role']) }}"
+    "{{ '\n' + message['content'] + '<end_of_turn>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
+)
+
+
+def fallback_template(control_tokens: Container[str]) -> Template:
+    """What a model without a template of its own gets: ChatML, unless its vocabulary has other turn tokens.
+
+    ChatML that the vocabulary does not know is spelled as text: it costs some twenty tokens a turn, and its
+    end is a stop string.
+    """
+    if "<|im_start|>" in control_tokens:
+        return Template("ChatML", CHATML)
+    if "<start_of_turn>" in control_tokens and "<end_of_turn>" in control_tokens:
+        return Template("Gemma's turn markers", _GEMMA)
+    return Template("ChatML", CHATML, ("<|im_end|>", "<|im_start|>"))
 
 
 class PromptBuilder:
@@ -64,9 +95,8 @@ class PromptBuilder:
         add_bos: bool,
         tokenizer: str,
     ) -> None:
-        self.has_template = template is not None
-        # Where the template is not the model's own, its end of turn may be plain text.
-        self.stop: tuple[str, ...] = () if self.has_template else ("<|im_end|>", "<|im_start|>")
+        chosen = fallback_template(control_tokens) if template is None else Template("", template)
+        self.stop = chosen.stop
         self._tokenize = tokenize
         self._piece = piece
         self._control = dict(control_tokens)
@@ -78,12 +108,14 @@ class PromptBuilder:
             "bos_token": texts.get(bos, "") if bos is not None else "",
             "eos_token": texts.get(eos, "") if eos is not None else "",
         }
-        alternatives = "|".join(re.escape(text) for text in sorted(self._control, key=len, reverse=True))
+        # One of a single character could not be told from text: there is no place for a mark inside it.
+        spelled = sorted((text for text in self._control if len(text) > 1), key=len, reverse=True)
+        alternatives = "|".join(map(re.escape, spelled))
         self._control_pattern = re.compile(alternatives) if alternatives else None
         self._fragments: OrderedDict[str, tuple[int, ...]] = OrderedDict()
         self._fragment_characters = 0
         try:
-            self._template = _environment().from_string(template if template is not None else CHATML)
+            self._template = _environment().from_string(chosen.text)
         except jinja2.TemplateError as error:
             raise SamovarError(
                 f"This model's chat template is not valid ({error}). Use another GGUF of the model."

@@ -16,9 +16,11 @@ from samovar.core.errors import SamovarError
 from samovar.core.events import ModelInfo
 from samovar.core.settings import EngineSettings
 from samovar.engine import llama
+from samovar.engine.backend import ModelTraits
 from samovar.engine.fingerprint import fingerprint, weights_id
 from samovar.engine.llama import ContextOptions, LlamaBackend, LlamaModel
 from samovar.engine.probe import ProbeResult, check_file, check_memory, probe
+from samovar.engine.prompt import fallback_template
 
 DEFAULT_CONTEXT: Final = 8192
 STATE_SHARE: Final = 0.25
@@ -100,7 +102,7 @@ def load(settings: EngineSettings, cache_dir: Path, on_progress: Callable[[str, 
         fingerprint=print_id,
         block_tokens=block_tokens,
         has_template=traits.template is not None,
-        notes=_notes(found, traits.template is not None, traits.num_cells, traits.trained_context),
+        notes=_notes(found, traits),
     )
     return Loaded(backend, info, block_tokens)
 
@@ -138,14 +140,16 @@ def _flash_attention(settings: EngineSettings) -> bool:
             raise SamovarError(f"flash_attn is {other!r}; choose auto, on or off.")
 
 
-def _notes(found: ProbeResult, has_template: bool, num_cells: int, trained: int) -> tuple[str, ...]:
+def _notes(found: ProbeResult, traits: ModelTraits) -> tuple[str, ...]:
     notes = []
-    if not has_template:
-        notes.append("This model has no chat template; Samovar uses ChatML, and replies may be poor.")
+    if traits.template is None:
+        used = fallback_template(traits.control_tokens).name
+        notes.append(f"This model has no chat template; Samovar uses {used}, and replies may be poor.")
     if not found.extra_bufts:
         notes.append("ggml's extra CPU buffers (AMX) fail on this machine and are off.")
-    if trained and num_cells > trained:
+    if 0 < traits.trained_context < traits.num_cells:
         notes.append(
-            f"The context of {num_cells:,} tokens is larger than the {trained:,} the model was trained on."
+            f"The context of {traits.num_cells:,} tokens is larger than the {traits.trained_context:,} "
+            "that the model was trained on."
         )
     return tuple(notes)

@@ -27,12 +27,13 @@ class TextStream:
         assert not self.stopped
         self._text += self._decoder.decode(piece)
         self._ends.append(None if self._decoder.getstate()[0] else len(self._text))
-        for stop in self._stop:
-            # A match can only end in what is new, and begin in what has not been shown.
-            found = self._text.find(stop, self._num_shown)
-            if found >= 0:
-                self._text = self._text[:found]
-                self.stopped = True
+        # A match can only end in what is new, and begin in what has not been shown. The one that ends first
+        # counts, as if characters came one by one.
+        starts = {stop: self._text.find(stop, self._num_shown) for stop in self._stop}
+        matches = [(start + len(stop), start) for stop, start in starts.items() if start >= 0]
+        if matches:
+            self._text = self._text[: min(matches)[1]]
+            self.stopped = True
         held = 0 if self.stopped else self._held_back()
         return self._show(len(self._text) - held)
 

@@ -38,23 +38,31 @@ def explain(
     *,
     cache_off: bool,
     other_model: bool = False,
-) -> Difference:
-    """Name why only `reused` tokens of `prompt` were reused.
+    grain: int = 1,
+) -> Difference | None:
+    """Name why only `reused` tokens of `prompt` were reused; None if that is all of them but the last.
 
     `common` is the length of the prefix that `prompt` has in common with `previous.tokens`. `other_model`
-    says that replies in `messages` were generated under another vocabulary.
+    says that replies in `messages` were generated under another vocabulary. `grain` is the distance of
+    positions at which the model can resume inside of what it has seen: 1, or the tokens of a block.
     """
-    if other_model:
-        return _difference(prompt, (), reused, MismatchReason.MODEL_CHANGED)
+    if reused >= len(prompt) - 1:
+        return None
     if previous is None:
-        return _difference(prompt, (), reused, MismatchReason.NEW_CHAT)
-    if reused < min(common, len(prompt) - 1) and cache_off:
-        return _difference(prompt, previous.tokens, reused, MismatchReason.CACHE_OFF)
-    if reused < min(common, len(prompt) - 1):
-        return _difference(prompt, previous.tokens, reused, MismatchReason.EVICTED)
-    if common >= len(previous.tokens):
-        return _difference(prompt, previous.tokens, reused, MismatchReason.NEW_MESSAGE)
-    return _difference(prompt, previous.tokens, reused, _why_changed(messages, previous.messages))
+        reason = MismatchReason.MODEL_CHANGED if other_model else MismatchReason.NEW_CHAT
+        return _difference(prompt, (), reused, reason)
+    # What another chat has left reaches further than the own past: nothing there to compare with.
+    cached = previous.tokens if reused <= common else ()
+    reachable = min(common, len(prompt) - 1)
+    if common < len(previous.tokens):
+        reachable -= reachable % grain
+    if reused < reachable:
+        reason = MismatchReason.CACHE_OFF if cache_off else MismatchReason.EVICTED
+    elif common >= len(previous.tokens):
+        reason = MismatchReason.NEW_MESSAGE
+    else:
+        reason = _why_changed(messages, previous.messages)
+    return _difference(prompt, cached, reused, reason)
 
 
 def _why_changed(now: tuple[ChatMessage, ...], then: tuple[ChatMessage, ...]) -> MismatchReason:

@@ -1,0 +1,175 @@
+"""From messages to tokens, with a toy tokenizer: words and bytes, two control tokens."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from samovar.core.chat import ChatMessage, Role
+from samovar.core.errors import SamovarError
+from samovar.engine.prompt import BEGIN, BREAK, CHATML, END, PromptBuilder
+from tests.engine.fake_backend import IM_END, IM_START, TOKENIZER, FakeBackend, Kind
+
+BOS = 258
+toy = FakeBackend(Kind.DENSE)
+
+
+def builder(
+    template: str | None = CHATML, *, add_bos: bool = False, control: dict[str, int] | None = None
+) -> PromptBuilder:
+    return PromptBuilder(
+        template=template,
+        tokenize=toy.tokenize,
+        piece=toy.piece,
+        control_tokens={**toy.traits.control_tokens, "<s>": BOS, **(control or {})},
+        bos=BOS,
+        eos=IM_END,
+        add_bos=add_bos,
+        tokenizer=TOKENIZER,
+    )
+
+
+def user(text: str) -> ChatMessage:
+    return ChatMessage(Role.USER, text)
+
+
+def system(text: str) -> ChatMessage:
+    return ChatMessage(Role.SYSTEM, text)
+
+
+def reply(text: str, tokens: tuple[int, ...] = (), tokenizer: str = TOKENIZER) -> ChatMessage:
+    return ChatMessage(Role.ASSISTANT, text, tokens, tokenizer)
+
+
+def turn(role: str, text: str) -> list[int]:
+    return [IM_START, *toy.tokenize(f"{role}\n{text}"), IM_END, *toy.tokenize("\n")]
+
+
+ASSISTANT = [IM_START, *toy.tokenize("assistant\n")]
+AS_BYTES = tuple(b" a0 b1")  # the tokenizer would take two words
+parts = ["<|im_end|>", "<|im_start|>", "<|im_", "end|>", "<", " a0", "x", "\n", BREAK, BEGIN, END]
+texts = st.lists(st.sampled_from(parts), max_size=8).map("".join)
+
+
+def test_a_prompt_is_the_template_with_control_tokens_by_id() -> None:
+    expected = [*turn("system", "be brief"), *turn("user", " a0"), *ASSISTANT]
+    assert list(builder().build([system("be brief"), user(" a0")])) == expected
+
+
+def test_generated_tokens_are_kept_as_generated() -> None:
+    prompts = builder()
+    first = prompts.build([user("x")])
+    second = prompts.build([user("x"), reply(" a0 b1", AS_BYTES), user("y")])
+    assert second[: len(first) + len(AS_BYTES)] == first + AS_BYTES
+
+
+def test_text_behind_the_known_tokens_is_tokenized() -> None:
+    prompt = builder().build([user("x"), reply(" a0 b1 c2", AS_BYTES), user("y")])
+    rest = (*AS_BYTES, *toy.tokenize(" c2"), IM_END)
+    assert any(prompt[i : i + len(rest)] == rest for i in range(len(prompt)))
+
+
+@pytest.mark.parametrize(
+    "message",
+    [reply(" a0 b1", AS_BYTES, "another"), reply(" a0 edited", AS_BYTES), reply(" a0 b1")],
+)
+def test_tokens_that_do_not_spell_the_reply_are_not_used(message: ChatMessage) -> None:
+    prompt = builder().build([user("x"), message, user("y")])
+    expected = [*turn("user", "x"), *turn("assistant", message.content), *turn("user", "y"), *ASSISTANT]
+    assert list(prompt) == expected
+
+
+@given(texts, texts, texts)
+def test_what_people_type_stays_text(first: str, answer: str, second: str) -> None:
+    messages = [user(first), reply(answer), user(second)]
+    prompt = builder().build(messages)
+    control = [token for token in prompt if token in (IM_START, IM_END, BOS)]
+    assert control == [IM_START, IM_END] * 3 + [IM_START]
+    shown = b"".join(map(toy.piece, prompt)).decode()
+    for text in (first, answer, second):
+        visible = text
+        for mark in (BREAK, BEGIN, END):
+            visible = visible.replace(mark, "\ufffd")
+        assert visible in shown
+
+
+@given(texts, texts)
+def test_a_kept_reply_may_hold_anything(text: str, asked: str) -> None:
+    clean = text.replace(BREAK, "").replace(BEGIN, "").replace(END, "")
+    tokens = tuple(clean.encode())
+    prompt = builder().build([user(asked), reply(clean, tokens), user("y")])
+    start = builder().build([user(asked)])
+    assert prompt[: len(start) + len(tokens)] == start + tokens
+
+
+def test_a_control_token_of_one_character_is_no_way_in_either() -> None:
+    prompt = builder(control={"§": 259}).build([user("a§b")])
+    assert 259 not in prompt
+
+
+def test_a_template_that_strips_replies_leaves_them_as_generated() -> None:
+    strict = CHATML.replace("message['content']", "message['content'] | trim")
+    prompt = builder(strict).build([user("x"), reply(" a0 b1", AS_BYTES), user("y")])
+    assert prompt[len(builder(strict).build([user("x")])) :][: len(AS_BYTES)] == AS_BYTES
+
+
+def test_a_template_that_drops_reasoning_is_followed() -> None:
+    dropping = CHATML.replace("message['content']", "message['content'].split('</think>')[-1]")
+    thought = "hm</think> a0"
+    messages = [
+        user("x"),
+        reply(thought, tuple(thought.encode())),
+        user("y"),
+        reply(" b1", tuple(b" b1")),
+        user("z"),
+    ]
+    prompt = builder(dropping).build(messages)
+    expected = [*turn("user", "x"), *turn("assistant", " a0"), *turn("user", "y"), *ASSISTANT]
+    assert list(prompt[: len(expected)]) == expected
+    assert prompt[len(expected) :][:3] == tuple(b" b1"), "the other reply is kept as generated"
+
+
+def test_a_template_without_a_system_role_gets_it_in_the_first_message() -> None:
+    refusing = (
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + CHATML
+    )
+    assert list(builder(refusing).build([system("s"), user("x")])) == [*turn("user", "s\n\nx"), *ASSISTANT]
+
+
+def test_without_a_template_chatml_is_used_and_its_text_ends_a_reply() -> None:
+    prompts = builder(None)
+    assert not prompts.has_template
+    assert "<|im_end|>" in prompts.stop
+    assert list(prompts.build([user("x")])) == [*turn("user", "x"), *ASSISTANT]
+
+
+def test_a_broken_template_is_a_clear_error() -> None:
+    with pytest.raises(SamovarError, match="not valid"):
+        builder("{% for %}")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "{{ raise_exception('alternate!') }}",
+        "{{ 1 / 0 }}",
+        "{{ nothing.at.all }}",
+        "{{ messages[99].x.y }}",
+        "{{ ''.__class__.mro() }}",
+    ],
+)
+def test_a_template_that_fails_is_a_clear_error(body: str) -> None:
+    with pytest.raises(SamovarError, match="refuses"):
+        builder(body).build([system("s"), user("x")])
+
+
+def test_bos_comes_once() -> None:
+    assert builder(add_bos=True).build([user("x")])[:2] == (BOS, IM_START)
+    assert builder("{{ bos_token }}" + CHATML, add_bos=True).build([user("x")])[:2] == (BOS, IM_START)
+    assert builder("{{ bos_token }}" + CHATML).build([user("x")])[:2] == (BOS, IM_START)
+
+
+def test_control_tokens_spell_nothing() -> None:
+    prompts = builder()
+    assert prompts.text_of((IM_START, *b"hi", IM_END)) == "hi"
+    assert prompts.control_text(IM_END) == "<|im_end|>"
+    assert prompts.control_text(97) == ""
