@@ -213,6 +213,29 @@ def test_a_failing_restore_costs_time_and_nothing_else(kind: Kind) -> None:
     engine.check_all_ended()
 
 
+@every_kind
+def test_a_block_that_cannot_be_restored_is_forgotten_with_what_follows_it(kind: Kind) -> None:
+    engine = Engine(kind)
+    new_chat(engine, "s0", own=80)
+    num_blocks = len(engine.loop.index)
+    engine.backend.fail_loads = 1
+    engine.focus("s0")
+    # A recurrent model needs its last block alone; elsewhere the first one is the one that fails.
+    assert len(engine.loop.index) == (num_blocks - 1 if kind is Kind.RECURRENT else 0)
+    engine.check_all_ended()
+
+
+@every_kind
+def test_a_prompt_asked_again_leaves_one_token_to_process(kind: Kind) -> None:
+    engine = Engine(kind)
+    messages = [system(words(20)), user(words(40))]
+    first = engine.ask("s0", messages, max_tokens=1)
+    again = engine.ask("s0", messages, max_tokens=1)
+    done = len(first.prompt) - 1 if not kind.has_state else (len(first.prompt) - 1) // BLOCK * BLOCK
+    assert again.finished.stats.reused.total == done
+    engine.check_all_ended()
+
+
 def test_a_full_context_is_no_reason_to_distrust_a_block() -> None:
     engine = Engine(Kind.DENSE, num_cells=150)
     asked = engine.ask("s0", [user(words(90))], max_tokens=2)
@@ -337,9 +360,10 @@ def test_replies_that_outgrow_the_context_together_take_turns(kind: Kind) -> Non
     assert {a.finished.reason for a in asked} <= {FinishReason.STOP, FinishReason.CONTEXT_FULL}
 
 
-def test_a_reply_ends_when_the_context_is_full() -> None:
-    for seed in range(8):
-        engine = Engine(num_cells=64)
+@every_kind
+def test_a_reply_ends_when_the_context_is_full(kind: Kind) -> None:
+    for seed in range(30):
+        engine = Engine(kind, num_cells=64)
         asked = engine.ask("s0", [user(words(40, seed))], max_tokens=None)
         engine.check_all_ended()
         if asked.finished.reason is FinishReason.CONTEXT_FULL:

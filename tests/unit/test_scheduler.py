@@ -71,6 +71,18 @@ def test_the_focused_chat_comes_first_then_chats_then_side_tasks() -> None:
         jobs = [other for other in jobs if other.id != expected]
 
 
+def test_a_chunk_ends_at_a_blocks_end_at_the_latest() -> None:
+    def chunk(pos: int, block: int) -> int:
+        jobs = [Job("a", Rank.CHAT, 0, False, 500, pos)]
+        return plan_step(jobs, StepCosts(), max_chunk=CHUNK, budget_ms=300, block_tokens=block).chunk
+
+    assert chunk(0, 128) == 64
+    assert chunk(0, 32) == 32
+    assert chunk(120, 128) == 8
+    assert chunk(20, 32) == 12
+    assert chunk(100, 1024) == 28, "so that pieces are those of a cold prompt"
+
+
 def test_alone_a_prefill_takes_whole_chunks() -> None:
     plan = plan_step(
         [job("a", Rank.CHAT)], StepCosts(99, 99), max_chunk=CHUNK, budget_ms=1, block_tokens=BLOCK
