@@ -15,6 +15,16 @@ import pyte
 PATIENCE_S: Final = 60.0
 
 
+class _Screen(pyte.Screen):
+    """A screen that answers when the program asks where the cursor is."""
+
+    answer: Callable[[str], object] | None = None
+
+    def write_process_input(self, data: str) -> None:
+        if self.answer is not None:
+            self.answer(data)
+
+
 class Terminal:
     """One running program on a screen of `columns` × `rows`."""
 
@@ -26,7 +36,7 @@ class Terminal:
             "COLORTERM": "truecolor",
             "PYTHONUNBUFFERED": "1",
         }
-        self.screen = pyte.Screen(columns, rows)
+        self.screen = _Screen(columns, rows)
         self._stream = pyte.ByteStream(self.screen)
         self.process = pexpect.spawn(
             sys.executable,
@@ -35,6 +45,7 @@ class Terminal:
             dimensions=(rows, columns),
             timeout=PATIENCE_S,
         )
+        self.screen.answer = self.process.send
 
     @property
     def text(self) -> str:

@@ -17,18 +17,6 @@ CTRL_DOWN = "\x1b[1;5B"
 
 
 @pytest.fixture
-def home(home: Path) -> Iterator[Path]:
-    """A home whose engine host is ended afterwards, whatever happened."""
-    home.joinpath("config").mkdir(parents=True)
-    home.joinpath("config", "config.toml").write_text(
-        'context = 2048\nkeep_alive = "60s"\n[sampling]\ntemperature = 0.0\nmax_tokens = 24\n'
-    )
-    yield home
-    for pid in host_pids(home):
-        os.kill(pid, signal.SIGKILL)
-
-
-@pytest.fixture
 def terminal(home: Path) -> Iterator[Terminal]:
     screen = Terminal(home=home, columns=120, rows=40)
     screen.wait_for("write a message")

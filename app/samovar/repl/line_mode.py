@@ -195,6 +195,9 @@ class LineMode:
                 _say(text, "error")
             case changes.HostChanged():
                 self._tell_host()
+                self._prompt.app.invalidate()
+            case changes.CacheDrawn():
+                self._prompt.app.invalidate()
             case _:
                 pass
 

@@ -1,0 +1,113 @@
+"""Commands as scripts use them: their JSON, their exit codes, one clear sentence for what goes wrong."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.terminal import Terminal
+
+pytestmark = pytest.mark.model
+
+ASK_FIELDS = {
+    "session", "reply", "finish_reason", "prompt_tokens", "reused_tokens", "processed_tokens",
+    "generated_tokens", "restore_ms", "first_token_ms", "tokens_per_second", "mismatch",
+}  # fmt: skip
+STATUS_FIELDS = {
+    "context", "host", "disk", "reused_tokens_total", "processed_tokens_total", "hit_ratio", "evictions",
+    "prompts",
+}  # fmt: skip
+
+
+def samovar(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """Run one command in this test's home."""
+    return subprocess.run(
+        [sys.executable, "-m", "samovar", *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def as_json(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert isinstance(found, dict)
+    return found
+
+
+def test_asking_on_in_a_chat_reuses_it(home: Path) -> None:
+    first = as_json(samovar("ask", "--json", "-s", "teas", "Name a tea."))
+    second = as_json(samovar("ask", "--json", "-s", "teas", "-", stdin="Name another one.\n"))
+    assert set(first) == set(second) == ASK_FIELDS
+    assert second["session"] == first["session"]
+    assert second["reused_tokens"] == {
+        "context": 0,
+        "host": first["prompt_tokens"] + first["generated_tokens"] - 1,
+        "disk": 0,
+    }
+    assert second["reused_tokens"]["host"] + second["processed_tokens"] == second["prompt_tokens"]
+
+    status = as_json(samovar("cache", "status", "--json"))
+    assert set(status) >= STATUS_FIELDS
+    assert {"used_tokens", "total_tokens"} <= set(status["context"])
+    assert {"bytes", "limit_bytes", "tokens", "blocks"} <= set(status["host"])
+    assert [row["title"] for row in status["prompts"]] == ["teas"]
+    assert "teas" in samovar("cache", "status").stdout
+
+    assert "stopped" in samovar("stop").stdout
+    assert as_json(samovar("cache", "status", "--json"))["prompts"] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["ask", "--model", "/nowhere.gguf", "hi"], "no model file"),
+        (["ask", "--model", __file__, "hi"], "not a GGUF model"),
+        (["ask", "--ram-limit", "banana", "hi"], "ram_limit must be"),
+        (["ask", "--context", "16000000", "hi"], "KiB a token"),
+        (["ask", "   "], "nothing to ask"),
+        (["ask", "hello " * 4000], "tokens and the context only"),
+        ([], "needs a terminal"),
+        (["chat"], "needs a terminal"),
+    ],
+)
+def test_what_cannot_be_done_is_one_sentence_and_an_exit_code(
+    home: Path, arguments: list[str], said: str
+) -> None:
+    done = samovar(*arguments)
+    assert done.returncode != 0
+    assert said in done.stderr
+    assert done.stderr.startswith("samovar: ")
+    assert len(done.stderr.strip().splitlines()) == 1, "no traceback, no second line"
+
+
+def test_a_home_that_cannot_be_written_is_said(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAMOVAR_HOME", "/proc/nowhere")
+    done = samovar("ask", "hi")
+    assert done.returncode != 0
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "/proc/nowhere" in done.stderr
+
+
+def test_line_mode_answers_and_remembers(home: Path) -> None:
+    terminal = Terminal("chat", home=home)
+    try:
+        terminal.wait_for("/help")
+        terminal.send("Name a colour.\r")
+        terminal.wait_for("first token")
+        terminal.send("/chats\r")
+        terminal.wait_for("1  Name a colour.")
+        terminal.send("/nonsense\r")
+        terminal.wait_for("there is no command /nonsense")
+        terminal.send("\x04")
+        assert terminal.wait_for_exit() == 0
+    finally:
+        terminal.close()
+    asked = as_json(samovar("ask", "--json", "-s", "Name a colour.", "And another."))
+    assert asked["reused_tokens"]["host"] > 0
