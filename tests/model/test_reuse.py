@@ -48,13 +48,17 @@ def test_turns_of_chats_asked_in_turn_process_only_what_is_new(
     per_token = F16_BYTES_PER_TOKEN[request.node.callspec.params["model"]]
     assert host.bytes <= 1.05 * distinct * per_token, "the common prefix is held once"
 
+    total_prompt = total_reused = 0
     for number, (session, messages) in enumerate(chats.items()):
         turn = _turn(engine, session, messages, words(3, seed=10 + number))
         stats = turn.finished.stats
-        assert turn.processed <= 45
+        total_prompt += stats.prompt_tokens
+        total_reused += stats.reused.total
+        assert turn.processed <= 30
         assert stats.reused.total + stats.processed_tokens == stats.prompt_tokens
         assert stats.mismatch is not None
         assert stats.mismatch.reason is MismatchReason.NEW_MESSAGE
+    assert total_reused >= 0.98 * total_prompt
     assert engine.snapshot().totals.evictions == 0
 
 
@@ -120,6 +124,7 @@ def test_reply_ends_where_the_context_does_and_the_chat_can_be_edited(
     engine.focus("b")
     engine.focus("a")
     assert engine.wait(engine.submit("a", long, max_tokens=8)).processed <= 1
+    assert total_reused >= 0.98 * total_prompt
     assert engine.snapshot().totals.evictions == 0
 
 

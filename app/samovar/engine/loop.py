@@ -6,7 +6,7 @@ it through `post`; it reaches them through `emit`, which must not block.
 
 import queue
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,25 +17,25 @@ from samovar.core.request import FinishReason, Mismatch, Request, TierTokens
 from samovar.core.settings import EngineSettings
 from samovar.engine import limits
 from samovar.engine.backend import Backend, Batch, DecodeResult
-from samovar.engine.mover import Arrival, Mover
+from samovar.engine.mover import Mover
 from samovar.engine.prompt import PromptBuilder
-from samovar.engine.report import Reporter, SessionRecord
+from samovar.engine.records import Records
+from samovar.engine.report import Reporter
+from samovar.engine.residency import Residency
 from samovar.engine.running import Running
 from samovar.engine.scheduler import Job, Rank, StepCosts, StepPlan, plan_step
-from samovar.engine.slots import ContextSequence, Slots
+from samovar.engine.slots import Slots
 from samovar.engine.stream import TextStream
 from samovar.kv.block import root_key
 from samovar.kv.explain import Previous, explain
 from samovar.kv.host_tier import HostTier, Limits
 from samovar.kv.index import PrefixIndex, common_prefix
 from samovar.kv.ledger import Ledger
-from samovar.kv.planner import Plan, Resident, Source, make_plan
+from samovar.kv.planner import Source, make_plan
 
 SNAPSHOT_S: Final = 0.5
 PROGRESS_S: Final = 0.1
-COMPACT_S: Final = 1.0
 LONG_STEP_MS: Final = 25.0
-MAX_RECORDS: Final = 2000
 
 Emit = Callable[[str | None, events.Event], None]
 
@@ -91,14 +91,23 @@ class EngineLoop:
         self._reporter = Reporter(traits.name, self.slots, self.index, self.host, self.mover, self.ledger)
         self._inbox: queue.SimpleQueue[Envelope | ClientGone] = queue.SimpleQueue()
         self._abortable = False
+        self._in_step: frozenset[str] = frozenset()
         self._stopping = False
         self._waiting: list[Running] = []
         self._running: dict[str, Running] = {}
-        self._records: dict[str, SessionRecord] = {}
-        self._focus: dict[str, str | None] = {}
+        self._records = Records(self.index)
+        self._residency = Residency(
+            self.mover,
+            self.slots,
+            self.index,
+            traits.family,
+            oldest_pos=backend.oldest_pos,
+            busy_chats=self._busy_chats,
+            tell=lambda event: emit(None, event),
+        )
         self._arrivals = 0
         self._costs = StepCosts()
-        self._t_snapshot = self._t_compacted = 0.0
+        self._t_snapshot = 0.0
         self._ram_setting = settings.ram_limit
         self._token_setting = settings.token_limit
         self._set_limits(settings.ram_limit, settings.token_limit)
@@ -108,12 +117,27 @@ class EngineLoop:
     def post(self, message: Envelope | ClientGone) -> None:
         """Hand over a command. What the user waits for ends the step that is under way. Any thread."""
         self._inbox.put(message)
-        if self._abortable and not isinstance(message, ClientGone):
-            match message.command:
-                case commands.Submit() | commands.Cancel() | commands.Focus() | commands.StopHost():
-                    self._backend.interrupt()
-                case _:
-                    pass
+        if self._abortable and isinstance(message, Envelope) and self._interrupts(message):
+            self._backend.interrupt()
+
+    def _interrupts(self, message: Envelope) -> bool:
+        """Whether a command is worth the step under way.
+
+        Where cells can be trimmed an aborted step costs no more than itself. Elsewhere the state since the
+        last block is lost, so only what concerns this very step, or the user's eyes, may end it.
+        """
+        cheap = self._backend.traits.family.can_trim
+        match message.command:
+            case commands.StopHost():
+                return True
+            case commands.Submit():
+                return cheap
+            case commands.Cancel(request_id):
+                return cheap or request_id in self._in_step
+            case commands.Focus(session):
+                return cheap or session != self._residency.looks_at(message.client)
+            case _:
+                return False
 
     # ---- the thread
 
@@ -121,7 +145,7 @@ class EngineLoop:
         """Serve until `StopHost`. Every request that is still open then ends as cancelled."""
         while not self._stopping:
             self.serve_once(wait=True)
-        for running in [*self._waiting, *self._running.values()]:
+        for running in self._all():
             self._finish(running, FinishReason.CANCELLED, "The engine host was stopped.")
 
     def serve_once(self, *, wait: bool) -> None:
@@ -147,27 +171,28 @@ class EngineLoop:
 
     def _handle(self, message: Envelope | ClientGone) -> None:
         if isinstance(message, ClientGone):
-            self._focus.pop(message.client, None)
-            for running in [*self._waiting, *self._running.values()]:
+            self._residency.look_away(message.client)
+            for running in self._all():
                 if running.client == message.client:
                     self._finish(running, FinishReason.CANCELLED)
-            self._drop_idle()
+            self._residency.drop_idle()
             return
         client = message.client
         match message.command:
             case commands.Submit(request):
                 self._submit(client, request)
             case commands.Cancel(request_id):
-                for running in [*self._waiting, *self._running.values()]:
+                for running in self._all():
                     if running.request.id == request_id:
                         self._finish(running, FinishReason.CANCELLED)
             case commands.Focus(session):
-                self._focus[client] = session
+                self._residency.look_at(client, session)
                 self._bring_in(session)
                 self._publish()
             case commands.Rename(session, title):
-                if session in self._records:
-                    self._records[session].title = title
+                record = self._records.get(session)
+                if record is not None:
+                    record.title = title
                     self._publish()
             case commands.Forget(session):
                 self._forget(session)
@@ -197,72 +222,37 @@ class EngineLoop:
             self._emit(client, events.CommandRefused(str(error)))
         self._publish()
 
-    def _focused(self) -> set[str]:
-        return {session for session in self._focus.values() if session is not None}
-
     def _bring_in(self, session: str | None) -> None:
         """Restore the session that the user now looks at, and drop the cells of those that nobody does."""
         record = self._records.get(session) if session is not None else None
-        requests = [*self._waiting, *self._running.values()]
-        busy = any(r.request.session == session and not r.is_side_task for r in requests)
-        if session is not None and record is not None and record.previous is not None and not busy:
-            tokens = record.previous.tokens
-            in_context = max((len(s.tokens) for s in self.slots.idle() if s.session == session), default=0)
-            if in_context < len(tokens):
-                plan = make_plan(
-                    tokens,
-                    session,
-                    self._residents(session),
-                    self.index.match(tokens),
-                    self._backend.traits.family,
-                    whole=True,
-                )
-                if plan.resume and self._make_room(plan, plan.resume):
-                    self._drop_idle(plan.slot, session)
-                    self._arrive(plan, tokens, session)
-        self._drop_idle()
+        if session is not None and record is not None and record.previous is not None:
+            waits = any(r.request.session == session and not r.is_side_task for r in self._all())
+            if not waits:
+                self._residency.bring_in(session, record.previous.tokens)
+        self._residency.drop_idle()
 
-    def _drop_idle(self, spare: int | None = None, arriving: str | None = None) -> None:
-        """Idle sequences slow every decode step: only the focused sessions' stay, one for each.
+    def _all(self) -> list[Running]:
+        """All requests that have not ended."""
+        return [*self._waiting, *self._running.values()]
 
-        What is about to arrive in `arriving` takes or shares the sequence `spare`, and replaces that
-        session's others. They leave first, so that its cells come to lie low.
-        """
-        focused = self._focused()
-        kept = {r.request.session for r in self._running.values() if not r.is_side_task}
-        if arriving is not None:
-            kept.add(arriving)
-        for sequence in reversed(self.slots.idle()):
-            if sequence.seq == spare:
-                continue
-            if sequence.session in focused and sequence.session not in kept:
-                kept.add(sequence.session)
-                continue
-            self._leave(sequence)
-
-    def _leave(self, sequence: ContextSequence) -> None:
-        start = time.perf_counter()
-        num_bytes = sum(block.num_bytes for block in sequence.stored)
-        session = sequence.session
-        num_tokens = self.mover.leave(sequence)
-        elapsed_ms = 1000 * (time.perf_counter() - start)
-        self._emit(None, events.SwapFinished(session, False, num_tokens, num_bytes, elapsed_ms))
+    def _busy_chats(self) -> set[str]:
+        return {r.request.session for r in self._running.values() if not r.is_side_task}
 
     def _forget(self, session: str) -> None:
-        for running in [*self._waiting, *self._running.values()]:
+        for running in self._all():
             if running.request.session == session:
                 self._finish(running, FinishReason.CANCELLED)
         for sequence in self.slots.idle():
             if sequence.session == session:
-                self._leave(sequence)
-        self._records.pop(session, None)
+                self._residency.leave(sequence)
+        self._records.forget(session)
         self.mover.forget_session(session)
         self._publish()
 
     # ---- requests come in
 
     def _submit(self, client: str, request: Request) -> None:
-        if any(request.id == running.request.id for running in [*self._waiting, *self._running.values()]):
+        if any(request.id == running.request.id for running in self._all()):
             self._emit(client, events.CommandRefused(f"A request with the id {request.id} is under way."))
             return
         self._arrivals += 1
@@ -285,19 +275,12 @@ class EngineLoop:
         running.prompt, running.known = prompt, list(prompt)
         running.max_tokens = request.max_tokens
         if request.store:
-            record = self._records.setdefault(request.session, SessionRecord())
-            record.title = request.title or record.title
-            self._limit_records()
-
-    def _limit_records(self) -> None:
-        while len(self._records) > MAX_RECORDS:
-            oldest = min(self._records, key=lambda session: self._records[session].last_used)
-            self._records.pop(oldest)
+            self._records.open(request.session, request.title)
 
     def _rank(self, running: Running) -> Rank:
         if running.is_side_task:
             return Rank.SIDE_TASK
-        return Rank.FOCUSED if running.request.session in self._focused() else Rank.CHAT
+        return Rank.FOCUSED if running.request.session in self._residency.focused() else Rank.CHAT
 
     def _admit(self) -> None:
         """Start waiting requests, most urgent first, as long as there is room."""
@@ -309,20 +292,6 @@ class EngineLoop:
                     return
                 self._requeue(max(victims, key=lambda r: (self._rank(r), r.arrival)))
 
-    def _residents(self, session: str, *, side_task: bool = False) -> list[Resident]:
-        """The context as planning sees it. A focused chat's cells are taken over by that chat alone."""
-        focused = self._focused()
-        return [
-            Resident(
-                s.seq,
-                s.session,
-                s.tokens,
-                busy=not s.idle or (s.session in focused and (side_task or s.session != session)),
-                oldest_pos=self._backend.oldest_pos(s.seq) if self._backend.traits.family.window else 0,
-            )
-            for s in self.slots.used()
-        ]
-
     def _try_start(self, running: Running) -> bool:
         known, session = running.known, running.request.session
         family = self._backend.traits.family
@@ -331,9 +300,9 @@ class EngineLoop:
         num_cells = self._backend.traits.num_cells
         reserve = min(256, num_cells // 8) if self._running else 1
         while True:
-            residents = self._residents(session, side_task=running.is_side_task)
+            residents = self._residency.residents(session, side_task=running.is_side_task)
             plan = make_plan(known, session, residents, match, family)
-            if self._make_room(plan, min(len(known) + reserve, num_cells)):
+            if self._residency.make_room(plan, min(len(known) + reserve, num_cells)):
                 break
             source = (
                 self.slots.get(plan.slot) if plan.source is Source.SHARE and plan.slot is not None else None
@@ -341,10 +310,10 @@ class EngineLoop:
             if source is None or not source.idle:
                 return False
             # The idle sequence whose cells it would share is itself in the way.
-            self._leave(source)
+            self._residency.leave(source)
         if not running.is_side_task:
-            self._drop_idle(plan.slot, session)
-        arrival = self._arrive(plan, known, session)
+            self._residency.drop_idle(plan.slot, session)
+        arrival = self._residency.arrive(plan, known, session)
         sequence = arrival.sequence
         sequence.owner = running.request.id
         running.sequence = sequence
@@ -385,9 +354,8 @@ class EngineLoop:
                 found.pos, found.reason, words(found.before), words(found.cached), words(found.asked)
             )
         if record is not None and request.store:
-            record.last_used = time.time()
             record.hits += running.reused.total > 0
-            self._remember(request.session, record, Previous(request.messages, prompt))
+            self._records.remember(request.session, Previous(request.messages, prompt))
 
     def _words(self, tokens: tuple[int, ...]) -> tuple[str, ...]:
         return tuple(self._spell(token) for token in tokens)
@@ -395,43 +363,6 @@ class EngineLoop:
     def _spell(self, token: int) -> str:
         text = self._backend.piece(token).decode("utf-8", "replace")
         return text or self.prompts.control_text(token)
-
-    def _remember(self, session: str, record: SessionRecord, previous: Previous) -> None:
-        record.previous = previous
-        record.match = self.index.match(previous.tokens)
-        for block in record.match.blocks:
-            if block.end <= record.match.num_tokens:
-                block.sessions.add(session)
-
-    # ---- room
-
-    def _make_room(self, plan: Plan, num_cells: int) -> bool:
-        """Make sure that a slot and `num_cells` cells are there for `plan`, at the cost of idle sequences."""
-        taken = self.slots.get(plan.slot) if plan.slot is not None else None
-        # A block that is used in part stands in the context whole for a moment.
-        num_cells = max([num_cells, *(step.block.end for step in plan.steps)])
-        if plan.source is Source.TAKE:
-            assert taken is not None
-            need_slot, need_cells = False, num_cells - len(taken.tokens)
-        else:
-            need_slot, need_cells = True, num_cells - plan.keep
-        for sequence in self.slots.idle():
-            if (self.slots.num_free or not need_slot) and need_cells <= self._free_cells():
-                break
-            if sequence is not taken:
-                self._leave(sequence)
-        return (self.slots.num_free > 0 or not need_slot) and need_cells <= self._free_cells()
-
-    def _free_cells(self) -> int:
-        return self.mover.cells.num_cells - self.mover.cells.num_used
-
-    def _arrive(self, plan: Plan, tokens: Iterable[int], session: str) -> Arrival:
-        arrival = self.mover.arrive(plan, list(tokens), session)
-        if arrival.restored:
-            self._emit(
-                None, events.SwapFinished(session, True, arrival.restored, arrival.num_bytes, arrival.ms)
-            )
-        return arrival
 
     def _requeue(self, running: Running) -> None:
         """Take a running request out of the context; it goes on from the cache when there is room again."""
@@ -442,29 +373,19 @@ class EngineLoop:
         del self._running[running.request.id]
         sequence.owner = None
         running.sequence = None
-        self._leave(sequence)
+        self._residency.leave(sequence)
         self._waiting.append(running)
-
-    def _compact(self) -> None:
-        """Attention walks up to the highest used cell: bring what lies high down again."""
-        cells, now = self.mover.cells, time.perf_counter()
-        if now - self._t_compacted < COMPACT_S:
-            return
-        if cells.highest > cells.num_used + cells.num_used // 2 + 256 and not self.host.limits.off:
-            used = self.slots.used()
-            if all(s.idle or self._running[s.owner or ""].request.store for s in used):
-                self._t_compacted = now
-                self.mover.reload(sorted(used, key=lambda s: s.idle))
 
     # ---- one step
 
     def _step(self) -> None:
-        if self._backend.traits.family.can_trim:
-            self._compact()
+        self._residency.compact(
+            lambda s: not self.host.limits.off and (s.idle or self._running[s.owner or ""].request.store)
+        )
         plan = self._plan()
         batch, rows = self._fill(plan)
         expected = len(plan.decode) * self._costs.decode_step_ms + plan.chunk * self._costs.prefill_token_ms
-        # Where cells can be trimmed, an aborted step costs no more than itself; elsewhere the state is lost.
+        self._in_step = frozenset((*plan.decode, plan.prefill or ""))
         self._abortable = self._backend.traits.family.can_trim or expected > LONG_STEP_MS
         if self._abortable and not self._inbox.empty():
             # It came before the flag was set, so nothing would interrupt the step.
@@ -617,7 +538,7 @@ class EngineLoop:
         """The context is full: idle sequences go first, then the least urgent request waits, or ends."""
         idle = self.slots.idle()
         if idle:
-            self._leave(idle[0])
+            self._residency.leave(idle[0])
             return
         least = max(self._running.values(), key=lambda r: (self._rank(r), r.arrival))
         if len(self._running) > 1:
@@ -642,14 +563,9 @@ class EngineLoop:
             sequence.owner = None
             if request.store:
                 self.mover.capture_new(sequence, tail=True)
-                record = self._records.get(request.session)
-                if record is not None and reason is not FinishReason.FAILED:
-                    answer = ChatMessage(Role.ASSISTANT, reply)
-                    self._remember(
-                        request.session,
-                        record,
-                        Previous((*request.messages, answer), tuple(sequence.tokens)),
-                    )
+                if reason is not FinishReason.FAILED:
+                    messages = (*request.messages, ChatMessage(Role.ASSISTANT, reply))
+                    self._records.remember(request.session, Previous(messages, tuple(sequence.tokens)))
             running.sequence = None
         if running.sampler is not None:
             running.sampler.close()
@@ -671,8 +587,8 @@ class EngineLoop:
         )
         if sequence is not None:
             if running.is_side_task or not request.store:
-                self._leave(sequence)
-            self._drop_idle()
+                self._residency.leave(sequence)
+            self._residency.drop_idle()
         self._publish()
 
     def _publish(self, client: str | None = None) -> None:

@@ -1,30 +1,14 @@
 """Builds the immutable picture of the cache that front ends draw. Engine thread; changes nothing."""
 
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 
 from samovar.core.snapshot import CacheSnapshot, ContextUse, PromptRow, Tier, TierUse
 from samovar.engine.mover import Mover
+from samovar.engine.records import SessionRecord
 from samovar.engine.slots import Slots
-from samovar.kv.explain import Previous
 from samovar.kv.host_tier import HostTier
-from samovar.kv.index import Match, PrefixIndex
+from samovar.kv.index import PrefixIndex
 from samovar.kv.ledger import Ledger
-
-
-@dataclass(slots=True)
-class SessionRecord:
-    """What the engine remembers of a session between its requests.
-
-    `match` is what the cache held of `previous` when it was last looked up.
-    """
-
-    title: str = ""
-    previous: Previous | None = None
-    match: Match = field(default_factory=Match)
-    hits: int = 0
-    last_used: float = field(default_factory=time.time)
 
 
 class Reporter:
@@ -42,7 +26,7 @@ class Reporter:
 
     def snapshot(
         self,
-        records: Mapping[str, SessionRecord],
+        records: Iterable[tuple[str, SessionRecord]],
         running: frozenset[str],
         num_running: int,
         num_waiting: int,
@@ -65,7 +49,7 @@ class Reporter:
             ),
             prompts=tuple(
                 self._row(session, record, session in running)
-                for session, record in sorted(records.items(), key=lambda item: -item[1].last_used)
+                for session, record in records
                 if record.previous is not None
             ),
             totals=ledger.totals(),

@@ -11,6 +11,7 @@ from typing import Final
 
 MIN_CHUNK: Final = 8
 FOCUS_SHARE: Final = 0.4
+ALONE_FACTOR: Final = 3.0
 
 
 class Rank(enum.IntEnum):
@@ -56,8 +57,9 @@ def plan_step(
     """The next step for `jobs`.
 
     A chunk ends at a block's end at the latest, since blocks are captured there, and at multiples of
-    `max_chunk`, so that a resumed prompt is processed in the same pieces as a cold one. While others
-    decode it is cut so that the step stays within `budget_ms`, a part of it if the focused chat waits.
+    `max_chunk`, so that a resumed prompt is processed in the same pieces as a cold one. It is cut so that
+    the step stays within `budget_ms` while others decode, within a part of that if the focused chat is one
+    of them, and within three times as much while nobody waits for a token.
     """
     ordered = sorted(jobs, key=lambda job: (job.rank, job.arrival))
     decode = tuple(job.id for job in ordered if job.decoding)
@@ -65,13 +67,13 @@ def plan_step(
     if not waiting:
         return StepPlan(decode)
     job = waiting[0]
-    chunk = max_chunk
+    budget = budget_ms * ALONE_FACTOR
     if decode:
         focused_decodes = any(other.decoding and other.rank is Rank.FOCUSED for other in ordered)
         budget = budget_ms * (FOCUS_SHARE if focused_decodes and job.rank is not Rank.FOCUSED else 1.0)
-        affordable = int((budget - costs.decode_step_ms) / costs.prefill_token_ms)
-        chunk = max(MIN_CHUNK, min(max_chunk, affordable))
-        # A power of two divides the distance to the next block's end.
-        chunk = 1 << (chunk.bit_length() - 1)
+        budget -= costs.decode_step_ms
+    chunk = max(MIN_CHUNK, min(max_chunk, int(budget / costs.prefill_token_ms)))
+    # A power of two divides the distance to the next block's end.
+    chunk = 1 << (chunk.bit_length() - 1)
     ends = (job.todo, chunk, max_chunk - job.pos % max_chunk, block_tokens - job.pos % block_tokens)
     return StepPlan(decode, job.id, min(ends))
