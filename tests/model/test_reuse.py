@@ -124,7 +124,6 @@ def test_reply_ends_where_the_context_does_and_the_chat_can_be_edited(
     engine.focus("b")
     engine.focus("a")
     assert engine.wait(engine.submit("a", long, max_tokens=8)).processed <= 1
-    assert total_reused >= 0.98 * total_prompt
     assert engine.snapshot().totals.evictions == 0
 
 
