@@ -53,7 +53,8 @@ async def draw(columns: int, rows: int) -> str:
                 "sampling.max_tokens": 150,
                 "sampling.repeat_penalty": 1.15,
                 "system_prompt": SYSTEM,
-                "ram_limit": "2GiB",
+                "ram_limit": "256MiB",
+                "context": 1024,
             },
         )
         client = LocalClient.starting(

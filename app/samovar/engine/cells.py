@@ -2,7 +2,8 @@
 
 llama.cpp has no public call that tells where cells lie. Its placement rule is simple, so the engine thread
 repeats it here (`llama_kv_cache::find_slot`, `seq_rm` and `seq_cp` of the full-attention cache). Nothing
-correct depends on it: a wrong mirror costs a needless or a missed compaction.
+correct depends on it: a wrong mirror costs a needless or a missed compaction, or a request that waits or
+is admitted too early, which llama.cpp then refuses.
 """
 
 from collections.abc import Sequence
