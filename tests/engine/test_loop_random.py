@@ -1,6 +1,7 @@
 """Random operations on the engine loop, for every family: whatever happens, replies are the cold ones."""
 
-from typing import ClassVar
+import os
+from typing import ClassVar, Final
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -19,6 +20,7 @@ from samovar.engine.backend import DecodeResult
 from tests.engine.fake_backend import Kind
 from tests.engine.harness import Asked, Engine, system, user, words
 
+NUM_EXAMPLES: Final = 600 if os.environ.get("SAMOVAR_SOAK") else 60
 SESSIONS = ("s0", "s1", "s2", "s3")
 sessions = st.sampled_from(SESSIONS)
 clients = st.sampled_from(("a", "b"))
@@ -154,7 +156,7 @@ def test_replies_are_the_cold_ones_whatever_happens(kind: Kind) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=60,
+            max_examples=NUM_EXAMPLES,
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
