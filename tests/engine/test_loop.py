@@ -184,6 +184,34 @@ def test_limits_can_change_while_a_reply_is_generated(kind: Kind) -> None:
     engine.check_all_ended()
 
 
+def test_a_chat_in_the_context_is_captured_once_there_is_ram_for_it() -> None:
+    engine = Engine(ram_limit="off")
+    engine.focus("s0")
+    history = [system(words(20))]
+    first = engine.chat("s0", history, words(80, 3))
+    engine.post(commands.SetRamLimit("auto"))
+    engine.step()
+    assert engine.stored_blocks()
+    engine.focus("s1")
+    engine.focus("s0")
+    again = engine.chat("s0", history, words(4, 5)).finished.stats
+    assert again.reused.total >= first.finished.stats.prompt_tokens
+    engine.check_all_ended()
+
+
+def test_the_hit_ratio_counts_only_what_was_served() -> None:
+    engine = Engine()
+    engine.focus("s0")
+    asked = engine.submit("s0", [user(words(200, 7))], max_tokens=4)
+    engine.run_until_started(asked)
+    engine.post(commands.Cancel(asked.request.id))
+    engine.step()
+    totals = engine.loop.ledger.totals()
+    assert totals.prompt_tokens == totals.reused_tokens + totals.processed_tokens
+    assert totals.prompt_tokens < asked.finished.stats.prompt_tokens
+    engine.check_all_ended()
+
+
 def test_a_bad_limit_is_refused_and_changes_nothing() -> None:
     engine = Engine(ram_limit="1MiB")
     for command in (

@@ -69,7 +69,10 @@ class PromptRow(msgspec.Struct, frozen=True):
 
 
 class Totals(msgspec.Struct, frozen=True):
-    """Counters since the host started. A hit is a request that reused at least one token."""
+    """Counters since the host started. A hit is a request that reused at least one token.
+
+    `prompt_tokens` are those that were served: reused or processed.
+    """
 
     requests: int = 0
     hits: int = 0

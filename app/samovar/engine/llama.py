@@ -53,9 +53,10 @@ def _start_library() -> None:
     C.llama_backend_init()
 
 
-def last_errors() -> str:
-    """What llama.cpp complained about last, for error messages."""
-    return "; ".join(_log_lines[-3:])
+def last_error() -> str:
+    """What llama.cpp complained about, in one line for people: the first cause, not what follows from it."""
+    first = next((line for line in _log_lines if "error" in line), _log_lines[-1] if _log_lines else "")
+    return first.rpartition("error loading model: ")[2] or "no reason given"
 
 
 class ContextOptions:
@@ -100,6 +101,7 @@ class LlamaModel:
         on_progress: Callable[[float], None] | None = None,
     ) -> None:
         _start_library()
+        _log_lines.clear()
         params: Any = C.llama_model_default_params()
         params.use_extra_bufts = extra_bufts
         params.n_gpu_layers = gpu_layers
@@ -118,7 +120,7 @@ class LlamaModel:
         handle = C.llama_model_load_from_file(str(path).encode(), params)
         if not handle:
             raise SamovarError(
-                f"llama.cpp cannot load {path} ({last_errors() or 'no reason given'}). "
+                f"llama.cpp cannot load {path} ({last_error()}). "
                 "Check that it is a complete GGUF file of a model that this build knows."
             )
         self.handle: Any = handle
@@ -215,7 +217,7 @@ class LlamaBackend:
         if not self._ctx:
             raise SamovarError(
                 f"llama.cpp cannot make a context of {options.num_cells:,} tokens "
-                f"({last_errors() or 'no reason given'}). Choose a smaller `context` or another KV type."
+                f"({last_error()}). Choose a smaller `context` or another KV type."
             )
         self._memory: Any = C.llama_get_memory(self._ctx)
         self._batch: Any = C.llama_batch_init(options.batch_tokens, 0, 1)

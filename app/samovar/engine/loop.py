@@ -213,6 +213,7 @@ class EngineLoop:
         max_bytes, ram_off = limits.ram_limit(ram, self._available_bytes())
         max_tokens, tokens_off = limits.token_limit(tokens)
         self.mover.set_limits(Limits(max_bytes, max_tokens, ram_off or tokens_off))
+        self._records.look_again()
         self._ram_setting, self._token_setting = ram, tokens
 
     def _change_limits(self, client: str, ram: str, tokens: str) -> None:

@@ -280,7 +280,10 @@ class Mover:
     # ---- budgets
 
     def set_limits(self, limits: Limits) -> None:
-        """New budgets for the HOST tier. Shrinking evicts at once, also what is in the context as well."""
+        """New budgets for the HOST tier.
+
+        Shrinking evicts at once, also what is in the context as well; growing captures what is there.
+        """
         for sequence in self._slots.used():
             self._hold(sequence, [])
         self._host.limits = limits
@@ -290,6 +293,8 @@ class Mover:
             self._make_room(0, 0)
         for sequence in self._slots.used():
             self.refresh_stored(sequence)
+            if sequence.idle and not limits.off:
+                self.capture_new(sequence, tail=True)
 
     def forget_session(self, session: str) -> None:
         """Evict what only this session has stored, old branches included."""

@@ -58,5 +58,11 @@ class Records:
             if block.end <= record.match.num_tokens:
                 block.sessions.add(session)
 
+    def look_again(self) -> None:
+        """The cache has changed at large: see what it holds of each session now."""
+        for session, record in self._records.items():
+            if record.previous is not None:
+                self.remember(session, record.previous)
+
     def forget(self, session: str) -> None:
         self._records.pop(session, None)

@@ -36,7 +36,8 @@ class Ledger:
         """Count one ended request; time saved is reused tokens at this machine's own prefill rate."""
         self._requests += 1
         self._hits += stats.reused.total > 0
-        self._prompt += stats.prompt_tokens
+        # Of a request that was stopped while it was read, only what was served counts.
+        self._prompt += min(stats.prompt_tokens, stats.reused.total + stats.processed_tokens)
         self._reused += stats.reused.total
         self._processed += stats.processed_tokens
         self._generated += stats.generated_tokens
