@@ -107,7 +107,7 @@ _HELP: Final = {
     "context": "size of the context in tokens",
     "threads": "threads that compute",
     "ram_limit": "RAM for cached prompts: auto, 2GiB, unlimited or off",
-    "token_limit": "tokens kept in RAM: a number, unlimited or off",
+    "token_limit": "tokens kept in RAM: a number, auto, unlimited or off",
     "kv_type_k": "type of cached keys: f16, q8_0, …",
     "kv_type_v": "type of cached values: f16, q8_0, …",
     "flash_attn": "flash attention",

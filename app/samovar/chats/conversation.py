@@ -17,13 +17,14 @@ from samovar.chats.host_state import HostState
 from samovar.client.interface import Client
 from samovar.config import Config
 from samovar.core.chat import Role
-from samovar.core.commands import Focus, Forget, Rename, SetRamLimit
+from samovar.core.commands import Focus, Forget, Rename, SetRamLimit, SetTokenLimit
 from samovar.core.errors import SamovarError
 from samovar.core.events import (
     CacheChanged,
     CommandRefused,
     Event,
     HostReady,
+    ModelInfo,
     PrefillProgressed,
     RequestFinished,
     RequestStarted,
@@ -201,6 +202,10 @@ class Conversations:
         """Change the host's limit of the cache in RAM; the host refuses what is no limit."""
         self._client.send(SetRamLimit(limit))
 
+    def set_token_limit(self, limit: str) -> None:
+        """Change the host's limit of tokens in RAM; the host refuses what is no limit."""
+        self._client.send(SetTokenLimit(limit))
+
     # Events
 
     def handle(self, event: Event) -> None:
@@ -215,7 +220,7 @@ class Conversations:
             case CacheChanged(snapshot):
                 self.snapshot = snapshot
                 self._notify(changes.CacheDrawn(snapshot))
-            case HostReady() | Welcome(model=object()):
+            case HostReady() | Welcome(model=ModelInfo()):
                 self._client.send(Focus(self.shown.id))
             case CommandRefused(message):
                 self._notify(changes.Noticed(message, is_error=True))

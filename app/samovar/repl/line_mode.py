@@ -147,6 +147,8 @@ class LineMode:
                 await self._wait_for_reply()
             case "ram":
                 chats.set_ram_limit(command.argument)
+            case "tokens":
+                chats.set_token_limit(command.argument)
             case "cache":
                 for line in cache_lines(chats.snapshot):
                     _say(line)

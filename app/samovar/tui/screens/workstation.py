@@ -170,6 +170,9 @@ class Workstation(Screen[None]):
             case slash.SlashCommand("ram", limit):
                 self._conversations.set_ram_limit(limit)
                 self._view.say(f"RAM limit: {limit}")
+            case slash.SlashCommand("tokens", limit):
+                self._conversations.set_token_limit(limit)
+                self._view.say(f"token limit: {limit}")
             case slash.SlashCommand("cache"):
                 self.action_cache()
             case slash.SlashCommand("help"):
