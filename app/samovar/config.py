@@ -172,7 +172,9 @@ def resolve_model(config: Config) -> Path:
     if path.is_dir():
         raise SamovarError(f"{named} is a folder, not a model file. {how}.")
     if not path.is_file():
-        raise SamovarError(f"There is no model file at {named}. {how}, or leave it out for the bundled model.")
+        raise SamovarError(
+            f"There is no model file at {named}. {how}, or leave it out for the bundled model."
+        )
     if not os.access(path, os.R_OK):
         raise SamovarError(f"The model file {named} may not be read. Change its rights, or: {how}.")
     resolved = path.resolve()
@@ -180,8 +182,8 @@ def resolve_model(config: Config) -> Path:
         str(resolved).encode()
     except UnicodeEncodeError as error:
         raise SamovarError(
-            f"The name of the model file {os.fsencode(resolved).decode(errors='replace')} is not valid UTF-8. "
-            "Rename it, or give it another name with a hard link."
+            f"The name of the model file {os.fsencode(resolved).decode(errors='replace')} is not valid UTF-8."
+            " Rename it, or give it another name with a hard link."
         ) from error
     return resolved
 
