@@ -5,6 +5,7 @@ Every error a user can cause ends in one sentence on standard error and an exit 
 
 import argparse
 import asyncio
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from samovar import __version__
 from samovar.client.local import LocalClient
 from samovar.config import Config, resolve_model
 from samovar.core.errors import SamovarError
+from samovar.core.safe_text import clean
 from samovar.paths import Paths
 from samovar.sessions.store import Store
 
@@ -32,15 +34,18 @@ _OPTIONS: Final = {
     "keep_alive": "TIME",
     "theme": "NAME",
 }
+_SAMPLING: Final = ("max_tokens", "temperature", "seed")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     args = _parser().parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that is not UTF-8 shows `?`, and all the rest
     try:
         return int(args.run(args))
     except SamovarError as error:
-        print(f"samovar: {error}", file=sys.stderr)
+        print(f"samovar: {clean(str(error))}", file=sys.stderr)
         return EXIT_ERROR
     except BrokenPipeError:
         # Whoever read the output has gone; Python would complain once more while it closes stdout.
@@ -65,9 +70,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_options(ask)
     ask.add_argument("-s", "--session", help="go on with this chat (its id or title); made if it is new")
     ask.add_argument("--system", help="the system prompt of a new chat")
-    ask.add_argument("--max-tokens", type=int, dest="max_tokens", help="end the reply after so many tokens")
-    ask.add_argument("--temperature", type=float, help="0 always gives the same reply")
-    ask.add_argument("--seed", type=int, help="makes a reply repeatable")
+    ask.add_argument("--max-tokens", metavar="N", help="end the reply after so many tokens")
+    ask.add_argument("--temperature", metavar="NUMBER", help="0 always gives the same reply")
+    ask.add_argument("--seed", metavar="N", help="makes a reply repeatable")
     ask.add_argument("--json", action="store_true", help="print reply and costs as one JSON object")
     ask.add_argument("prompt", nargs="?", default="-", help="the question; - reads it from standard input")
     ask.set_defaults(run=_run_ask)
@@ -107,7 +112,7 @@ _HELP: Final = {
     "context": "size of the context in tokens",
     "threads": "threads that compute",
     "ram_limit": "RAM for cached prompts: auto, 2GiB, unlimited or off",
-    "token_limit": "tokens kept in RAM: a number, unlimited or off",
+    "token_limit": "tokens kept in RAM: a number, auto, unlimited or off",
     "kv_type_k": "type of cached keys: f16, q8_0, …",
     "kv_type_v": "type of cached values: f16, q8_0, …",
     "flash_attn": "flash attention",
@@ -119,6 +124,7 @@ _HELP: Final = {
 def _settings(args: argparse.Namespace) -> tuple[Config, Paths]:
     paths = Paths.from_env(os.environ)
     overrides = {key: getattr(args, key, None) for key in _OPTIONS}
+    overrides |= {f"sampling.{key}": getattr(args, key, None) for key in _SAMPLING}
     return Config.load(paths.config_file, os.environ, overrides), paths
 
 
@@ -168,23 +174,43 @@ def _run_ask(args: argparse.Namespace) -> int:
     from samovar.commands.ask import Question, ask
 
     config, paths = _settings(args)
-    text = sys.stdin.read() if args.prompt == "-" else args.prompt
-    question = Question(
-        text, args.session, args.system, args.max_tokens, args.temperature, args.seed, as_json=args.json
+    text = _standard_input() if args.prompt == "-" else args.prompt
+    question = Question(text, args.session, args.system, as_json=args.json)
+    model = resolve_model(config)
+    paths.ensure()
+    client = LocalClient.starting(
+        config.engine_settings(model),
+        run_dir=paths.run_dir,
+        cache_dir=paths.cache_dir,
+        log_file=paths.log_file,
+        name="ask",
     )
-    return asyncio.run(ask(config, paths, question))
+    store = Store.open(paths.database) if question.session else None
+    try:
+        return asyncio.run(ask(client, store, config, question))
+    finally:
+        if store is not None:
+            store.close()
+
+
+def _standard_input() -> str:
+    """All of standard input; bytes that are not UTF-8 become �."""
+    return sys.stdin.buffer.read().decode(errors="replace") if sys.stdin is not None else ""
 
 
 def _run_cache_status(args: argparse.Namespace) -> int:
     from samovar.commands.status import print_status
 
-    config, paths = _settings(args)
-    socket_name = config.engine_settings(resolve_model(config)).socket_name()
+    paths = Paths.from_env(os.environ)
+    try:
+        config, _ = _settings(args)
+        socket_name = config.engine_settings(resolve_model(config)).socket_name()
+    except SamovarError:  # settings that cannot start an engine say nothing of the one that runs
+        socket_name = ""
     return asyncio.run(print_status(paths.run_dir, socket_name, as_json=args.json))
 
 
-def _run_stop(args: argparse.Namespace) -> int:
+def _run_stop(_: argparse.Namespace) -> int:
     from samovar.commands.status import stop_hosts
 
-    _, paths = _settings(args)
-    return asyncio.run(stop_hosts(paths.run_dir))
+    return asyncio.run(stop_hosts(Paths.from_env(os.environ).run_dir))

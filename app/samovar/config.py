@@ -90,8 +90,8 @@ class Config(msgspec.Struct, frozen=True):
         "auto"
     )
     token_limit: Annotated[
-        Annotated[int, Meta(ge=1, le=1 << 40)] | Literal["unlimited", "off"],
-        Meta(description='"unlimited", "off" or a whole number of tokens from 1 up'),
+        Annotated[int, Meta(ge=1, le=1 << 40)] | Literal["auto", "unlimited", "off"],
+        Meta(description='"auto", "unlimited", "off" or a whole number of tokens from 1 up'),
     ] = "unlimited"
     keep_alive: Annotated[
         str | int, Meta(description='a duration such as "30m" or "90s", "0", or "-1" for ever')
@@ -168,13 +168,24 @@ def resolve_model(config: Config) -> Path:
             raise SamovarError(f"The bundled model is not installed. {how}, or run: make setup.")
         return bundled.resolve()
     path = Path(os.path.expanduser(config.model))
+    named = os.fsencode(path).decode(errors="replace")
     if path.is_dir():
-        raise SamovarError(f"{path} is a folder, not a model file. {how}.")
+        raise SamovarError(f"{named} is a folder, not a model file. {how}.")
     if not path.is_file():
-        raise SamovarError(f"There is no model file at {path}. {how}, or leave it out for the bundled model.")
+        raise SamovarError(
+            f"There is no model file at {named}. {how}, or leave it out for the bundled model."
+        )
     if not os.access(path, os.R_OK):
-        raise SamovarError(f"The model file {path} may not be read. Change its rights, or: {how}.")
-    return path.resolve()
+        raise SamovarError(f"The model file {named} may not be read. Change its rights, or: {how}.")
+    resolved = path.resolve()
+    try:
+        str(resolved).encode()
+    except UnicodeEncodeError as error:
+        raise SamovarError(
+            f"The name of the model file {os.fsencode(resolved).decode(errors='replace')} is not valid UTF-8."
+            " Rename it, or give it another name with a hard link."
+        ) from error
+    return resolved
 
 
 def _field_types() -> dict[str, Any]:
@@ -221,7 +232,7 @@ def _checked(source: str, key: str, value: object, *, strict: bool) -> Any:  # n
         result = msgspec.convert(value, _FIELDS[key], strict=strict)
         if key in _EXTRA_CHECKS:
             _EXTRA_CHECKS[key](result)
-    except (msgspec.ValidationError, SamovarError) as error:
+    except (msgspec.ValidationError, SamovarError, UnicodeEncodeError, OverflowError) as error:
         meta = next(item for item in _FIELDS[key].__metadata__ if item.description)
         shown = f'"{value}"' if isinstance(value, str) else str(value)
         shown = shown if len(shown) <= 60 else shown[:59] + "…"
@@ -236,7 +247,7 @@ def _from_file(file: Path) -> dict[str, Any]:
             table = tomllib.load(stream)
     except FileNotFoundError:
         return {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: not TOML, not UTF-8, or a number without end
         where = f" ({error})" if isinstance(error, tomllib.TOMLDecodeError) else ""
         raise SamovarError(
             f"{file} is not valid TOML{where}. Correct it, or move it away to start with the defaults."

@@ -4,15 +4,16 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from samovar.chats import changes
 from samovar.chats.answers import SAVE_EVERY_S
-from samovar.chats.chat import auto_title, prompt_messages
+from samovar.chats.chat import Chat, auto_title, prompt_messages
 from samovar.chats.conversation import Conversations
 from samovar.config import Config, SamplingConfig
 from samovar.core.chat import ChatMessage, Role
-from samovar.core.commands import Focus, Forget
+from samovar.core.commands import Focus, Forget, Rename
 from samovar.core.events import CacheChanged, Event, HostReady, LoadingProgressed, TokensGenerated
 from samovar.core.request import FinishReason
 from samovar.core.snapshot import CacheSnapshot
@@ -37,8 +38,27 @@ class Desk:
             assert event is not None
             self.chats.handle(event)
 
+    async def until_stored(self, session: str, state: MessageState, content: str) -> None:
+        """Wait until a chat ends like this in the store."""
+
+        def holds() -> bool:
+            last = self.store.path(session)[-1]
+            return (last.state, last.content) == (state, content)
+
+        await until(holds)
+
     def names(self) -> list[str]:
         return [type(change).__name__ for change in self.told]
+
+
+@pytest.fixture
+async def other(tmp_path: Path) -> AsyncIterator[Desk]:
+    """A second front end on the same file."""
+    store = Store.open(tmp_path / "chats.db")
+    desk = Desk(store, Config())
+    yield desk
+    await desk.chats.close()
+    store.close()
 
 
 @pytest.fixture
@@ -96,8 +116,10 @@ async def test_every_end_has_its_state(desk: Desk) -> None:
         desk.client.finish(request, "" if reason is FinishReason.HOST_LOST else "text", reason)
         desk.hear()
         assert chat.path
-        assert (chat.path[-1].content, chat.path[-1].state) == ("text", state)
-        await until(lambda: chat.path and chat.path[-1].id > 0)
+        last = chat.path[-1]
+        assert (last.content, last.state) == ("text", state)
+        await desk.until_stored(chat.id, state, "text")
+        assert desk.store.path(chat.id)[-1].id == last.id
     stored = desk.store.path(chat.id)
     assert [message.state for message in stored if message.role is Role.ASSISTANT] == list(ends.values())
     assert stored == chat.path or [m.content for m in stored] == [m.content for m in chat.path or []]
@@ -116,18 +138,18 @@ async def test_a_chat_read_late_is_shown_whole_when_something_is_sent_at_once(de
 
 async def test_a_stopped_reply_can_be_asked_for_again_beside_it(desk: Desk) -> None:
     chat = desk.chats.shown
-    assert desk.chats.retry(chat) == "there is no message to answer yet"
+    assert await desk.chats.retry(chat) == "there is no message to answer yet"
     await desk.chats.send(chat, "hello")
-    assert "still being written" in desk.chats.retry(chat)
+    assert "still being written" in await desk.chats.retry(chat)
     desk.client.finish(desk.client.requests[0], "Hel", FinishReason.CANCELLED)
     desk.hear()
-    assert desk.chats.retry(chat) == ""
+    assert await desk.chats.retry(chat) == ""
     desk.client.finish(desk.client.requests[1], "Hello.")
     desk.hear()
-    await until(lambda: chat.path and chat.path[-1].id > 0)
+    await until(lambda: desk.store.path(chat.id)[-1].state is MessageState.COMPLETE)
     assert [message.content for message in desk.store.path(chat.id)] == ["hello", "Hello."]
     assert desk.store.session(chat.id).num_messages == 3
-    assert desk.chats.retry(chat) == "the last reply is complete"
+    assert await desk.chats.retry(chat) == "the last reply is complete"
 
 
 async def test_a_deleted_chat_is_forgotten_by_the_host_only_while_it_stays_deleted(desk: Desk) -> None:
@@ -195,3 +217,156 @@ def test_empty_replies_are_left_out_of_the_prompt(tmp_path: Path) -> None:
     messages = prompt_messages("", store.path(session.id))
     store.close()
     assert [(m.role, m.content) for m in messages] == [(Role.USER, "one\n\ntwo"), (Role.ASSISTANT, "reply")]
+
+
+def contents(chat: Chat) -> list[str]:
+    return [message.content for message in chat.path or ()]
+
+
+async def exchange(desk: Desk, chat: Chat, text: str, reply: str) -> None:
+    """Send a message and have it answered and stored."""
+    await desk.chats.send(chat, text)
+    desk.client.finish(desk.client.requests[-1], reply)
+    desk.hear()
+    await desk.until_stored(chat.id, MessageState.COMPLETE, reply)
+
+
+async def opened(desk: Desk, title: str) -> Chat:
+    """The chat of this title, shown and read."""
+    await desk.chats.load()
+    chat = next(chat for chat in desk.chats.chats.values() if chat.title == title)
+    desk.chats.show(chat.id)
+    await until(lambda: chat.path is not None)
+    return chat
+
+
+async def test_a_message_goes_below_what_another_window_has_written(desk: Desk, other: Desk) -> None:
+    chat = desk.chats.shown
+    await exchange(desk, chat, "one", "reply one")
+    there = await opened(other, "one")
+    await exchange(other, there, "two", "reply two")
+    desk.told.clear()
+
+    await exchange(desk, chat, "three", "reply three")
+    whole = ["one", "reply one", "two", "reply two", "three", "reply three"]
+    assert contents(chat) == whole
+    assert [message.content for message in desk.store.path(chat.id)] == whole
+    assert [message.content for message in desk.client.requests[-1].messages][1:] == whole[:-1]
+    assert desk.names()[:2] == ["PathChanged", "MessageAdded"]
+
+
+async def test_two_windows_that_write_at_once_hide_nothing_from_one_another(desk: Desk, other: Desk) -> None:
+    chat = desk.chats.shown
+    await exchange(desk, chat, "one", "reply one")
+    there = await opened(other, "one")
+    await asyncio.gather(desk.chats.send(chat, "left"), other.chats.send(there, "right"))
+    for side in (other, desk):
+        text = side.client.requests[-1].messages[-1].content.rpartition("\n")[2]
+        side.client.finish(side.client.requests[-1], f"to {text}")
+        side.hear()
+    await until(lambda: all(m.state is MessageState.COMPLETE for m in desk.store.path(chat.id)))
+    stored = [message.content for message in desk.store.path(chat.id)]
+    left, right = ["left", "to left"], ["right", "to right"]
+    assert stored[2:] in (left + right, right + left)
+
+
+async def test_a_shown_chat_is_read_again_when_another_window_has_gone_on_with_it(
+    desk: Desk, other: Desk
+) -> None:
+    chat = desk.chats.shown
+    await exchange(desk, chat, "one", "reply one")
+    there = await opened(other, "one")
+    desk.chats.new()
+    await other.chats.send(there, "two")
+    other.client.say(other.client.requests[-1], "half")
+    other.hear()
+
+    desk.chats.show(chat.id)
+    assert contents(chat) == ["one", "reply one"], "what is known is shown at once"
+    await until(lambda: contents(chat)[:3] == ["one", "reply one", "two"])
+    assert "being written in another window" in await desk.chats.retry(chat)
+
+    other.client.finish(other.client.requests[-1], "half and half")
+    other.hear()
+    await other.until_stored(chat.id, MessageState.COMPLETE, "half and half")
+    desk.chats.show(chat.id)
+    await until(lambda: contents(chat)[-1] == "half and half")
+    num_told = desk.names().count("PathChanged")
+    desk.chats.show(chat.id)
+    await desk.chats.send(desk.chats.new(), "elsewhere")
+    assert desk.names().count("PathChanged") == num_told, "what is current is not read again"
+
+
+async def test_the_list_follows_other_windows(desk: Desk, other: Desk) -> None:
+    for title in ("kept", "renamed", "deleted"):
+        desk.store.create_session(title)
+    await desk.chats.load()
+    await other.chats.load()
+    ids = {chat.title: chat.id for chat in other.chats.chats.values()}
+    other.chats.rename(ids["renamed"], "new name")
+    other.chats.delete(ids["deleted"])
+    await other.chats.send(other.chats.shown, "a new chat")
+    await other.chats.close()
+
+    desk.chats.show(ids["kept"])
+    await until(lambda: {chat.title for chat in desk.chats.ordered()} == {"kept", "new name", "a new chat"})
+    assert len({chat.ordinal for chat in desk.chats.chats.values()}) == len(desk.chats.chats)
+    assert desk.names().count("ChatsChanged") == 2, "once when loaded, once when others had changed it"
+
+
+async def test_a_chat_deleted_in_another_window_gives_the_text_back(desk: Desk, other: Desk) -> None:
+    chat = desk.chats.shown
+    await exchange(desk, chat, "one", "reply one")
+    there = await opened(other, "one")
+    other.chats.delete(there.id)
+    await other.chats.close()
+    await desk.chats.send(chat, "two")
+    failed = desk.told[-1]
+    assert isinstance(failed, changes.SendFailed)
+    assert failed.text == "two"
+    assert "any more" in failed.error
+    desk.chats.new()
+    await until(lambda: chat.id not in desk.chats.chats)
+
+
+async def test_what_is_changed_here_is_not_undone_by_what_is_read_meanwhile(desk: Desk, other: Desk) -> None:
+    chat = desk.chats.shown
+    await exchange(desk, chat, "one", "reply one")
+    there = await opened(other, "one")
+    other.chats.rename(there.id, "theirs")
+    await other.chats.close()
+    desk.chats.show(chat.id)
+    desk.chats.rename(chat.id, "ours")
+    desk.chats.set_system_prompt("Ours.")
+    await desk.chats.send(chat, "two")
+    assert (chat.title, chat.system_prompt) == ("ours", "Ours.")
+    await desk.chats.close()
+    stored = desk.store.session(chat.id)
+    assert (stored.title, stored.system_prompt) == ("ours", "Ours.")
+
+
+async def test_a_chat_deleted_while_its_message_is_stored_stays_deleted(desk: Desk) -> None:
+    chat = desk.chats.shown
+    sending = asyncio.create_task(desk.chats.send(chat, "one"))
+    await asyncio.sleep(0)
+    assert chat.sending
+    desk.chats.delete(chat.id)
+    await sending
+    await until(lambda: desk.store.sessions() == [])
+    assert desk.client.requests == []
+    assert desk.chats.undo_delete() is chat
+    await until(lambda: [session.id for session in desk.store.sessions()] == [chat.id])
+    assert desk.store.path(chat.id)[-1].state is MessageState.STOPPED
+
+
+async def test_text_that_utf8_cannot_hold_is_mended_before_it_goes_anywhere(desk: Desk) -> None:
+    chat = desk.chats.shown
+    desk.chats.set_system_prompt("caf\udce9")
+    await desk.chats.send(chat, "th\udce9")
+    desk.chats.rename(chat.id, "\udce9t\udce9")
+    msgspec.msgpack.encode(desk.client.sent)
+    assert [message.content for message in desk.client.requests[0].messages] == ["caf�", "th�"]
+    assert [rename.title for rename in desk.client.of(Rename)] == ["�t�"]
+    await desk.chats.close()
+    stored = desk.store.session(chat.id)
+    assert (stored.title, stored.system_prompt) == ("�t�", "caf�")

@@ -8,7 +8,7 @@ from textual.events import Paste
 
 from samovar.config import Config
 from samovar.core.chat import ChatMessage, Role
-from samovar.core.commands import Cancel, Focus, Forget, Rename, SetRamLimit
+from samovar.core.commands import Cancel, Focus, Forget, Rename, SetRamLimit, SetTokenLimit
 from samovar.core.errors import SamovarError
 from samovar.core.events import CommandRefused, HostFailed, HostLost, HostReady, HostStarting
 from samovar.core.request import FinishReason
@@ -274,6 +274,8 @@ async def test_commands_are_carried_out_and_unknown_ones_stay(tmp_path: Path) ->
         assert here.text == "/nonsense"
         await here.send("/ram 2GiB")
         assert here.client.of(SetRamLimit) == [SetRamLimit("2GiB")]
+        await here.send("/tokens 100000")
+        assert here.client.of(SetTokenLimit) == [SetTokenLimit("100000")]
         here.client.push(CommandRefused("that is no size"))
         await here.until(lambda: here.error == "that is no size")
         await here.send("/system Be brief.")

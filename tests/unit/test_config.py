@@ -1,5 +1,6 @@
 """Settings from file, environment and command line; every mistake gives one sentence."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,32 @@ def test_a_model_that_cannot_be_used_gives_one_sentence(tmp_path: Path) -> None:
         resolve_model(Config(model=str(tmp_path / "nothing.gguf")))
     with pytest.raises(SamovarError, match="is a folder"):
         resolve_model(Config(model=str(tmp_path)))
+
+
+def test_a_model_whose_name_is_not_text_gives_one_sentence(tmp_path: Path) -> None:
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.gguf")
+    Path(path).write_bytes(b"GGUF")
+    with pytest.raises(SamovarError, match=r"caf�\.gguf is not valid UTF-8") as caught:
+        resolve_model(Config(model=path))
+    str(caught.value).encode()
+
+
+@pytest.mark.parametrize("key", ["sampling.seed", "sampling.max_tokens", "context", "token_limit"])
+@pytest.mark.parametrize("value", ["9" * 23, "9" * 5000, "-5", "caf\udce9", ""])
+def test_numbers_out_of_range_and_broken_text_give_one_sentence(file: Path, key: str, value: str) -> None:
+    with pytest.raises(SamovarError, match="must be"):
+        Config.load(file, {}, {key: value})
+
+
+def test_a_number_without_end_in_the_file_gives_one_sentence(file: Path) -> None:
+    file.write_text("[sampling]\nseed = " + "9" * 5000)
+    with pytest.raises(SamovarError, match="is not valid TOML"):
+        Config.load(file)
+
+
+def test_a_token_limit_may_be_auto(file: Path) -> None:
+    file.write_text('token_limit = "auto"')
+    assert Config.load(file).engine_settings(Path("/m.gguf")).token_limit == "auto"
 
 
 def test_a_model_by_a_link_is_the_file_itself(tmp_path: Path) -> None:

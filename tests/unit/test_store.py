@@ -451,3 +451,32 @@ def test_closing_twice_is_fine_and_using_a_closed_store_is_explained(store: Stor
     store.close()
     with pytest.raises(SamovarError, match="failed"):
         store.sessions()
+
+
+def test_a_turn_goes_below_the_head_with_its_reply(store: Store, file: Path) -> None:
+    session = store.find_or_create("teas", "Be brief.")
+    with reopened(file) as other:
+        assert other.find_or_create("teas").id == session.id
+        first, first_reply = store.add_turn(session.id, "one")
+        second, second_reply = other.add_turn(session.id, "two")
+    assert first.parent_id is None
+    assert (first_reply.parent_id, first_reply.state) == (first.id, MessageState.STREAMING)
+    assert second.parent_id == first_reply.id
+    store.finish_reply(first_reply.id, "reply one", MessageState.COMPLETE)
+    assert contents(store.path(session.id)) == ["one", "reply one", "two", ""]
+    assert contents(store.path_to(first_reply.id)) == ["one", "reply one"]
+    assert store.path_to(None) == []
+    assert store.add_reply(session.id, first.id, first_reply.id) is None, "the chat has gone on"
+    again = store.add_reply(session.id, second.id, second_reply.id)
+    assert again is not None
+    assert store.session(session.id).head_id == again.id
+
+
+def test_the_version_tells_what_others_have_changed(store: Store, file: Path) -> None:
+    session = store.create_session("one")
+    before = store.outside_version()
+    store.rename(session.id, "two")
+    assert store.outside_version() == before
+    with reopened(file) as other:
+        other.rename(session.id, "three")
+    assert store.outside_version() != before

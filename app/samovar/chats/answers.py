@@ -9,8 +9,6 @@ import uuid
 from collections.abc import Callable
 from typing import Final
 
-import msgspec
-
 from samovar.chats import changes
 from samovar.chats.archive import Archive
 from samovar.chats.chat import Chat, Phase, Reply, prompt_messages
@@ -20,7 +18,7 @@ from samovar.core.chat import Role
 from samovar.core.commands import Cancel, Submit
 from samovar.core.events import PrefillProgressed, RequestFinished, RequestStarted, TokensGenerated
 from samovar.core.request import FinishReason, Request, RequestStats
-from samovar.sessions.store import MessageState, Store, StoredMessage
+from samovar.sessions.store import MessageState, StoredMessage
 
 SAVE_EVERY_S: Final = 1.0
 CLOSE_WITHIN_S: Final = 0.5
@@ -40,15 +38,16 @@ _NOTICES: Final = {
     FinishReason.LENGTH: "cut at max_tokens: ask it to go on, or raise max_tokens in the settings",
     FinishReason.CONTEXT_FULL: "the context is full: start a new chat with ctrl+n, or set a larger context",
 }
+_NOT_STORED: Final = "the reply cannot be stored"
 
 
 class Answers:
-    """Asks the engine for replies and keeps them, in memory and in the store."""
+    """Asks the engine for replies and keeps them, in memory and, with an archive, in the store."""
 
     def __init__(
         self,
         client: Client,
-        archive: Archive,
+        archive: Archive | None,
         config: Config,
         notify: Callable[[changes.Change], None],
         clock: Callable[[], float],
@@ -59,10 +58,12 @@ class Answers:
         self._notify = notify
         self._clock = clock
         self._running: dict[str, Chat] = {}  # by request
-        self._num_unstored = 0
 
-    def ask(self, chat: Chat) -> None:
-        """Submit a request for the chat's path, which ends in a message of the user's."""
+    def ask(self, chat: Chat, message_id: int | None) -> None:
+        """Submit a request for the chat's path, which ends in a message of the user's.
+
+        `message_id` is the reply's place in the store, None to store nothing.
+        """
         assert chat.path
         assert chat.reply is None
         request = Request(
@@ -73,8 +74,7 @@ class Answers:
             sampling=self._config.sampling.sampling(),
             max_tokens=self._config.sampling.max_tokens,
         )
-        stored = self._archive.spawn(self._store_placeholder(chat.id, chat.path[-1].id))
-        chat.reply = Reply(request.id, stored, self._clock())
+        chat.reply = Reply(request.id, message_id, self._clock())
         self._running[request.id] = chat
         self._client.send(Submit(request))
         self._notify(changes.ReplyBegan(chat.id))
@@ -141,9 +141,8 @@ class Answers:
         state = _END_STATES.get(event.reason, MessageState.COMPLETE)
         # A host that died cannot say what it had sent: what has arrived counts.
         keep_arrived = state is MessageState.FAILED and len(reply.text) > len(event.reply)
-        self._num_unstored += 1
         message = StoredMessage(
-            id=-self._num_unstored,
+            id=reply.message_id or 0,
             session_id=chat.id,
             parent_id=path[-1].id,
             role=Role.ASSISTANT,
@@ -157,54 +156,33 @@ class Answers:
         )
         path.append(message)
         chat.updated_at = self._clock()
-        self._archive.spawn(self._store_end(reply, message, path))
+        self._store_end(reply, message)
         self._notify(changes.ReplyEnded(chat.id, reply.request_id, message, _NOTICES.get(event.reason, "")))
         self._notify(changes.ChatsChanged())
 
     # Storing
 
-    async def _store_placeholder(self, session: str, parent_id: int) -> StoredMessage | None:
-        def work(store: Store) -> StoredMessage:
-            return store.add_message(
-                session, Role.ASSISTANT, "", state=MessageState.STREAMING, parent_id=parent_id
-            )
-
-        return await self._archive.try_run("the reply cannot be stored", work)
-
     def _save(self, reply: Reply) -> None:
         """Store what has arrived so far, so that a power cut costs a second of text."""
         reply.save_timer = None
-        text = reply.text
+        if self._archive is not None and reply.message_id is not None:
+            place, text = reply.message_id, reply.text
+            work = self._archive.try_run(_NOT_STORED, lambda store: store.update_reply(place, text))
+            self._archive.spawn(work)
 
-        async def save() -> None:
-            message = await reply.stored
-            if message is not None:
-                await self._archive.try_run(
-                    "the reply cannot be stored", lambda store: store.update_reply(message.id, text)
-                )
-
-        self._archive.spawn(save())
-
-    async def _store_end(self, reply: Reply, message: StoredMessage, path: list[StoredMessage]) -> None:
-        """Store a reply as it ended, and give it its id from the store."""
-        placeholder = await reply.stored
-
-        def work(store: Store) -> int:
-            stored = placeholder or store.add_message(
-                message.session_id, Role.ASSISTANT, message.content, parent_id=message.parent_id
+    def _store_end(self, reply: Reply, message: StoredMessage) -> None:
+        """Store a reply as it ended."""
+        if self._archive is not None and reply.message_id is not None:
+            work = self._archive.try_run(
+                _NOT_STORED,
+                lambda store: store.finish_reply(
+                    message.id,
+                    message.content,
+                    message.state,
+                    tokens=message.tokens,
+                    tokenizer=message.tokenizer,
+                    stats=message.stats,
+                    error=message.error,
+                ),
             )
-            store.finish_reply(
-                stored.id,
-                message.content,
-                message.state,
-                tokens=message.tokens,
-                tokenizer=message.tokenizer,
-                stats=message.stats,
-                error=message.error,
-            )
-            return stored.id
-
-        message_id = await self._archive.try_run("the reply cannot be stored", work)
-        place = next((i for i, other in enumerate(path) if other is message), None)
-        if message_id is not None and place is not None:
-            path[place] = msgspec.structs.replace(message, id=message_id)
+            self._archive.spawn(work)

@@ -23,17 +23,16 @@ class Archive:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="samovar-store")
         self._tasks = set[asyncio.Task[Any]]()
 
-    async def run(self, work: Callable[[Store], T]) -> T:
-        """Do `work` after all given before; raises what it raises (SamovarError for faults of the disk)."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work, self._store)
+    def run(self, work: Callable[[Store], T]) -> asyncio.Future[T]:
+        """Do `work` after all given before; its place is that of this call, not that of the `await`.
 
-    async def try_run(self, what: str, work: Callable[[Store], T]) -> T | None:
-        """Do `work`; where it fails, report that `what` failed, and return None."""
-        try:
-            return await self.run(work)
-        except SamovarError as error:
-            self._report(f"{what}: {error}")
-            return None
+        The future raises what `work` raises (SamovarError for faults of the disk).
+        """
+        return asyncio.get_running_loop().run_in_executor(self._thread, work, self._store)
+
+    def try_run(self, what: str, work: Callable[[Store], T]) -> Coroutine[Any, Any, T | None]:
+        """As `run`, but where it fails, report that `what` failed, and return None."""
+        return self._reported(what, self.run(work))
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Start a task that `close` waits for."""
@@ -41,6 +40,13 @@ class Archive:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+    async def _reported(self, what: str, result: asyncio.Future[T]) -> T | None:
+        try:
+            return await result
+        except SamovarError as error:
+            self._report(f"{what}: {error}")
+            return None
 
     async def close(self) -> None:
         """Wait for all tasks and work. The store itself stays open: who opened it closes it."""

@@ -12,6 +12,7 @@ from typing import Final
 
 from samovar.core.chat import ChatMessage, Role
 from samovar.core.request import RequestStats
+from samovar.sessions.encoding import storable
 from samovar.sessions.store import Session, StoredMessage
 
 MAX_AUTO_TITLE: Final = 40
@@ -27,10 +28,10 @@ class Phase(enum.Enum):
 
 @dataclass(slots=True)
 class Reply:
-    """A reply that is being written. `stored` is its place in the store, or a task that will make it."""
+    """A reply that is being written. `message_id` is its place in the store, None where nothing is stored."""
 
     request_id: str
-    stored: asyncio.Task[StoredMessage | None]
+    message_id: int | None
     created_at: float
     parts: list[str] = field(default_factory=list)
     phase: Phase = Phase.WAITING
@@ -69,7 +70,7 @@ class Chat:
     @classmethod
     def fresh(cls, ordinal: int, system_prompt: str, now: float) -> "Chat":
         """A chat nobody has written in yet; it enters the store with its first message."""
-        return cls(uuid.uuid4().hex, ordinal, "", system_prompt, now, path=[], in_store=False)
+        return cls(uuid.uuid4().hex, ordinal, "", storable(system_prompt), now, path=[], in_store=False)
 
     @classmethod
     def known(cls, session: Session, ordinal: int) -> "Chat":

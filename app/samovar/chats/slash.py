@@ -31,6 +31,7 @@ USAGES: Final = (
     Usage("system", "[TEXT]", "show or set this chat's system prompt (/system - removes it)"),
     Usage("retry", "", "answer the last message again, after a stop or a failure"),
     Usage("ram", "SIZE", "limit the cache in RAM: auto, 2GiB, unlimited or off", required=True),
+    Usage("tokens", "LIMIT", "limit the tokens kept in RAM: a number, unlimited or off", required=True),
     Usage("cache", "", "show or hide the cache panel"),
     Usage("help", "", "show all keys and commands"),
     Usage("quit", "", "leave Samovar"),

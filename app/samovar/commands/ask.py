@@ -1,131 +1,149 @@
-"""`samovar ask`: one question, one reply, on the shared engine; with `-s` as a part of a stored chat."""
+"""`samovar ask`: one question, one reply, on the shared engine; with `-s` as a part of a stored chat.
 
+Runs in one event loop, over the same `Answers` as the interactive front ends: a reply of a stored chat is on
+disk about once a second while it is written, and as it ended, however that was.
+"""
+
+import asyncio
+import contextlib
 import sys
+import time
 import uuid
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import msgspec
+from msgspec import UNSET
 
-from samovar.client.local import LocalClient
-from samovar.config import Config, resolve_model
-from samovar.core.chat import ChatMessage, Role
-from samovar.core.commands import Submit
+from samovar.chats.answers import Answers, ReplyEvent
+from samovar.chats.archive import Archive
+from samovar.chats.chat import Chat, auto_title
+from samovar.chats.turns import Turn, store_turn
+from samovar.client.interface import Client
+from samovar.config import Config
+from samovar.core.chat import Role
 from samovar.core.errors import SamovarError
-from samovar.core.events import HostFailed, LoadingProgressed, RequestFinished, TokensGenerated
-from samovar.core.request import FinishReason, Request
+from samovar.core.events import Event, HostFailed, LoadingProgressed, RequestFinished, TokensGenerated
+from samovar.core.request import FinishReason
 from samovar.core.safe_text import clean
-from samovar.paths import Paths
-from samovar.sessions.store import MessageState, Session, Store
+from samovar.sessions.encoding import storable
+from samovar.sessions.store import MessageState, Store, StoredMessage
 
-_TITLE_LENGTH = 40
-_STATES = {
-    FinishReason.CANCELLED: MessageState.STOPPED,
-    FinishReason.FAILED: MessageState.FAILED,
-    FinishReason.HOST_LOST: MessageState.FAILED,
-}
+_FAILURES = (FinishReason.FAILED, FinishReason.HOST_LOST, FinishReason.CANCELLED)
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What the command line asks for; None takes the configured value."""
+    """What the command line asks for. A `session` of None stores nothing; a `system` of None is the default.
+
+    Raises SamovarError for an empty text.
+    """
 
     text: str
-    session: str | None
-    system: str | None
-    max_tokens: int | None
-    temperature: float | None
-    seed: int | None
-    as_json: bool
+    session: str | None = None
+    system: str | None = None
+    as_json: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.text.strip():
+            raise SamovarError("There is nothing to ask: give a question, or pipe one in.")
 
 
-async def ask(config: Config, paths: Paths, question: Question) -> int:
-    """Ask, print the reply as it comes (or one JSON object), store it; returns the exit code."""
-    if not question.text.strip():
-        raise SamovarError("There is nothing to ask: give a question, or pipe one in.")
-    model = resolve_model(config)
-    paths.ensure()
-    store = Store.open(paths.database) if question.session else None
-    try:
-        session, messages = _conversation(store, config, question)
-        client = LocalClient.starting(
-            config.engine_settings(model),
-            run_dir=paths.run_dir,
-            cache_dir=paths.cache_dir,
-            log_file=paths.log_file,
-            name="ask",
-        )
-        await client.start()
+async def ask(client: Client, store: Store | None, config: Config, question: Question) -> int:
+    """Ask, print the reply as it comes (or one JSON object), store it; returns the exit code.
+
+    `store` is used if the question names a chat. When this is cancelled, what has arrived is stored.
+    """
+    problems: list[str] = []
+    archive = Archive(store, problems.append) if store is not None and question.session else None
+    answers = Answers(client, archive, config, lambda _: None, time.time)
+    async with _events(client, answers, archive) as events:
+        chat, place = await _chat(archive, config, question)
+        answers.ask(chat, place)
+        finished = await _reply(events, chat, quiet=question.as_json)
+    assert chat.path
+    code = _report(finished, chat.path[-1], question)
+    for problem in problems:
+        print(f"samovar: {clean(problem)}", file=sys.stderr)
+    return 1 if problems else code
+
+
+@contextlib.asynccontextmanager
+async def _events(
+    client: Client, answers: Answers, archive: Archive | None
+) -> AsyncIterator["asyncio.Queue[Event | None]"]:
+    """The client's events (None: no more will come), each once `answers` has taken it in.
+
+    At the end, whatever the reason, what runs is stopped and stored.
+    """
+    events: asyncio.Queue[Event | None] = asyncio.Queue()
+
+    async def follow() -> None:
         try:
-            request = _request(config, question, session, messages)
-            client.send(Submit(request))
-            finished = await _reply(client, request, quiet=question.as_json)
+            async for event in client.events():
+                if isinstance(event, ReplyEvent):
+                    answers.handle(event)
+                events.put_nowait(event)
         finally:
-            await client.close()
-        if store is not None and session is not None:
-            _store_reply(store, session, finished)
+            events.put_nowait(None)
+
+    await client.start()
+    follower = asyncio.create_task(follow())
+    try:
+        yield events
     finally:
-        if store is not None:
-            store.close()
-    return _report(finished, question, request.session)
+        await answers.close()
+        await client.close()
+        await follower
+        if archive is not None:
+            await archive.close()
 
 
-def _conversation(
-    store: Store | None, config: Config, question: Question
-) -> tuple[Session | None, list[ChatMessage]]:
-    """The stored chat (made if need be, the question stored in it) and the messages to send."""
-    if store is None or question.session is None:
-        system = question.system if question.system is not None else config.system_prompt
-        messages = [ChatMessage(Role.SYSTEM, system)] if system else []
-        return None, [*messages, ChatMessage(Role.USER, question.text)]
-    session = store.find(question.session)
-    if session is None:
-        system = question.system if question.system is not None else config.system_prompt
-        session = store.create_session(title=question.session, system_prompt=system)
-    elif question.system is not None and question.system != session.system_prompt:
-        raise SamovarError(
-            f"The chat {session.title!r} has a system prompt already. Leave --system out, or use a new chat."
-        )
-    store.add_message(session.id, Role.USER, question.text)
-    messages = [ChatMessage(Role.SYSTEM, session.system_prompt)] if session.system_prompt else []
-    for stored in store.path(session.id):
-        messages.append(ChatMessage(stored.role, stored.content, stored.tokens, stored.tokenizer))
-    return session, messages
+async def _chat(archive: Archive | None, config: Config, question: Question) -> tuple[Chat, int | None]:
+    """The chat whose path ends in the question, and where its reply is stored (None: nowhere)."""
+    default = config.system_prompt if question.system is None else question.system
+    text, system_prompt = storable(question.text), storable(default)
+    if archive is None:
+        chat = Chat.fresh(0, system_prompt, time.time())
+        chat.id, chat.title = f"ask-{uuid.uuid4().hex[:12]}", auto_title(text)
+        state, created_at = MessageState.COMPLETE, chat.updated_at
+        chat.path = [StoredMessage(0, chat.id, None, Role.USER, text, created_at, state, (), "", None, "")]
+        return chat, None
+
+    def work(store: Store) -> Turn:
+        assert question.session
+        session = store.find_or_create(question.session, system_prompt)
+        if question.system is not None and system_prompt != session.system_prompt:
+            raise SamovarError(
+                f"The chat “{clean(session.title)}” has a system prompt already. "
+                "Leave --system out, or use a new chat."
+            )
+        return store_turn(store, session.id, text, UNSET)
+
+    turn = await archive.run(work)
+    chat = Chat.known(turn.session, 0)
+    chat.path = [*(turn.path or ()), turn.message]
+    return chat, turn.reply.id
 
 
-def _request(
-    config: Config, question: Question, session: Session | None, messages: list[ChatMessage]
-) -> Request:
-    sampling = config.sampling.sampling()
-    if question.temperature is not None:
-        sampling = msgspec.structs.replace(sampling, temperature=question.temperature)
-    if question.seed is not None:
-        sampling = msgspec.structs.replace(sampling, seed=question.seed)
-    return Request(
-        id=uuid.uuid4().hex,
-        session=session.id if session else f"ask-{uuid.uuid4().hex[:12]}",
-        messages=tuple(messages),
-        title=session.title if session else " ".join(question.text.split())[:_TITLE_LENGTH],
-        sampling=sampling,
-        max_tokens=question.max_tokens or config.sampling.max_tokens,
-    )
-
-
-async def _reply(client: LocalClient, request: Request, *, quiet: bool) -> RequestFinished:
-    """Wait for the request's end; prints text as it comes unless `quiet`."""
+async def _reply(events: "asyncio.Queue[Event | None]", chat: Chat, *, quiet: bool) -> RequestFinished:
+    """Wait for the end of the chat's running reply; prints text as it comes unless `quiet`."""
+    assert chat.reply is not None
+    request_id = chat.reply.request_id
     progress = sys.stderr.isatty() and not quiet
     failure = ""
-    async for event in client.events():
+    while (event := await events.get()) is not None:
         match event:
             case LoadingProgressed(stage, fraction) if progress:
                 print(f"\r\x1b[K{stage} {100 * fraction:.0f} %", end="", file=sys.stderr, flush=True)
-            case TokensGenerated() if event.request_id == request.id and not quiet:
+            case TokensGenerated() if event.request_id == request_id and not quiet:
                 if progress:
                     print("\r\x1b[K", end="", file=sys.stderr, flush=True)
                     progress = False
                 print(_harmless(event.text), end="", flush=True)
             case HostFailed(message):
                 failure = message
-            case RequestFinished() if event.request_id == request.id:
+            case RequestFinished() if event.request_id == request_id:
                 if progress:
                     print("\r\x1b[K", end="", file=sys.stderr, flush=True)
                 return event
@@ -139,26 +157,14 @@ def _harmless(text: str) -> str:
     return clean(text) if sys.stdout.isatty() else text
 
 
-def _store_reply(store: Store, session: Session, finished: RequestFinished) -> None:
-    reply = store.add_message(session.id, Role.ASSISTANT, finished.reply, state=MessageState.STREAMING)
-    store.finish_reply(
-        reply.id,
-        finished.reply,
-        _STATES.get(finished.reason, MessageState.COMPLETE),
-        tokens=finished.tokens,
-        tokenizer=finished.tokenizer,
-        stats=finished.stats,
-        error=finished.error,
-    )
-
-
-def _report(finished: RequestFinished, question: Question, session: str) -> int:
+def _report(finished: RequestFinished, reply: StoredMessage, question: Question) -> int:
     stats = finished.stats
-    failed = finished.reason in (FinishReason.FAILED, FinishReason.HOST_LOST)
+    failed = finished.reason in _FAILURES
+    error = reply.error or "The engine stopped before the reply was complete. Ask again."
     if question.as_json:
         report = {
-            "session": session,
-            "reply": finished.reply,
+            "session": reply.session_id,
+            "reply": storable(reply.content),
             "finish_reason": finished.reason.value,
             "prompt_tokens": stats.prompt_tokens,
             "reused_tokens": stats.reused,
@@ -170,11 +176,11 @@ def _report(finished: RequestFinished, question: Question, session: str) -> int:
             "mismatch": stats.mismatch,
         }
         if failed:
-            report["error"] = finished.error
+            report["error"] = storable(error)
         print(msgspec.json.encode(report).decode())
-    elif finished.reply:
+    elif reply.content:
         print()
     if failed:
-        print(f"samovar: {finished.error}", file=sys.stderr)
+        print(f"samovar: {clean(error)}", file=sys.stderr)
         return 1
     return 0

@@ -4,8 +4,9 @@ Runs in one event loop. Prints to the terminal's own scrollback and draws nothin
 """
 
 import asyncio
+import contextlib
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -23,11 +24,13 @@ from samovar.chats import changes, slash
 from samovar.chats.conversation import Conversations
 from samovar.client.interface import Client
 from samovar.config import Config
+from samovar.core.chat import Role
 from samovar.core.errors import SamovarError
 from samovar.core.figures import count, duration, mib, percent, rate
 from samovar.core.request import RequestStats
 from samovar.core.safe_text import clean
 from samovar.core.snapshot import CacheSnapshot
+from samovar.sessions.encoding import storable
 from samovar.sessions.store import MessageState, Store, StoredMessage
 
 EXTRA_HELP: Final = (
@@ -47,8 +50,10 @@ class LineMode:
         self._ended = asyncio.Event()
         self._is_unread = False
         self._told_stage = ""
+        self._unsent = ""  # a text that could not be sent: the next prompt starts with it
+        self._printed = set[tuple[int, str]]()  # messages of the shown chat, with what was printed of them
         self._prompt: PromptSession[str] = PromptSession(
-            history=FileHistory(str(history_file)),
+            history=_History(str(history_file)),
             auto_suggest=AutoSuggestFromHistory(),
             completer=_Commands(),
             complete_while_typing=True,
@@ -76,8 +81,9 @@ class LineMode:
 
     async def _turn(self) -> bool:
         """One line of the user's and what follows from it; False to leave."""
+        unsent, self._unsent = self._unsent, ""
         try:
-            text = await self._prompt.prompt_async("› ")
+            text = await self._prompt.prompt_async("› ", default=unsent)
         except KeyboardInterrupt:
             return True
         except EOFError:
@@ -85,8 +91,8 @@ class LineMode:
         if not text.strip():
             return True
         try:
-            if text.startswith("/chats"):
-                self._chats(text.removeprefix("/chats").strip())
+            if text.split(maxsplit=1)[0] == "/chats":
+                self._chats(text.strip().removeprefix("/chats").strip())
             elif slash.is_command(text):
                 return await self._command(slash.parse(text))
             else:
@@ -98,6 +104,7 @@ class LineMode:
     async def _say(self, text: str) -> None:
         chat = self._conversations.shown
         if refusal := self._conversations.refusal(chat):
+            self._unsent = text
             raise SamovarError(refusal)
         self._ended.clear()
         await self._conversations.send(chat, text)
@@ -142,11 +149,13 @@ class LineMode:
                 _say(clean(chats.shown.system_prompt) or "this chat has no system prompt")
             case "retry":
                 self._ended.clear()
-                if problem := chats.retry(chats.shown):
+                if problem := await chats.retry(chats.shown):
                     raise SamovarError(problem)
                 await self._wait_for_reply()
             case "ram":
                 chats.set_ram_limit(command.argument)
+            case "tokens":
+                chats.set_token_limit(command.argument)
             case "cache":
                 for line in cache_lines(chats.snapshot):
                     _say(line)
@@ -154,8 +163,11 @@ class LineMode:
 
     def _chats(self, number: str) -> None:
         ordered = self._conversations.ordered()
-        if number.isdigit() and 1 <= int(number) <= len(ordered):
-            self._conversations.show(ordered[int(number) - 1].id)
+        if number:
+            wanted = [chat for i, chat in enumerate(ordered, 1) if number == str(i)]
+            if not wanted:
+                raise SamovarError(f"there is no chat {clean(number)}: /chats lists them")
+            self._conversations.show(wanted[0].id)
             return
         for i, chat in enumerate(ordered, 1):
             mark = "›" if chat is self._conversations.shown else " "
@@ -164,9 +176,12 @@ class LineMode:
     def _open_first(self, name: str | None) -> None:
         if name is None:
             return
+        name = storable(name)
         found = [c for c in self._conversations.ordered() if name in (c.id, c.title)]
         if not found:
-            raise SamovarError(f"There is no chat {name!r}. Leave --session out and use /chats to see all.")
+            raise SamovarError(
+                f"There is no chat “{clean(name)}”. Leave --session out and use /chats to see all."
+            )
         self._conversations.show(found[0].id)
 
     # ---- what happens meanwhile
@@ -188,9 +203,13 @@ class LineMode:
                 self._is_unread = True
             case changes.PathChanged(session) if session == shown and self._is_unread:
                 self._show_chat()
+            case changes.PathChanged(session) if session == shown:
+                self._show_news()
+            case changes.MessageAdded(session, message) if session == shown:
+                self._printed.add((message.id, message.content))
             case changes.SendFailed(text=text, error=error):
                 _say(error, "error")
-                self._prompt.default_buffer.text = text
+                self._unsent = text
             case changes.Noticed(text, is_error=True):
                 _say(text, "error")
             case changes.HostChanged():
@@ -202,6 +221,7 @@ class LineMode:
                 pass
 
     def _end_reply(self, message: StoredMessage, notice: str) -> None:
+        self._printed.add((message.id, message.content))
         _say("")
         if message.stats is not None:
             _say(cost_line(message.stats), "faint")
@@ -215,8 +235,22 @@ class LineMode:
         self._is_unread = False
         chat = self._conversations.shown
         _say(f"── {clean(chat.title) or 'new chat'} ──", "head")
-        for message in (chat.path or [])[-4:]:
-            _say(f"{'you' if message.role.value == 'user' else 'samovar'}:", "head")
+        path = chat.path or []
+        self._printed = {(message.id, message.content) for message in path[:-4]}
+        self._print(path[-4:])
+
+    def _show_news(self) -> None:
+        """Print what another window has written in the shown chat."""
+        path = self._conversations.shown.path or []
+        news = [message for message in path if (message.id, message.content) not in self._printed]
+        if news:
+            _say("── from another window ──", "head")
+            self._print(news)
+
+    def _print(self, messages: Sequence[StoredMessage]) -> None:
+        for message in messages:
+            self._printed.add((message.id, message.content))
+            _say(f"{'you' if message.role is Role.USER else 'samovar'}:", "head")
             _say(clean(message.content))
 
     def _tell_host(self) -> None:
@@ -236,6 +270,20 @@ class LineMode:
         ram = "off" if snapshot.host.off else f"{mib(snapshot.host.bytes)} MiB"
         hit = percent(snapshot.totals.hit_ratio)
         return f" {snapshot.model} · {context} · RAM {ram} · hit ratio {hit} · /help "
+
+
+class _History(FileHistory):
+    """Lines of earlier runs. Where the file cannot be read or written, those of this run only."""
+
+    def load_history_strings(self) -> Iterable[str]:
+        try:
+            return list(super().load_history_strings())
+        except OSError:
+            return []
+
+    def store_string(self, string: str) -> None:
+        with contextlib.suppress(OSError):
+            super().store_string(storable(string))
 
 
 class _Commands(Completer):

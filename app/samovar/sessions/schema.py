@@ -59,10 +59,11 @@ MESSAGE_COLUMNS: Final = """
     m.tokens, m.tokenizer, m.stats, m.error
 """
 
-# A parent is older than its child, so the walk ends even in a damaged file.
+# From the first message to the given one. A parent is older than its child, so the walk ends even in a
+# damaged file.
 SELECT_PATH: Final = f"""
     WITH RECURSIVE up (id, depth) AS (
-        SELECT head_id, 0 FROM sessions WHERE id = ?
+        SELECT CAST(? AS INTEGER), 0
         UNION ALL
         SELECT m.parent_id, depth + 1 FROM up JOIN messages AS m ON m.id = up.id WHERE m.parent_id < m.id
     )

@@ -83,16 +83,13 @@ class Store:
         new_id = uuid.uuid4().hex if session_id is None else storable(session_id)
         if not new_id:
             raise SamovarError("A chat's id cannot be empty. Leave it out to get a new one.")
-        now = self._clock()
         with self._db.transaction():
-            if self._db.rows("SELECT 1 FROM sessions WHERE id = ?", new_id):
-                raise SamovarError(f'A chat with the id "{new_id}" is there already. Choose another id.')
-            self._db.insert(
-                "INSERT INTO sessions (id, title, system_prompt, created_at, updated_at)"
-                " VALUES (?, ?, ?, ?, ?)",
-                *(new_id, storable(title), storable(system_prompt), now, now),
-            )
-            return self.session(new_id)
+            return self._insert_session(new_id, title, system_prompt)
+
+    def find_or_create(self, name: str, system_prompt: str = "") -> Session:
+        """The chat that `find` finds, else a new one of that title; two processes get the same one."""
+        with self._db.transaction():
+            return self.find(name) or self._insert_session(uuid.uuid4().hex, name, system_prompt)
 
     def rename(self, session_id: str, title: str) -> None:
         self._update_session(session_id, "title", storable(title))
@@ -111,8 +108,11 @@ class Store:
 
     def path(self, session_id: str) -> list[StoredMessage]:
         """The messages that are shown: from the first one to the head."""
-        self.session(session_id)
-        return [self._message(row) for row in self._db.rows(schema.SELECT_PATH, storable(session_id))]
+        return self.path_to(self.session(session_id).head_id)
+
+    def path_to(self, message_id: int | None) -> list[StoredMessage]:
+        """The messages from the first one to this one; none for None."""
+        return [self._message(row) for row in self._db.rows(schema.SELECT_PATH, message_id)]
 
     def add_message(
         self,
@@ -128,24 +128,25 @@ class Store:
         It becomes the head. It is on disk when this returns. A STREAMING message belongs to this process
         until `finish_reply`.
         """
-        owner = this_process() if state is MessageState.STREAMING else None
-        now = self._clock()
         with self._db.transaction():
-            session = self.session(session_id)
-            parent = session.head_id if parent_id is UNSET else parent_id
-            if parent is not None and self._message_by_id(parent).session_id != session.id:
-                raise SamovarError("The message to answer belongs to another chat. Open that chat first.")
-            message_id = self._db.insert(
-                "INSERT INTO messages"
-                " (session_id, parent_id, role, content, created_at, state, owner_pid, owner_started)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                *(session.id, parent, role.value, storable(content), now, state.value),
-                *((owner.pid, owner.started) if owner else (None, None)),
-            )
-            self._db.change(
-                "UPDATE sessions SET head_id = ?, updated_at = ? WHERE id = ?", message_id, now, session.id
-            )
-            return self._message_by_id(message_id)
+            return self._insert_message(session_id, role, content, state, parent_id)
+
+    def add_turn(self, session_id: str, content: str) -> tuple[StoredMessage, StoredMessage]:
+        """Add a user's message below the head, and below it an empty STREAMING reply: both or neither.
+
+        Since nobody can come between the two, what others add meanwhile hangs below the reply.
+        """
+        with self._db.transaction():
+            message = self._insert_message(session_id, Role.USER, content, MessageState.COMPLETE, UNSET)
+            reply = self._insert_message(session_id, Role.ASSISTANT, "", MessageState.STREAMING, message.id)
+            return message, reply
+
+    def add_reply(self, session_id: str, parent_id: int, head_id: int | None) -> StoredMessage | None:
+        """Add an empty STREAMING reply below `parent_id`; None if `head_id` is no longer the chat's head."""
+        with self._db.transaction():
+            if self.session(session_id).head_id != head_id:
+                return None
+            return self._insert_message(session_id, Role.ASSISTANT, "", MessageState.STREAMING, parent_id)
 
     def update_reply(self, message_id: int, content: str) -> None:
         """Store what has arrived so far of a reply that is streaming."""
@@ -200,10 +201,52 @@ class Store:
                 )
         return num_recovered
 
+    def outside_version(self) -> int:
+        """A number that is another one after another connection has changed the store; nearly free."""
+        return int(self._db.rows("PRAGMA data_version")[0][0])
+
     # Inside
 
     def _select_sessions(self, rest: str, *values: object) -> list[Session]:
         return [Session(*row) for row in self._db.rows(f"{schema.SELECT_SESSION} {rest}", *values)]
+
+    def _insert_session(self, session_id: str, title: str, system_prompt: str) -> Session:
+        """Within a transaction."""
+        if self._db.rows("SELECT 1 FROM sessions WHERE id = ?", session_id):
+            raise SamovarError(f'A chat with the id "{session_id}" is there already. Choose another id.')
+        now = self._clock()
+        self._db.insert(
+            "INSERT INTO sessions (id, title, system_prompt, created_at, updated_at) VALUES (?, ?, ?, ?, ?)",
+            *(session_id, storable(title), storable(system_prompt), now, now),
+        )
+        return self.session(session_id)
+
+    def _insert_message(
+        self,
+        session_id: str,
+        role: Role,
+        content: str,
+        state: MessageState,
+        parent_id: int | UnsetType | None,
+    ) -> StoredMessage:
+        """Within a transaction; the message becomes the head."""
+        owner = this_process() if state is MessageState.STREAMING else None
+        now = self._clock()
+        session = self.session(session_id)
+        parent = session.head_id if parent_id is UNSET else parent_id
+        if parent is not None and self._message_by_id(parent).session_id != session.id:
+            raise SamovarError("The message to answer belongs to another chat. Open that chat first.")
+        message_id = self._db.insert(
+            "INSERT INTO messages"
+            " (session_id, parent_id, role, content, created_at, state, owner_pid, owner_started)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            *(session.id, parent, role.value, storable(content), now, state.value),
+            *((owner.pid, owner.started) if owner else (None, None)),
+        )
+        self._db.change(
+            "UPDATE sessions SET head_id = ?, updated_at = ? WHERE id = ?", message_id, now, session.id
+        )
+        return self._message_by_id(message_id)
 
     def _update_session(self, session_id: str, column: str, value: object) -> None:
         """Set one column of a chat, deleted ones included."""

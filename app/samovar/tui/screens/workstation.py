@@ -166,10 +166,13 @@ class Workstation(Screen[None]):
             case slash.SlashCommand("system", argument):
                 self._system_prompt(argument)
             case slash.SlashCommand("retry"):
-                self.action_retry()
+                self.run_worker(self.action_retry())
             case slash.SlashCommand("ram", limit):
                 self._conversations.set_ram_limit(limit)
                 self._view.say(f"RAM limit: {limit}")
+            case slash.SlashCommand("tokens", limit):
+                self._conversations.set_token_limit(limit)
+                self._view.say(f"token limit: {limit}")
             case slash.SlashCommand("cache"):
                 self.action_cache()
             case slash.SlashCommand("help"):
@@ -308,8 +311,8 @@ class Workstation(Screen[None]):
             self._view.say_error("")
         self._back_to_writing()
 
-    def action_retry(self) -> None:
-        if refusal := self._conversations.retry(self._view.chat):
+    async def action_retry(self) -> None:
+        if refusal := await self._conversations.retry(self._view.chat):
             self._view.say(refusal)
 
     @property
