@@ -76,7 +76,7 @@ class Config(msgspec.Struct, frozen=True):
 
     model: Annotated[str | None, Meta(description="the path of a GGUF file in quotes")] = None
     context: Annotated[
-        Annotated[int, Meta(ge=64, le=1 << 24)] | Auto,
+        Annotated[int, Meta(ge=64, le=2**31 - 1)] | Auto,
         Meta(description='"auto" or a whole number of tokens from 64 up'),
     ] = "auto"
     threads: Annotated[
