@@ -128,6 +128,16 @@ def _settings(args: argparse.Namespace) -> tuple[Config, Paths]:
     return Config.load(paths.config_file, os.environ, overrides), paths
 
 
+def _insisted(args: argparse.Namespace) -> frozenset[str]:
+    """The settings of a running engine that this command line or its environment gives explicitly."""
+    fields = {"ram_limit": "ram_limit", "token_limit": "token_limit", "keep_alive": "keep_alive_s"}
+    return frozenset(
+        field
+        for key, field in fields.items()
+        if getattr(args, key, None) is not None or os.environ.get(f"SAMOVAR_{key.upper()}")
+    )
+
+
 def _interactive(args: argparse.Namespace, name: str) -> tuple[Config, Paths, LocalClient, Store]:
     """What a front end for people needs; SamovarError where there is no terminal."""
     config, paths = _settings(args)

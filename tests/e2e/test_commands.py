@@ -1,6 +1,9 @@
 """Commands as scripts use them: their JSON, their exit codes, one clear sentence for what goes wrong."""
 
+import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from samovar.sessions.store import MessageState, Store
 from tests.e2e.terminal import Terminal
 
 pytestmark = pytest.mark.model
@@ -93,6 +97,47 @@ def test_a_home_that_cannot_be_written_is_said(home: Path, monkeypatch: pytest.M
     assert done.returncode != 0
     assert len(done.stderr.strip().splitlines()) == 1
     assert "/proc/nowhere" in done.stderr
+
+
+def test_bytes_that_are_no_text_are_asked_as_far_as_they_go(home: Path) -> None:
+    command = [sys.executable, "-m", "samovar", "ask", "--max-tokens", "4"]
+    env = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    for arguments, stdin in (([b"caf\xe9"], b""), (["-s", b"t\xe9a", "--system", b"\xe9"], b"caf\xe9")):
+        done = subprocess.run(
+            [*command, *arguments], input=stdin, env=env, capture_output=True, timeout=120, check=False
+        )
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert done.stdout.strip()
+    with contextlib.closing(Store.open(home / "data" / "chats.db")) as store:
+        (session,) = store.sessions()
+        assert (session.title, session.system_prompt) == ("t�a", "�")
+        assert store.path(session.id)[0].content == "caf�"
+
+
+def test_ctrl_c_stores_what_was_shown(home: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "samovar",
+        "ask",
+        "-s",
+        "x",
+        "--max-tokens",
+        "1900",
+        "Count to a million.",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        shown = process.stdout.read(20)
+        process.send_signal(signal.SIGINT)
+        shown += process.stdout.read()
+        assert process.stderr.read() == b""
+        assert process.wait(60) == 130
+    with contextlib.closing(Store.open(home / "data" / "chats.db")) as store:
+        reply = store.path(store.sessions()[0].id)[-1]
+    assert reply.state is MessageState.STOPPED
+    assert reply.content.encode().startswith(shown.rstrip(b"\n"))
 
 
 def test_line_mode_answers_and_remembers(home: Path) -> None:

@@ -135,6 +135,18 @@ async def test_switching_while_a_reply_streams_loses_nothing(tmp_path: Path) -> 
         assert here.entries[-1].text == "first second third"
 
 
+async def test_what_another_window_has_written_is_shown_before_the_next_message(tmp_path: Path) -> None:
+    async with station(tmp_path) as here:
+        session = await answer(here, "one", "reply one")
+        here.store.add_message(session, Role.USER, "from elsewhere")
+        here.store.add_message(session, Role.ASSISTANT, "reply elsewhere")
+        here.store.create_session("new elsewhere")
+        await answer(here, "two", "reply two")
+        texts = [entry.text for entry in here.entries]
+        assert texts == ["one", "reply one", "from elsewhere", "reply elsewhere", "two", "reply two"]
+        await here.until(lambda: "new elsewhere" in here.titles)
+
+
 async def test_a_lost_host_leaves_what_arrived_and_ctrl_r_asks_again(tmp_path: Path) -> None:
     async with station(tmp_path) as here:
         await here.send("Count.")

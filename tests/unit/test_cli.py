@@ -49,6 +49,15 @@ def test_standard_input_may_hold_anything(
     assert cli._standard_input() == "caf�"
 
 
+def test_what_is_given_explicitly_is_insisted_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAMOVAR_KEEP_ALIVE", "5m")
+    monkeypatch.setenv("SAMOVAR_RAM_LIMIT", "")
+    args = cli._parser().parse_args(["ask", "--token-limit", "9", "hi"])
+    assert cli._insisted(args) == {"token_limit", "keep_alive_s"}
+    args = cli._parser().parse_args(["--ram-limit", "1GiB", "chat"])
+    assert cli._insisted(args) == {"ram_limit", "keep_alive_s"}
+
+
 @pytest.mark.parametrize("command", [["stop"], ["cache", "status"], ["cache", "status", "--json"]])
 def test_a_running_engine_can_be_stopped_and_looked_at_whatever_the_settings_say(
     command: list[str], home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -282,6 +282,7 @@ class Conversations:
             return
         if chat not in self._deleted:
             self._deleted.append(chat)
+        self._num_changes += 1  # a list read meanwhile still has it
 
         def work(store: Store) -> None:
             store.finish_reply(turn.reply.id, "", MessageState.STOPPED)

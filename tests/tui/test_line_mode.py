@@ -1,0 +1,83 @@
+"""Line mode on a pipe instead of a terminal: what is typed is never lost, and no line ends the program."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+from prompt_toolkit.application import create_app_session
+from prompt_toolkit.input import PipeInput, create_pipe_input
+from prompt_toolkit.output import DummyOutput
+
+from samovar.config import Config
+from samovar.core.commands import SetTokenLimit
+from samovar.core.errors import SamovarError
+from samovar.repl.line_mode import LineMode
+from samovar.sessions.store import MessageState, Session, Store
+from tests.tui.fake_client import FakeClient
+
+
+class FullStore(Store):
+    """A store whose disk is full for the first so many new chats."""
+
+    num_refusals = 0
+
+    def create_session(
+        self, title: str = "", system_prompt: str = "", session_id: str | None = None
+    ) -> Session:
+        if self.num_refusals:
+            self.num_refusals -= 1
+            raise SamovarError("The disk is full. Make room.")
+        return super().create_session(title, system_prompt, session_id)
+
+
+class Line:
+    """A running line mode, its keys, its client and its store."""
+
+    def __init__(self, keys: PipeInput, client: FakeClient, store: FullStore) -> None:
+        self.keys = keys
+        self.client = client
+        self.store = store
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(20):
+            while not condition():  # noqa: ASYNC110 - what is waited for has no event
+                await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+async def line(tmp_path: Path) -> AsyncIterator[Line]:
+    """Left with Ctrl+D at the end, with exit code 0."""
+    client = FakeClient()
+    history = tmp_path / "history"
+    history.mkdir()  # a history that can be neither read nor written
+    with (
+        create_pipe_input() as keys,
+        create_app_session(input=keys, output=DummyOutput()),
+        contextlib.closing(FullStore.open(tmp_path / "chats.db")) as store,
+    ):
+        assert isinstance(store, FullStore)
+        running = asyncio.create_task(LineMode(client, store, Config(), history).run(None))
+        yield Line(keys, client, store)
+        keys.send_text("\x04")
+        assert await asyncio.wait_for(running, 20) == 0
+
+
+async def test_a_text_that_could_not_be_stored_is_in_the_next_prompt(line: Line) -> None:
+    line.store.num_refusals = 1
+    line.keys.send_text("keep me\r")
+    await line.until(lambda: not line.store.num_refusals)
+    line.keys.send_text(" too\r")
+    await line.until(lambda: line.client.requests)
+    request = line.client.requests[0]
+    assert request.messages[0].content == "keep me too"
+    line.client.finish(request, "kept")
+    await line.until(lambda: line.store.path(request.session)[-1].state is MessageState.COMPLETE)
+
+
+async def test_no_line_ends_in_a_traceback(line: Line) -> None:
+    for text in ("/chats ²", "/chats 99", "/chats " + "9" * 5000, "/nonsense", "/tokens", "/retry", "/undo"):
+        line.keys.send_text(text + "\r")
+    line.keys.send_text("/tokens 1000\r")
+    await line.until(lambda: line.client.of(SetTokenLimit) == [SetTokenLimit("1000")])
