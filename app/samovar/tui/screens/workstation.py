@@ -13,6 +13,7 @@ from textual.containers import Horizontal
 from textual.screen import Screen
 
 from samovar.chats import changes, slash
+from samovar.chats.chat import Chat
 from samovar.chats.conversation import Conversations
 from samovar.core.errors import SamovarError
 from samovar.core.safe_text import clean
@@ -139,21 +140,29 @@ class Workstation(Screen[None]):
         if slash.is_command(event.text):
             self._run_command(event.text)
             return
-        chat = self._view.chat
+        self.run_worker(self._send_text(self._view.chat, event.text), group="send")
+
+    async def _send_text(self, chat: Chat, text: str) -> None:
+        """Send, or give the text back. Asked here, since two texts may be sent before a worker begins."""
         if refusal := self._conversations.refusal(chat):
-            self._view.say(refusal)
+            self._give_back(chat.id, text)
+            self._view.say_error(refusal)
             return
-        self._view.composer.set_text("")
         self._view.follow()
-        self.run_worker(self._conversations.send(chat, event.text), group="send")
+        await self._conversations.send(chat, text)
 
     def _run_command(self, text: str) -> None:
         try:
             command = slash.parse(text)
         except SamovarError as error:
+            self._view.give_back(text)
             self._view.say_error(str(error))
             return
-        self._view.composer.set_text("")
+        typed_since = self._view.take_text()  # it belongs to the chat that the command leads to
+        self._carry_out(command)
+        self._view.give_back(typed_since)
+
+    def _carry_out(self, command: slash.SlashCommand) -> None:
         match command:
             case slash.SlashCommand("new"):
                 self.action_new()

@@ -110,6 +110,12 @@ class ChatView(Vertical):
         if not is_same or time.monotonic() - self._activity_at >= ACTIVITY_EVERY_S:
             self._draw_activity()
 
+    def take_text(self) -> str:
+        """Empty the composer; returns what was in it."""
+        text = self.composer.text
+        self.composer.set_text("")
+        return text
+
     def follow(self) -> None:
         """Keep the end in view."""
         self._transcript.following = True

@@ -17,6 +17,7 @@ from textual.widgets import Static, TextArea
 
 from samovar.chats.slash import matching
 
+_NEW_LINE_KEYS: Final = ("ctrl+j", "shift+enter", "alt+enter")
 _HINTS: Final = (
     "enter sends · ctrl+j new line · esc stops · / commands",
     "enter sends · ctrl+j new line · / commands",
@@ -30,7 +31,7 @@ class MessageInput(TextArea):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "submit", "send", id="composer.send"),
-        Binding("ctrl+j,shift+enter,alt+enter", "new_line", "new line", id="composer.new_line"),
+        Binding(",".join(_NEW_LINE_KEYS), "new_line", "new line", id="composer.new_line"),
         Binding("tab", "complete", "complete a /command, or go to the next part", show=False),
     ]
 
@@ -59,19 +60,28 @@ class MessageInput(TextArea):
         self._recalled = None
 
     async def _on_key(self, event: events.Key) -> None:
-        """Runs before the text area's own handler, which would make Enter a line break."""
+        """Runs before the text area's own handler, which would make Enter a line break.
+
+        The text area takes letters here. A binding would run later: keys that come fast would overtake it.
+        """
         if event.key == "enter":
             event.prevent_default()
             event.stop()
             self.action_submit()
+        elif event.key in _NEW_LINE_KEYS:
+            event.prevent_default()
+            event.stop()
+            self.action_new_line()
 
     async def _on_paste(self, event: events.Paste) -> None:
         """Runs before the text area's own handler: a paste that bubbled up to the app would come back."""
         event.stop()
 
     def action_submit(self) -> None:
-        if self.text.strip():
-            self.post_message(self.Submitted(self.text))
+        """Hand the text over and start an empty one at once: the next key belongs to that."""
+        if text := self.text if self.text.strip() else "":
+            self.load_text("")
+            self.post_message(self.Submitted(text))
 
     def action_new_line(self) -> None:
         start, end = self.selection
@@ -154,7 +164,7 @@ class Composer(Vertical):
     """The input, a line for what went wrong, and the foot."""
 
     class Sent(Message):
-        """The user pressed Enter on a text that is not empty."""
+        """The user pressed Enter on a text that is not empty; it has left the input."""
 
         def __init__(self, text: str) -> None:
             super().__init__()
