@@ -6,7 +6,7 @@ Owns no chat and no figure: all of that is `Conversations`'; here is only what i
 from collections.abc import Callable
 from typing import ClassVar, Final
 
-from textual import on
+from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
@@ -237,6 +237,10 @@ class Workstation(Screen[None]):
         self.app.copy_to_clipboard(event.text)
         self._view.say(f"copied: {event.what}")
 
+    @on(Transcript.NothingToCopy)
+    def _nothing_to_copy(self, event: Transcript.NothingToCopy) -> None:
+        self._view.say(f"there is no {event.what} to copy here")
+
     def _delete(self, session: str) -> None:
         chat = self._conversations.delete(session)
         if not chat.in_store:
@@ -252,6 +256,15 @@ class Workstation(Screen[None]):
         self._conversations.forget_deleted(session)
 
     # Keys
+
+    def direct(self, event: events.Event) -> None:
+        """Give the focus to the composer for what is typed or pasted while the transcript has it."""
+        if isinstance(self.focused, Transcript):
+            is_text = isinstance(event, events.Paste) or (
+                isinstance(event, events.Key) and event.is_printable and event.key not in Transcript.LETTERS
+            )
+            if is_text:
+                self.set_focus(self._view.composer.input, scroll_visible=False)
 
     def action_help(self) -> None:
         groups = [

@@ -180,6 +180,11 @@ class Composer(Vertical):
         """What has been typed."""
         return self.query_one(MessageInput).text
 
+    @property
+    def input(self) -> MessageInput:
+        """What takes the keys."""
+        return self.query_one(MessageInput)
+
     def set_text(self, text: str) -> None:
         """Put a text into the input, the cursor behind it."""
         area = self.query_one(MessageInput)
