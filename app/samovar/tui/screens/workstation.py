@@ -67,6 +67,7 @@ class Workstation(Screen[None]):
         self._status = StatusBar(id="status")
         self._rename_from_list = False
         self._deleted_last = ""
+        self._ram_wanted = ""  # asked for with /ram, until the host has taken or refused it
 
     def compose(self) -> ComposeResult:
         with Horizontal(id="body"):
@@ -92,7 +93,10 @@ class Workstation(Screen[None]):
             case changes.ChatShown():
                 self._view.show(self._conversations.shown)
                 self._draw_rows()
-            case changes.CacheDrawn():
+            case changes.CacheDrawn(snapshot):
+                if self._ram_wanted and snapshot.host.setting == self._ram_wanted:
+                    self._view.say(f"RAM limit: {self._ram_wanted}")
+                    self._ram_wanted = ""
                 self._draw_rows()
                 self._draw_cache()
             case changes.HostChanged():
@@ -100,6 +104,9 @@ class Workstation(Screen[None]):
                 self._draw_status()
             case changes.Noticed(text, is_error):
                 if is_error:
+                    if self._ram_wanted:
+                        self._view.give_back(f"/ram {self._ram_wanted}")
+                        self._ram_wanted = ""
                     self._view.say_error(text)
                 else:
                     self._view.say(text)
@@ -137,6 +144,7 @@ class Workstation(Screen[None]):
     @on(Composer.Sent)
     def _send(self, event: Composer.Sent) -> None:
         self._view.say_error("")
+        self._view.say("")
         if slash.is_command(event.text):
             self._run_command(event.text)
             return
@@ -146,7 +154,7 @@ class Workstation(Screen[None]):
         """Send, or give the text back. Asked here, since two texts may be sent before a worker begins."""
         if refusal := self._conversations.refusal(chat):
             self._give_back(chat.id, text)
-            self._view.say_error(refusal)
+            self._view.say_refusal(refusal)
             return
         self._view.follow()
         await self._conversations.send(chat, text)
@@ -177,8 +185,8 @@ class Workstation(Screen[None]):
             case slash.SlashCommand("retry"):
                 self.action_retry()
             case slash.SlashCommand("ram", limit):
+                self._ram_wanted = limit
                 self._conversations.set_ram_limit(limit)
-                self._view.say(f"RAM limit: {limit}")
             case slash.SlashCommand("cache"):
                 self.action_cache()
             case slash.SlashCommand("help"):
@@ -193,7 +201,8 @@ class Workstation(Screen[None]):
                 "the system prompt counts from the next message on" if argument != "-" else "no system prompt"
             )
         else:
-            self._view.say(self._view.chat.system_prompt or "this chat has no system prompt")
+            prompt = " ".join(clean(self._view.chat.system_prompt).split())
+            self._view.say(f"system prompt: {prompt}" if prompt else "this chat has no system prompt")
 
     @on(SessionList.Opened)
     def _open(self, event: SessionList.Opened) -> None:

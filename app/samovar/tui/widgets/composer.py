@@ -6,6 +6,7 @@ Takes texts, posts what the user wants sent; knows neither chats nor client.
 from collections.abc import Sequence
 from typing import ClassVar, Final
 
+from rich.cells import cell_len
 from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -127,12 +128,19 @@ class Foot(Widget):
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self._activity = Content("")
+        self._aside = ""
         self._command = ""
 
     def set_activity(self, activity: Content) -> None:
         """Say what is going on."""
         if not activity.is_same(self._activity):
             self._activity = activity
+            self.refresh()
+
+    def set_aside(self, text: str) -> None:
+        """Say something beside the activity, in place of the keys; empty for the keys."""
+        if text != self._aside:
+            self._aside = text
             self.refresh()
 
     def set_command(self, text: str) -> None:
@@ -147,8 +155,8 @@ class Foot(Widget):
             return Content.assemble((_explained(self._command), "$faint")).truncate(width, ellipsis=True)
         activity = self._activity.truncate(width, ellipsis=True)
         room = width - activity.cell_length - (2 if activity.plain else 0)
-        hint = next((hint for hint in _HINTS if len(hint) <= room), "")
-        gap = width - activity.cell_length - len(hint)
+        hint = next((hint for hint in (self._aside, *_HINTS) if hint and cell_len(hint) <= room), "")
+        gap = width - activity.cell_length - cell_len(hint)
         return Content.assemble(activity, " " * max(0, gap), (hint, "$faint"))
 
 
@@ -196,9 +204,10 @@ class Composer(Vertical):
         """The texts that Up brings back, oldest first."""
         self.query_one(MessageInput).set_history(texts)
 
-    def set_activity(self, activity: Content) -> None:
-        """Say what is going on, on one line."""
+    def set_activity(self, activity: Content, aside: str = "") -> None:
+        """Say what is going on, on one line; `aside` stands at its end if there is room."""
         self.query_one(Foot).set_activity(activity)
+        self.query_one(Foot).set_aside(aside)
 
     def set_error(self, text: str) -> None:
         """Say what went wrong and what to do; empty once that is past."""
