@@ -156,8 +156,10 @@ def _interactive(args: argparse.Namespace, name: str) -> tuple[Config, Paths, Lo
 
 
 def _run_app(args: argparse.Namespace) -> int:
+    from samovar.tui.app import SamovarApp, check_terminal
+
+    check_terminal(os.environ)
     config, paths, client, store = _interactive(args, "tui")
-    from samovar.tui.app import SamovarApp
 
     try:
         app = SamovarApp(client, store, config, themes_dir=paths.config_dir / "themes")

@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from textual.events import Key
+from textual.keys import _character_to_key
 from textual.pilot import Pilot
 
 from samovar.config import Config
@@ -68,6 +70,12 @@ class Station:
 
     def type(self, text: str) -> None:
         self.screen.query_one(MessageInput).text = text
+
+    def press_at_once(self, *keys: str) -> None:
+        """Press keys as a terminal delivers them in one piece: none waits for what the one before did."""
+        for key in keys:
+            name, character = (_character_to_key(key), key) if len(key) == 1 else (key, None)
+            self.app.post_message(Key(name, character))
 
     async def send(self, text: str) -> None:
         """Write a message and press Enter."""

@@ -104,7 +104,7 @@ async def test_a_message_is_not_sent_while_the_reply_is_written(tmp_path: Path) 
         await here.send("one")
         await here.until_asked(1)
         await here.send("two")
-        await here.until(lambda: "still being written" in here.activity)
+        await here.until(lambda: "still being written" in here.error)
         assert here.text == "two"
         assert len(here.client.requests) == 1
 
@@ -295,7 +295,7 @@ async def test_commands_are_carried_out_and_unknown_ones_stay(tmp_path: Path) ->
         await here.until_asked(1)
         assert here.client.requests[0].messages[0] == ChatMessage(Role.SYSTEM, "Be brief.")
         await here.send("/etc/passwd is a path")
-        await here.until(lambda: "still being written" in here.activity)
+        await here.until(lambda: "still being written" in here.error)
         await here.send("/rename greetings")
         await here.until(lambda: "greetings" in here.titles)
         here.type("")

@@ -11,12 +11,12 @@ def activity(host: HostState, chat: Chat, notice: str, now: float) -> Content:
     """The most important thing at this moment; `notice` is of the last seconds."""
     if host.phase is HostPhase.FAILED:
         return Content.assemble((host.doing, "$red"))
-    if notice:
-        return Content.assemble((notice, "$secondary"))
     if chat.reply is not None:
         if host.doing:
             return Content.assemble((f"{host.doing} · the reply begins then", "$brass"))
         return Content.assemble((_reply_activity(chat.reply, now), "$brass"))
+    if notice:
+        return Content.assemble((notice, "$secondary"))
     return Content.assemble((host.doing, "$brass")) if host.doing else Content("")
 
 

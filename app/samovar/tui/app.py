@@ -4,10 +4,11 @@ The event loop's only home; the store is used through `Archive`'s thread. Never 
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePath
 from typing import ClassVar, Final
 
+from textual import events
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
@@ -20,11 +21,18 @@ from samovar.config import Config
 from samovar.core.errors import SamovarError
 from samovar.core.events import HostFailed
 from samovar.sessions.store import Store
+from samovar.tui.alt_digits import make_alt_digits_keys
 from samovar.tui.bridge import Bridge
 from samovar.tui.screens.workstation import Workstation
 from samovar.tui.theme import COLOR_NAMES, DEFAULT_THEME, load_themes, palette_of
 
 QUIT_TWICE_WITHIN_S: Final = 2.0
+
+
+def check_terminal(env: Mapping[str, str]) -> None:
+    """Raise SamovarError where the terminal cannot place text on a screen."""
+    if env.get("TERM") == "dumb":
+        raise SamovarError("This terminal (TERM=dumb) cannot show the workstation. Use: samovar chat")
 
 
 class SamovarApp(App[None]):
@@ -61,6 +69,7 @@ class SamovarApp(App[None]):
         """`themes_dir` may hold the user's own themes. `clock` gives seconds since the epoch."""
         themes, self._theme_problems = load_themes(themes_dir)
         super().__init__()
+        make_alt_digits_keys()
         for theme in themes.values():
             self.register_theme(theme)
         if config.theme in self.available_themes:
@@ -130,6 +139,13 @@ class SamovarApp(App[None]):
         return self.theme_variables
 
     # Keys and commands
+
+    async def on_event(self, event: events.Event) -> None:
+        """Let the screen choose who gets the keys before any of them is on its way."""
+        is_typing = isinstance(event, events.Key | events.Paste) and not event.is_forwarded
+        if is_typing and self._workstation is not None and self.screen is self._workstation:
+            self._workstation.direct(event)
+        await super().on_event(event)
 
     async def action_copy_or_quit(self) -> None:
         """Copy what is selected; where nothing is, the second press within two seconds quits."""

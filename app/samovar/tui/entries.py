@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from samovar.chats.chat import Chat, Reply
+from samovar.chats.chat import Chat, Phase, Reply
 from samovar.core.chat import Role
 from samovar.core.figures import clock_time, count, rate
 from samovar.core.request import RequestStats
@@ -71,16 +71,16 @@ def reply_meta(reply: Reply, now: float) -> Meta:
     """The heading of a running reply; the figures of what was reused are known from its start on."""
     parts: list[Sequence[tuple[str, str]]] = [[(clock_time(reply.created_at, now), "faint")]]
     if reply.stats is not None:
-        parts.append(_cost(reply.stats))
+        parts.append(_cost(reply.stats, is_read=reply.phase is Phase.WRITING))
     return _joined(parts)
 
 
-def _cost(stats: RequestStats) -> Sequence[tuple[str, str]]:
-    """`3,888 reused, 24 processed`."""
+def _cost(stats: RequestStats, *, is_read: bool = True) -> Sequence[tuple[str, str]]:
+    """`3,888 reused, 24 processed`; `24 to process` until all is read."""
     if not stats.prompt_tokens:
         return []
     processed = stats.processed_tokens or stats.prompt_tokens - stats.reused.total
-    cost = [(f"{count(processed)} processed", "faint")]
+    cost = [(f"{count(processed)} {'processed' if is_read else 'to process'}", "faint")]
     return (
         [(f"{count(stats.reused.total)} reused", "green"), (", ", "faint"), *cost]
         if stats.reused.total

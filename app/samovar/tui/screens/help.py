@@ -30,6 +30,7 @@ GLYPH_KEYS = HelpGroup(
         ("◐  in RAM", "back in the context in milliseconds"),
         ("◔  on disk", "read from disk first"),
         ("○  nowhere", "will be processed again"),
+        ("◉  at work", "its prompt is being read, or its reply written"),
     ),
 )
 

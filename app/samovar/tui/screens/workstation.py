@@ -6,13 +6,14 @@ Owns no chat and no figure: all of that is `Conversations`'; here is only what i
 from collections.abc import Callable
 from typing import ClassVar, Final
 
-from textual import on
+from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.screen import Screen
 
 from samovar.chats import changes, slash
+from samovar.chats.chat import Chat
 from samovar.chats.conversation import Conversations
 from samovar.core.errors import SamovarError
 from samovar.core.safe_text import clean
@@ -66,6 +67,7 @@ class Workstation(Screen[None]):
         self._status = StatusBar(id="status")
         self._rename_from_list = False
         self._deleted_last = ""
+        self._ram_wanted = ""  # asked for with /ram, until the host has taken or refused it
 
     def compose(self) -> ComposeResult:
         with Horizontal(id="body"):
@@ -91,7 +93,10 @@ class Workstation(Screen[None]):
             case changes.ChatShown():
                 self._view.show(self._conversations.shown)
                 self._draw_rows()
-            case changes.CacheDrawn():
+            case changes.CacheDrawn(snapshot):
+                if self._ram_wanted and snapshot.host.setting == self._ram_wanted:
+                    self._view.say(f"RAM limit: {self._ram_wanted}")
+                    self._ram_wanted = ""
                 self._draw_rows()
                 self._draw_cache()
             case changes.HostChanged():
@@ -99,6 +104,9 @@ class Workstation(Screen[None]):
                 self._draw_status()
             case changes.Noticed(text, is_error):
                 if is_error:
+                    if self._ram_wanted:
+                        self._view.give_back(f"/ram {self._ram_wanted}")
+                        self._ram_wanted = ""
                     self._view.say_error(text)
                 else:
                     self._view.say(text)
@@ -136,24 +144,33 @@ class Workstation(Screen[None]):
     @on(Composer.Sent)
     def _send(self, event: Composer.Sent) -> None:
         self._view.say_error("")
+        self._view.say("")
         if slash.is_command(event.text):
             self._run_command(event.text)
             return
-        chat = self._view.chat
+        self.run_worker(self._send_text(self._view.chat, event.text), group="send")
+
+    async def _send_text(self, chat: Chat, text: str) -> None:
+        """Send, or give the text back. Asked here, since two texts may be sent before a worker begins."""
         if refusal := self._conversations.refusal(chat):
-            self._view.say(refusal)
+            self._give_back(chat.id, text)
+            self._view.say_refusal(refusal)
             return
-        self._view.composer.set_text("")
         self._view.follow()
-        self.run_worker(self._conversations.send(chat, event.text), group="send")
+        await self._conversations.send(chat, text)
 
     def _run_command(self, text: str) -> None:
         try:
             command = slash.parse(text)
         except SamovarError as error:
+            self._view.give_back(text)
             self._view.say_error(str(error))
             return
-        self._view.composer.set_text("")
+        typed_since = self._view.take_text()  # it belongs to the chat that the command leads to
+        self._carry_out(command)
+        self._view.give_back(typed_since)
+
+    def _carry_out(self, command: slash.SlashCommand) -> None:
         match command:
             case slash.SlashCommand("new"):
                 self.action_new()
@@ -168,11 +185,10 @@ class Workstation(Screen[None]):
             case slash.SlashCommand("retry"):
                 self.run_worker(self.action_retry())
             case slash.SlashCommand("ram", limit):
+                self._ram_wanted = limit
                 self._conversations.set_ram_limit(limit)
-                self._view.say(f"RAM limit: {limit}")
             case slash.SlashCommand("tokens", limit):
                 self._conversations.set_token_limit(limit)
-                self._view.say(f"token limit: {limit}")
             case slash.SlashCommand("cache"):
                 self.action_cache()
             case slash.SlashCommand("help"):
@@ -187,7 +203,8 @@ class Workstation(Screen[None]):
                 "the system prompt counts from the next message on" if argument != "-" else "no system prompt"
             )
         else:
-            self._view.say(self._view.chat.system_prompt or "this chat has no system prompt")
+            prompt = " ".join(clean(self._view.chat.system_prompt).split())
+            self._view.say(f"system prompt: {prompt}" if prompt else "this chat has no system prompt")
 
     @on(SessionList.Opened)
     def _open(self, event: SessionList.Opened) -> None:
@@ -231,6 +248,10 @@ class Workstation(Screen[None]):
         self.app.copy_to_clipboard(event.text)
         self._view.say(f"copied: {event.what}")
 
+    @on(Transcript.NothingToCopy)
+    def _nothing_to_copy(self, event: Transcript.NothingToCopy) -> None:
+        self._view.say(f"there is no {event.what} to copy here")
+
     def _delete(self, session: str) -> None:
         chat = self._conversations.delete(session)
         if not chat.in_store:
@@ -246,6 +267,15 @@ class Workstation(Screen[None]):
         self._conversations.forget_deleted(session)
 
     # Keys
+
+    def direct(self, event: events.Event) -> None:
+        """Give the focus to the composer for what is typed or pasted while the transcript has it."""
+        if isinstance(self.focused, Transcript):
+            is_text = isinstance(event, events.Paste) or (
+                isinstance(event, events.Key) and event.is_printable and event.key not in Transcript.LETTERS
+            )
+            if is_text:
+                self.set_focus(self._view.composer.input, scroll_visible=False)
 
     def action_help(self) -> None:
         groups = [

@@ -20,7 +20,7 @@ from samovar.tui.widgets.composer import Composer
 from samovar.tui.widgets.transcript import Entry, Transcript
 from samovar.tui.widgets.welcome import Welcome
 
-NOTICE_S: Final = 6.0
+NOTICE_S: Final = 4.0
 ACTIVITY_EVERY_S: Final = 0.4
 MAX_WIDTH: Final = 100  # of the transcript's text, and so of the composer under it
 
@@ -45,6 +45,7 @@ class ChatView(Vertical):
         self._clock = clock
         self._host = HostState()
         self._notice = ""
+        self._refusal = ""
         self._notice_timer: Timer | None = None
         self._activity_at = 0.0
         self._phase: Phase | None = None
@@ -77,7 +78,7 @@ class ChatView(Vertical):
             self.chat.draft = self.composer.text
         self.chat = chat
         self.composer.set_text(chat.draft)
-        self.composer.set_error("")
+        self.say_error("")
         self._notice = ""
         self._load()
         self._draw_activity()
@@ -97,9 +98,13 @@ class ChatView(Vertical):
                 self._transcript.begin_stream(reply_entry(chat.reply, now))
             case changes.ReplyGrew(text=text):
                 self._transcript.stream(text)
+                if chat.reply is not None and chat.reply.phase is not self._phase:  # all has been read
+                    self._transcript.update_meta(chat.reply.request_id, reply_meta(chat.reply, now))
             case changes.ReplyProgressed() if chat.reply is not None:
                 self._transcript.update_meta(chat.reply.request_id, reply_meta(chat.reply, now))
             case changes.ReplyEnded(entry_id=entry_id, message=message, notice=notice):
+                if self._refusal:
+                    self.say_error("")
                 entry, *notes = message_entries(message, now, entry_id)
                 self._transcript.end_stream(entry)
                 self._append([*notes, Entry(f"{entry_id} notice", "note", notice)] if notice else notes)
@@ -109,6 +114,12 @@ class ChatView(Vertical):
         is_same = isinstance(change, changes.ReplyGrew) and phase is self._phase
         if not is_same or time.monotonic() - self._activity_at >= ACTIVITY_EVERY_S:
             self._draw_activity()
+
+    def take_text(self) -> str:
+        """Empty the composer; returns what was in it."""
+        text = self.composer.text
+        self.composer.set_text("")
+        return text
 
     def follow(self) -> None:
         """Keep the end in view."""
@@ -133,16 +144,26 @@ class ChatView(Vertical):
         self._draw_activity()
 
     def say(self, text: str) -> None:
-        """Show a short line for some seconds."""
+        """Show a short line for some seconds, in place of an error; empty to take it back."""
         self._notice = text
+        if text:
+            self.say_error("")
         if self._notice_timer is not None:
             self._notice_timer.stop()
         self._notice_timer = self.set_timer(NOTICE_S, self._end_notice)
         self._draw_activity()
 
     def say_error(self, text: str) -> None:
-        """Show what went wrong until something else is done; empty to take it back."""
+        """Show what went wrong, in place of a notice, until something else is done; empty to take it back."""
+        self._refusal = ""
         self.composer.set_error(text)
+        if text and self._notice:
+            self._end_notice()
+
+    def say_refusal(self, text: str) -> None:
+        """Show why nothing is sent now, until the reply has ended."""
+        self.say_error(text)
+        self._refusal = text
 
     def _end_notice(self) -> None:
         self._notice = ""
@@ -151,7 +172,8 @@ class ChatView(Vertical):
     def _draw_activity(self) -> None:
         self._activity_at = time.monotonic()
         self._phase = self.chat.reply.phase if self.chat.reply is not None else None
-        self.composer.set_activity(activity(self._host, self.chat, self._notice, self._clock()))
+        aside = self._notice if self.chat.reply is not None else ""
+        self.composer.set_activity(activity(self._host, self.chat, self._notice, self._clock()), aside)
 
     def _load(self) -> None:
         chat, now = self.chat, self._clock()

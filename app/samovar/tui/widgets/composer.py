@@ -6,6 +6,7 @@ Takes texts, posts what the user wants sent; knows neither chats nor client.
 from collections.abc import Sequence
 from typing import ClassVar, Final
 
+from rich.cells import cell_len
 from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -17,6 +18,7 @@ from textual.widgets import Static, TextArea
 
 from samovar.chats.slash import matching
 
+_NEW_LINE_KEYS: Final = ("ctrl+j", "shift+enter", "alt+enter")
 _HINTS: Final = (
     "enter sends · ctrl+j new line · esc stops · / commands",
     "enter sends · ctrl+j new line · / commands",
@@ -30,7 +32,7 @@ class MessageInput(TextArea):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "submit", "send", id="composer.send"),
-        Binding("ctrl+j,shift+enter,alt+enter", "new_line", "new line", id="composer.new_line"),
+        Binding(",".join(_NEW_LINE_KEYS), "new_line", "new line", id="composer.new_line"),
         Binding("tab", "complete", "complete a /command, or go to the next part", show=False),
     ]
 
@@ -59,19 +61,28 @@ class MessageInput(TextArea):
         self._recalled = None
 
     async def _on_key(self, event: events.Key) -> None:
-        """Runs before the text area's own handler, which would make Enter a line break."""
+        """Runs before the text area's own handler, which would make Enter a line break.
+
+        The text area takes letters here. A binding would run later: keys that come fast would overtake it.
+        """
         if event.key == "enter":
             event.prevent_default()
             event.stop()
             self.action_submit()
+        elif event.key in _NEW_LINE_KEYS:
+            event.prevent_default()
+            event.stop()
+            self.action_new_line()
 
     async def _on_paste(self, event: events.Paste) -> None:
         """Runs before the text area's own handler: a paste that bubbled up to the app would come back."""
         event.stop()
 
     def action_submit(self) -> None:
-        if self.text.strip():
-            self.post_message(self.Submitted(self.text))
+        """Hand the text over and start an empty one at once: the next key belongs to that."""
+        if text := self.text if self.text.strip() else "":
+            self.load_text("")
+            self.post_message(self.Submitted(text))
 
     def action_new_line(self) -> None:
         start, end = self.selection
@@ -117,12 +128,19 @@ class Foot(Widget):
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self._activity = Content("")
+        self._aside = ""
         self._command = ""
 
     def set_activity(self, activity: Content) -> None:
         """Say what is going on."""
         if not activity.is_same(self._activity):
             self._activity = activity
+            self.refresh()
+
+    def set_aside(self, text: str) -> None:
+        """Say something beside the activity, in place of the keys; empty for the keys."""
+        if text != self._aside:
+            self._aside = text
             self.refresh()
 
     def set_command(self, text: str) -> None:
@@ -137,8 +155,8 @@ class Foot(Widget):
             return Content.assemble((_explained(self._command), "$faint")).truncate(width, ellipsis=True)
         activity = self._activity.truncate(width, ellipsis=True)
         room = width - activity.cell_length - (2 if activity.plain else 0)
-        hint = next((hint for hint in _HINTS if len(hint) <= room), "")
-        gap = width - activity.cell_length - len(hint)
+        hint = next((hint for hint in (self._aside, *_HINTS) if hint and cell_len(hint) <= room), "")
+        gap = width - activity.cell_length - cell_len(hint)
         return Content.assemble(activity, " " * max(0, gap), (hint, "$faint"))
 
 
@@ -154,7 +172,7 @@ class Composer(Vertical):
     """The input, a line for what went wrong, and the foot."""
 
     class Sent(Message):
-        """The user pressed Enter on a text that is not empty."""
+        """The user pressed Enter on a text that is not empty; it has left the input."""
 
         def __init__(self, text: str) -> None:
             super().__init__()
@@ -170,6 +188,11 @@ class Composer(Vertical):
         """What has been typed."""
         return self.query_one(MessageInput).text
 
+    @property
+    def input(self) -> MessageInput:
+        """What takes the keys."""
+        return self.query_one(MessageInput)
+
     def set_text(self, text: str) -> None:
         """Put a text into the input, the cursor behind it."""
         area = self.query_one(MessageInput)
@@ -181,9 +204,10 @@ class Composer(Vertical):
         """The texts that Up brings back, oldest first."""
         self.query_one(MessageInput).set_history(texts)
 
-    def set_activity(self, activity: Content) -> None:
-        """Say what is going on, on one line."""
+    def set_activity(self, activity: Content, aside: str = "") -> None:
+        """Say what is going on, on one line; `aside` stands at its end if there is room."""
         self.query_one(Foot).set_activity(activity)
+        self.query_one(Foot).set_aside(aside)
 
     def set_error(self, text: str) -> None:
         """Say what went wrong and what to do; empty once that is past."""

@@ -13,7 +13,7 @@ from samovar.core.request import MismatchReason, RequestStats
 from samovar.core.safe_text import clean
 from samovar.core.snapshot import CacheSnapshot, TierUse
 from samovar.core.units import format_size
-from samovar.tui.widgets.session_list import GLYPHS
+from samovar.tui.widgets.session_list import AT_WORK, GLYPHS
 
 Part = tuple[str, str]
 
@@ -101,11 +101,11 @@ def prompt_lines(
         }
         title = _fitted(" ".join(clean(row.title).split()) or "untitled", title_width)
         color = colors.get(row.session, "$secondary")
-        parts: list[Part] = [("■ ", color), (title, "$text" if row.tier else "$secondary")]
+        parts: list[Part] = [("■ ", color), (title, "$text" if row.tier or row.running else "$secondary")]
         for column in columns:
             style = "$text" if column is _TOKENS else "$secondary"
             parts.append((figures[column].rjust(column.width), style))
-        parts.append((" ▸" if row.running else f" {GLYPHS[row.tier]}", "$brass" if row.running else color))
+        parts.append((f" {AT_WORK if row.running else GLYPHS[row.tier]}", color))
         lines.append(Content.assemble(*parts))
     if (more := len(snapshot.prompts) - max_rows) > 0:
         lines.append(Content.assemble((f"  and {count(more)} more", "$faint")))

@@ -23,6 +23,7 @@ from samovar.core.snapshot import Tier
 from samovar.tui.theme import palette_of, rich_style, session_color
 
 GLYPHS: Final = {Tier.CONTEXT: "●", Tier.HOST: "◐", Tier.DISK: "◔", None: "○"}
+AT_WORK: Final = "◉"  # its prompt is being read or its reply written
 NEW: Final = ""  # the row that makes a new chat, in place of a chat's id
 _COUNT_WIDTH: Final = 5
 
@@ -154,7 +155,7 @@ class SessionList(ScrollView, can_focus=True):
         foreground = palette.text if is_shown or row.title else palette.secondary
         segments = [
             Segment("▌" if has_cursor else " ", rich_style(palette.brass, ground)),
-            Segment(" " + GLYPHS[row.tier], rich_style(color, ground)),
+            Segment(" " + (AT_WORK if row.running else GLYPHS[row.tier]), rich_style(color, ground)),
             Segment(" " + set_cell_size(title, room), rich_style(foreground, ground, bold=is_shown)),
             Segment(tokens.rjust(_COUNT_WIDTH), rich_style(palette.secondary, ground)),
             Segment("▸" if row.running else " ", rich_style(palette.brass, ground)),

@@ -55,6 +55,9 @@ class Transcript(ScrollView, can_focus=True):
         Binding("right_square_bracket", "jump(1)", "next message", key_display="]", id="transcript.next"),
     ]
 
+    LETTERS: ClassVar = frozenset(binding.key for binding in BINDINGS if isinstance(binding, Binding))
+    """The printable keys that mean something here."""
+
     following: reactive[bool] = reactive(True, repaint=False)
     """Whether the end stays in view; off once the user scrolls up, on again at the end."""
 
@@ -70,6 +73,13 @@ class Transcript(ScrollView, can_focus=True):
         @property
         def control(self) -> "Transcript":
             return self.transcript
+
+    class NothingToCopy(Message):
+        """The user wants to copy `what`, and there is none."""
+
+        def __init__(self, what: str) -> None:
+            super().__init__()
+            self.what = what
 
     def __init__(
         self,
@@ -464,7 +474,10 @@ class Transcript(ScrollView, can_focus=True):
         """Copy the code block that is nearest to the bottom of the view."""
         if (layout := self._layout_of_chat) is not None:
             bottom = min(self.scroll_offset.y + self.size.height, layout.height) - 1
-            self._request_copy(actions.nearest_code(layout, bottom))
+            if (code := actions.nearest_code(layout, bottom)) is not None:
+                self._request_copy(code)
+            else:
+                self.post_message(self.NothingToCopy("code"))
 
     def action_copy_reply(self) -> None:
         """Copy the last reply."""
@@ -472,12 +485,13 @@ class Transcript(ScrollView, can_focus=True):
         if replies:
             text = self._live_text if self._live else clean(replies[-1].text)
             self._request_copy((text, "reply"))
+        else:
+            self.post_message(self.NothingToCopy("reply"))
 
     def action_jump(self, step: int) -> None:
         """Bring the next or previous message to the top."""
         if (layout := self._layout_of_chat) is not None:
             self.scroll_to(y=actions.neighbour(layout, self.scroll_offset.y, step))
 
-    def _request_copy(self, found: tuple[str, str] | None) -> None:
-        if found is not None:
-            self.post_message(self.CopyRequested(self, *found))
+    def _request_copy(self, found: actions.Found) -> None:
+        self.post_message(self.CopyRequested(self, *found))

@@ -1,0 +1,86 @@
+"""Keys that come faster than the screen works, and keys that go elsewhere than to the composer."""
+
+from pathlib import Path
+
+import pytest
+from textual._xterm_parser import XTermParser
+from textual.events import Key
+
+from samovar.core.chat import ChatMessage, Role
+from samovar.core.errors import SamovarError
+from samovar.tui.alt_digits import make_alt_digits_keys
+from samovar.tui.app import check_terminal
+from samovar.tui.widgets.composer import MessageInput
+from samovar.tui.widgets.transcript import Transcript
+from tests.tui.support import station
+
+
+async def test_a_new_line_lands_where_it_was_typed(tmp_path: Path) -> None:
+    async with station(tmp_path) as here:
+        here.press_at_once(*"a1", "ctrl+j", *"b1", "shift+enter", *"c1", "alt+enter", *"d1")
+        await here.until(lambda: here.text == "a1\nb1\nc1\nd1", here.text)
+
+
+async def test_what_is_typed_right_after_enter_stays_in_the_composer(tmp_path: Path) -> None:
+    async with station(tmp_path) as here:
+        here.press_at_once(*"Say hi", "enter", *"typed right after")
+        await here.until_asked(1)
+        assert here.client.requests[0].messages == (ChatMessage(Role.USER, "Say hi"),)
+        await here.until(lambda: here.text == "typed right after", here.text)
+
+
+async def test_a_refused_text_goes_before_what_was_typed_since(tmp_path: Path) -> None:
+    async with station(tmp_path) as here:
+        here.press_at_once(*"/nope", "enter", *"tail")
+        await here.until(lambda: "no command /nope" in here.error)
+        await here.until(lambda: here.text == "/nope\ntail", here.text)
+
+        here.type("")
+        here.press_at_once(*"one", "enter", *"two", "enter", *"three")
+        await here.until(lambda: here.text == "two\nthree", here.text)
+        assert "still being written" in here.error or "still being stored" in here.error
+        assert len(here.client.requests) <= 1
+
+
+async def test_what_is_typed_right_after_a_command_goes_where_it_leads(tmp_path: Path) -> None:
+    async with station(tmp_path, chats=1) as here:
+        await here.pilot.press("alt+2")
+        await here.until(lambda: here.entries)
+        here.press_at_once(*"/new", "enter", *"hello")
+        await here.until(lambda: not here.entries and here.text == "hello", here.text)
+
+
+async def test_typing_in_the_transcript_goes_to_the_composer_but_for_its_own_keys(tmp_path: Path) -> None:
+    async with station(tmp_path, chats=1) as here:
+        await here.pilot.press("alt+2")
+        await here.until(lambda: here.entries)
+        here.screen.set_focus(here.screen.query_one(Transcript))
+        await here.pilot.press("c")
+        assert "no code to copy" in here.activity
+        await here.pilot.press("y")
+        assert here.app.clipboard == "answer 1"
+        assert here.text == ""
+        here.press_at_once(*"Hi, you", "ctrl+j", *"and c")
+        await here.until(lambda: here.text == "Hi, you\nand c", here.text)
+        assert isinstance(here.app.focused, MessageInput)
+
+
+async def test_copying_a_reply_where_there_is_none_is_said(tmp_path: Path) -> None:
+    async with station(tmp_path) as here:
+        here.screen.set_focus(here.screen.query_one(Transcript))
+        here.screen.query_one(Transcript).action_copy_reply()
+        await here.until(lambda: "no reply to copy" in here.activity)
+
+
+def test_escape_and_a_digit_are_alt_and_the_digit() -> None:
+    make_alt_digits_keys()
+    keys = [event.key for event in XTermParser().feed("\x1b1\x1b9x") if isinstance(event, Key)]
+    assert keys == ["alt+1", "alt+9", "x"]
+    typed = [event.character for event in XTermParser().feed("¡£") if isinstance(event, Key)]
+    assert typed == ["¡", "£"]
+
+
+def test_a_dumb_terminal_is_refused() -> None:
+    check_terminal({"TERM": "xterm-256color"})
+    with pytest.raises(SamovarError, match="samovar chat"):
+        check_terminal({"TERM": "dumb"})
