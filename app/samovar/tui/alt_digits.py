@@ -5,7 +5,6 @@ from typing import Any, Final, cast
 
 from textual import _ansi_sequences
 
-
 AltDigit = enum.Enum(
     "AltDigit",
     [
