@@ -11,6 +11,7 @@ from samovar.core.errors import SamovarError
 from samovar.tui.alt_digits import make_alt_digits_keys
 from samovar.tui.app import check_terminal
 from samovar.tui.widgets.composer import MessageInput
+from samovar.tui.widgets.sidebar import TitleInput
 from samovar.tui.widgets.transcript import Transcript
 from tests.tui.support import station
 
@@ -84,3 +85,14 @@ def test_a_dumb_terminal_is_refused() -> None:
     check_terminal({"TERM": "xterm-256color"})
     with pytest.raises(SamovarError, match="samovar chat"):
         check_terminal({"TERM": "dumb"})
+
+
+async def test_renaming_starts_at_the_end_with_the_beginning_in_view(tmp_path: Path) -> None:
+    async with station(tmp_path, chats=1) as here:
+        await here.pilot.press("f2", "down", "f6")
+        field = here.screen.query_one(TitleInput)
+        await here.until(lambda: field.has_focus and field.cursor_position == len("chat 1"))
+        assert field.scroll_offset.x == 0
+        assert "esc cancels" in str(here.screen.query_one("#list-note").render())
+        await here.pilot.press("0", "enter")
+        await here.until(lambda: "chat 10" in here.titles)

@@ -1,19 +1,24 @@
 """The help screen: every key and command, made from the bindings themselves."""
 
+import textwrap
 from collections.abc import Iterable, Sequence
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import msgspec
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.content import Content
+from textual.geometry import Size
 from textual.screen import ModalScreen
+from textual.widget import Widget
 from textual.widgets import Static
 
 from samovar.chats.slash import USAGES
 
-_KEY_WIDTH = 20
+_KEY_WIDTH: Final = 20
+_MIN_TEXT_WIDTH: Final = 24
+_NARROW_INDENT: Final = 4
 
 
 class HelpGroup(msgspec.Struct, frozen=True):
@@ -66,6 +71,35 @@ def command_group() -> HelpGroup:
     )
 
 
+def group_text(group: HelpGroup, width: int) -> Content:
+    """A group in `width` cells: descriptions beside the keys, or under them where it is narrow."""
+    lines = [Content.assemble((group.title, "$secondary"))]
+    indent = _KEY_WIDTH if width - _KEY_WIDTH >= _MIN_TEXT_WIDTH else _NARROW_INDENT
+    for key, text in group.keys:
+        first, *others = textwrap.wrap(text, max(8, width - indent)) or [""]
+        if indent == _KEY_WIDTH:
+            lines.append(Content.assemble((key.ljust(indent), "$text"), (first, "$secondary")))
+        else:
+            lines.append(Content.assemble((key, "$text")))
+            others = [first, *others]
+        lines += [Content.assemble((" " * indent + other, "$secondary")) for other in others]
+    return Content("\n").join(lines)
+
+
+class GroupText(Widget):
+    """One group, wrapped to the width there is."""
+
+    def __init__(self, group: HelpGroup, *, classes: str | None = None) -> None:
+        super().__init__(classes=classes)
+        self._group = group
+
+    def render(self) -> Content:
+        return group_text(self._group, self.content_size.width)
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        return group_text(self._group, width).plain.count("\n") + 1
+
+
 class HelpScreen(ModalScreen[None]):
     """All keys, over the workstation."""
 
@@ -81,14 +115,7 @@ class HelpScreen(ModalScreen[None]):
         with VerticalScroll(id="help"):
             yield Static(Content.assemble(("help", "bold $brass"), ("   esc closes", "$faint")))
             for group in self._groups:
-                yield Static(_group_text(group), classes="group")
+                yield GroupText(group, classes="group")
 
     def on_mount(self) -> None:
         self.query_one("#help").focus()
-
-
-def _group_text(group: HelpGroup) -> Content:
-    lines = [Content.assemble((group.title, "$secondary"))]
-    for key, text in group.keys:
-        lines.append(Content.assemble((key.ljust(_KEY_WIDTH), "$text"), (text, "$secondary")))
-    return Content("\n").join(lines)

@@ -281,8 +281,8 @@ class Workstation(Screen[None]):
         groups = [
             group_of("EVERYWHERE", [*Workstation.BINDINGS, *self.app.BINDINGS]),
             group_of("WRITING", MessageInput.BINDINGS),
-            group_of("CHATS", SessionList.BINDINGS),
-            group_of("READING", Transcript.BINDINGS),
+            group_of("CHATS · f2 goes there, esc back", SessionList.BINDINGS),
+            group_of("READING · tab or a click goes there, esc back", Transcript.BINDINGS),
             command_group(),
             GLYPH_KEYS,
         ]

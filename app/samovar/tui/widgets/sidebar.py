@@ -13,6 +13,7 @@ from textual.widgets import Input, Static
 
 from samovar.tui.widgets.session_list import SessionList, SessionRow
 
+_TITLE_KEYS: Final = "enter saves · esc cancels"
 _LIST_KEYS: Final = "enter opens · r renames\nx deletes · esc back"
 
 
@@ -23,6 +24,12 @@ class TitleInput(Input):
 
     class Left(Message):
         """The user is done with it, without a new title."""
+
+    def show_end(self) -> None:
+        """Put the cursor at the end, and the beginning in view where both fit; needs its width."""
+        self.scroll_to(0, animate=False, force=True)
+        self.cursor_position = 0
+        self.cursor_position = len(self.value)
 
     def action_cancel(self) -> None:
         self.post_message(self.Left())
@@ -58,7 +65,7 @@ class Sidebar(Vertical):
         yield self._heading
         yield self.sessions
         yield Static("", id="list-note")
-        yield TitleInput(id="title-input", compact=True, select_on_focus=True)
+        yield TitleInput(id="title-input", compact=True, select_on_focus=False)
 
     def set_rows(self, rows: Sequence[SessionRow], shown: str) -> None:
         """Show these chats; `shown` is the one that is open."""
@@ -89,13 +96,16 @@ class Sidebar(Vertical):
         self._draw_note()
 
     def _draw_note(self) -> None:
-        """The note, or what the keys do while the list has them."""
+        """What the keys do while a title is changed; else the note, or what they do in the list."""
         note = self.query_one("#list-note", Static)
         keys = _LIST_KEYS if self.sessions.has_focus else ""
-        note.update(
-            Content.assemble((self._note, "$secondary")) if self._note else Content.assemble((keys, "$faint"))
-        )
-        note.display = bool(self._note or keys)
+        if self._renaming is not None:
+            note.update(Content.assemble((_TITLE_KEYS, "$faint")))
+        elif self._note:
+            note.update(Content.assemble((self._note, "$secondary")))
+        else:
+            note.update(Content.assemble((keys, "$faint")))
+        note.display = self._renaming is not None or bool(self._note or keys)
 
     def rename(self, session: str, title: str) -> None:
         """Let the user change a title where it stands."""
@@ -111,6 +121,8 @@ class Sidebar(Vertical):
         field.display = True
         field.focus()
         self._renaming = session
+        self._draw_note()
+        self.call_after_refresh(field.show_end)
 
     @on(Input.Submitted)
     def _take_title(self, event: Input.Submitted) -> None:
@@ -129,4 +141,5 @@ class Sidebar(Vertical):
 
     def _end(self) -> None:
         self.query_one(TitleInput).display = False
+        self._draw_note()
         self.post_message(self.RenameEnded())

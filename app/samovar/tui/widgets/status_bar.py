@@ -1,6 +1,6 @@
 """The last line: the model, its speed, what the cache saved, and the keys to begin with.
 
-Takes figures; what does not fit is left out from the right, the keys stay.
+Takes figures; what does not fit is left out from the right, most keys before the figures.
 """
 
 import msgspec
@@ -15,6 +15,7 @@ from samovar.core.snapshot import CacheSnapshot
 
 _KEYS = ("f1 help · f2 chats · f4 cache · ctrl+p palette", "f1 help · f2 chats · f4 cache", "f1 help", "")
 _METER_CELLS = 16
+_MIN_NAME_CELLS = 12
 
 
 class StatusFigures(msgspec.Struct, frozen=True):
@@ -49,13 +50,15 @@ class StatusBar(Widget):
         width = self.size.width - 4
         pieces = [piece for piece in status_pieces(self._figures) if piece.plain]
         line = pieces[0]
-        least = next((keys for keys in _KEYS[1:] if line.cell_length + 3 + len(keys) <= width), "")
+        if len(pieces) > 1:
+            line = line.truncate(max(_MIN_NAME_CELLS, width // 3), ellipsis=True)
+        least = next((keys for keys in _KEYS[2:] if line.cell_length + 3 + len(keys) <= width), "")
         for piece in pieces[1:]:
             longer = Content.assemble(line, "   ", piece)
             if longer.cell_length + 3 + len(least) > width:
                 break
             line = longer
-        keys = _KEYS[0] if line.cell_length + 3 + len(_KEYS[0]) <= width else least
+        keys = next((keys for keys in _KEYS if line.cell_length + 3 + len(keys) <= width), "")
         gap = width - line.cell_length - len(keys)
         return Content.assemble("  ", line, " " * max(0, gap), (keys, "$faint"))
 
@@ -70,9 +73,6 @@ def status_pieces(figures: StatusFigures) -> list[Content]:
     speed, first = figures.tokens_per_second, figures.first_token_ms
     return [
         Content.assemble((" ".join(clean(host.model.name).split()), "$brass")),
-        Content.assemble(
-            (f"{kv_type(host.model)} kv · {count(host.model.context_tokens)} context", "$secondary")
-        ),
         Content.assemble((rate(speed).rjust(3), "$text"), (" tok/s", "$secondary")) if speed else Content(""),
         Content.assemble(("first token ", "$secondary"), (duration(first), "$text"))
         if first
@@ -80,6 +80,9 @@ def status_pieces(figures: StatusFigures) -> list[Content]:
         Content.assemble(("saved ", "$secondary"), (duration(figures.saved_ms), "$green"))
         if figures.saved_ms >= 1
         else Content(""),
+        Content.assemble(
+            (f"{kv_type(host.model)} kv · {count(host.model.context_tokens)} context", "$secondary")
+        ),
     ]
 
 
