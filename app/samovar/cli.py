@@ -154,6 +154,7 @@ def _interactive(args: argparse.Namespace, name: str) -> tuple[Config, Paths, Lo
         cache_dir=paths.cache_dir,
         log_file=paths.log_file,
         name=name,
+        insist=_insisted(args),
     )
     return config, paths, client, Store.open(paths.database)
 
@@ -197,6 +198,7 @@ def _run_ask(args: argparse.Namespace) -> int:
         cache_dir=paths.cache_dir,
         log_file=paths.log_file,
         name="ask",
+        insist=_insisted(args),
     )
     store = Store.open(paths.database) if question.session else None
     try:
