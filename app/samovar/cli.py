@@ -17,6 +17,7 @@ from samovar.config import Config, resolve_model
 from samovar.core.errors import SamovarError
 from samovar.core.safe_text import clean
 from samovar.paths import Paths
+from samovar.sessions.encoding import storable
 from samovar.sessions.store import Store
 
 EXIT_ERROR: Final = 1
@@ -123,6 +124,8 @@ _HELP: Final = {
 
 def _settings(args: argparse.Namespace) -> tuple[Config, Paths]:
     paths = Paths.from_env(os.environ)
+    if (home := str(paths.run_dir)) != storable(home):
+        raise SamovarError("The folder in SAMOVAR_HOME is not valid UTF-8. Set it to one with another name.")
     overrides = {key: getattr(args, key, None) for key in _OPTIONS}
     overrides |= {f"sampling.{key}": getattr(args, key, None) for key in _SAMPLING}
     return Config.load(paths.config_file, os.environ, overrides), paths
@@ -151,6 +154,7 @@ def _interactive(args: argparse.Namespace, name: str) -> tuple[Config, Paths, Lo
         cache_dir=paths.cache_dir,
         log_file=paths.log_file,
         name=name,
+        insist=_insisted(args),
     )
     return config, paths, client, Store.open(paths.database)
 
@@ -196,6 +200,7 @@ def _run_ask(args: argparse.Namespace) -> int:
         cache_dir=paths.cache_dir,
         log_file=paths.log_file,
         name="ask",
+        insist=_insisted(args),
     )
     store = Store.open(paths.database) if question.session else None
     try:

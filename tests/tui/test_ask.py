@@ -38,7 +38,15 @@ class CancellingClient(FakeClient):
 
 
 @pytest.fixture
+def own_store(tmp_path: Path) -> Iterator[Store]:
+    """What the command uses."""
+    with contextlib.closing(Store.open(tmp_path / "chats.db")) as opened:
+        yield opened
+
+
+@pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
+    """What sees the committed chats: another connection to the same file."""
     with contextlib.closing(Store.open(tmp_path / "chats.db")) as opened:
         yield opened
 
@@ -68,10 +76,10 @@ def last(store: Store, name: str) -> tuple[MessageState, str]:
 
 
 async def test_a_reply_is_printed_as_it_comes_and_stored(
-    store: Store, capsys: pytest.CaptureFixture[str]
+    own_store: Store, store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     client = FakeClient()
-    async with asking(client, store, Question("Name a tea.", "teas")) as (running, request):
+    async with asking(client, own_store, Question("Name a tea.", "teas")) as (running, request):
         assert request.messages == (
             ChatMessage(Role.SYSTEM, "Be brief."),
             ChatMessage(Role.USER, "Name a tea."),
@@ -91,9 +99,14 @@ async def test_a_reply_is_printed_as_it_comes_and_stored(
     assert client.closed
 
 
-async def test_without_a_chat_nothing_is_stored(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_without_a_chat_nothing_is_stored(
+    own_store: Store, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
     client = FakeClient()
-    async with asking(client, store, Question("hi", system="Be kind.", as_json=True)) as (running, request):
+    async with asking(client, own_store, Question("hi", system="Be kind.", as_json=True)) as (
+        running,
+        request,
+    ):
         assert request.messages == (ChatMessage(Role.SYSTEM, "Be kind."), ChatMessage(Role.USER, "hi"))
         client.finish(request, "Hello \udce9.")
         assert await running == 0
@@ -115,10 +128,15 @@ async def test_without_a_chat_nothing_is_stored(store: Store, capsys: pytest.Cap
     ],
 )
 async def test_every_failure_is_said_and_an_exit_code(
-    store: Store, capsys: pytest.CaptureFixture[str], reason: FinishReason, state: MessageState, said: str
+    own_store: Store,
+    store: Store,
+    capsys: pytest.CaptureFixture[str],
+    reason: FinishReason,
+    state: MessageState,
+    said: str,
 ) -> None:
     client = FakeClient()
-    async with asking(client, store, Question("hi", "x", as_json=True)) as (running, request):
+    async with asking(client, own_store, Question("hi", "x", as_json=True)) as (running, request):
         client.say(request, "Hel")
         client.finish(request, "Hel", reason)
         assert await running == 1
@@ -132,8 +150,10 @@ async def test_every_failure_is_said_and_an_exit_code(
 
 
 @pytest.mark.parametrize("client", [FakeClient(), CancellingClient()], ids=["silent host", "host answers"])
-async def test_an_interrupted_reply_is_stored_as_stopped(store: Store, client: FakeClient) -> None:
-    async with asking(client, store, Question("count", "x")) as (running, request):
+async def test_an_interrupted_reply_is_stored_as_stopped(
+    own_store: Store, store: Store, client: FakeClient
+) -> None:
+    async with asking(client, own_store, Question("count", "x")) as (running, request):
         client.say(request, "one ", "two")
         await until(client.waiting.empty)
         running.cancel()
@@ -151,22 +171,24 @@ class Broken(io.StringIO):
 
 
 async def test_a_reader_that_goes_away_costs_nothing_that_arrived(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    own_store: Store, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = CancellingClient()
     monkeypatch.setattr(sys, "stdout", Broken())
-    async with asking(client, store, Question("count", "x")) as (running, request):
+    async with asking(client, own_store, Question("count", "x")) as (running, request):
         client.say(request, "one two")
         with pytest.raises(BrokenPipeError):
             await running
     assert last(store, "x") == (MessageState.STOPPED, "one two")
 
 
-async def test_two_questions_at_once_keep_their_replies(store: Store, tmp_path: Path) -> None:
+async def test_two_questions_at_once_keep_their_replies(
+    own_store: Store, store: Store, tmp_path: Path
+) -> None:
     left, right = FakeClient(), FakeClient()
     with contextlib.closing(Store.open(tmp_path / "chats.db")) as second:
         async with (
-            asking(left, store, Question("left", "x")) as (left_runs, left_asked),
+            asking(left, own_store, Question("left", "x")) as (left_runs, left_asked),
             asking(right, second, Question("right", "x")) as (right_runs, right_asked),
         ):
             right.finish(right_asked, "to right")
@@ -179,27 +201,27 @@ async def test_two_questions_at_once_keep_their_replies(store: Store, tmp_path: 
     assert [message.content for message in right_asked.messages] == ["Be brief.", "left\n\nright"]
 
 
-async def test_text_that_utf8_cannot_hold_is_mended(store: Store) -> None:
+async def test_text_that_utf8_cannot_hold_is_mended(own_store: Store, store: Store) -> None:
     client = FakeClient()
     question = Question("caf\udce9", "th\udce9", system="\udce9")
-    async with asking(client, store, question) as (running, request):
+    async with asking(client, own_store, question) as (running, request):
         msgspec.msgpack.encode(request)
         assert [message.content for message in request.messages] == ["�", "caf�"]
         client.finish(request, "ok")
         assert await running == 0
     assert [session.title for session in store.sessions()] == ["th�"]
     again = FakeClient()
-    async with asking(again, store, Question("more", "th\udce9")) as (running, request):
+    async with asking(again, own_store, Question("more", "th\udce9")) as (running, request):
         assert request.session == store.sessions()[0].id
         again.finish(request, "ok")
         assert await running == 0
 
 
-async def test_a_second_system_prompt_is_refused(store: Store) -> None:
+async def test_a_second_system_prompt_is_refused(own_store: Store, store: Store) -> None:
     store.create_session("x", "Be brief.")
     client = FakeClient()
     with pytest.raises(SamovarError, match="has a system prompt already"):
-        await ask(client, store, CONFIG, Question("hi", "x", system="Be long."))
+        await ask(client, own_store, CONFIG, Question("hi", "x", system="Be long."))
     assert client.closed
     assert client.requests == []
 

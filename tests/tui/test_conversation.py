@@ -25,11 +25,17 @@ from tests.tui.fake_client import MODEL, FakeClient
 class Desk:
     """Conversations over a fake client and a real store, and all they told."""
 
-    def __init__(self, store: Store, config: Config) -> None:
+    def __init__(self, file: Path, config: Config) -> None:
         self.client = FakeClient()
         self.told: list[changes.Change] = []
-        self.store = store
-        self.chats = Conversations(self.client, store, config, self.told.append)
+        self._own_store = Store.open(file)
+        self.store = Store.open(file)  # another connection than the chats': it sees what has been committed
+        self.chats = Conversations(self.client, self._own_store, config, self.told.append)
+
+    async def close(self) -> None:
+        await self.chats.close()
+        self._own_store.close()
+        self.store.close()
 
     def hear(self) -> None:
         """Deliver what the client has been told to say."""
@@ -54,22 +60,17 @@ class Desk:
 @pytest.fixture
 async def other(tmp_path: Path) -> AsyncIterator[Desk]:
     """A second front end on the same file."""
-    store = Store.open(tmp_path / "chats.db")
-    desk = Desk(store, Config())
+    desk = Desk(tmp_path / "chats.db", Config())
     yield desk
-    await desk.chats.close()
-    store.close()
+    await desk.close()
 
 
 @pytest.fixture
 async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
-    store = Store.open(tmp_path / "chats.db")
-    desk = Desk(
-        store, Config(system_prompt="Be brief.", sampling=SamplingConfig(temperature=0.2, max_tokens=99))
-    )
+    sampling = SamplingConfig(temperature=0.2, max_tokens=99)
+    desk = Desk(tmp_path / "chats.db", Config(system_prompt="Be brief.", sampling=sampling))
     yield desk
-    await desk.chats.close()
-    store.close()
+    await desk.close()
 
 
 async def until(condition: Callable[[], object]) -> None:

@@ -35,10 +35,11 @@ class FullStore(Store):
 class Line:
     """A running line mode, its keys, its client and its store."""
 
-    def __init__(self, keys: PipeInput, client: FakeClient, store: FullStore) -> None:
+    def __init__(self, keys: PipeInput, client: FakeClient, store: FullStore, witness: Store) -> None:
         self.keys = keys
         self.client = client
         self.store = store
+        self.witness = witness
 
     async def until(self, condition: Callable[[], object]) -> None:
         async with asyncio.timeout(20):
@@ -56,10 +57,11 @@ async def line(tmp_path: Path) -> AsyncIterator[Line]:
         create_pipe_input() as keys,
         create_app_session(input=keys, output=DummyOutput()),
         contextlib.closing(FullStore.open(tmp_path / "chats.db")) as store,
+        contextlib.closing(Store.open(tmp_path / "chats.db")) as witness,
     ):
         assert isinstance(store, FullStore)
         running = asyncio.create_task(LineMode(client, store, Config(), history).run(None))
-        yield Line(keys, client, store)
+        yield Line(keys, client, store, witness)
         keys.send_text("\x04")
         assert await asyncio.wait_for(running, 20) == 0
 
@@ -73,7 +75,7 @@ async def test_a_text_that_could_not_be_stored_is_in_the_next_prompt(line: Line)
     request = line.client.requests[0]
     assert request.messages[0].content == "keep me too"
     line.client.finish(request, "kept")
-    await line.until(lambda: line.store.path(request.session)[-1].state is MessageState.COMPLETE)
+    await line.until(lambda: line.witness.path(request.session)[-1].state is MessageState.COMPLETE)
 
 
 async def test_no_line_ends_in_a_traceback(line: Line) -> None:

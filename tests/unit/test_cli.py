@@ -39,6 +39,14 @@ def test_a_model_whose_name_is_not_text_is_refused(
     assert "is not valid UTF-8" in capsys.readouterr().err
 
 
+def test_a_home_whose_name_is_not_text_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SAMOVAR_HOME", "/tmp/caf\udce9")
+    assert cli.main(["ask", "hi"]) == 1
+    assert "SAMOVAR_HOME is not valid UTF-8" in capsys.readouterr().err
+
+
 def test_standard_input_may_hold_anything(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

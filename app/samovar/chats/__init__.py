@@ -1,1 +1,1 @@
-"""What every interactive front end does with chats: send, stream, store, stop, delete, undo. No screen."""
+"""What every front end does with chats: send, stream, store, stop, delete, undo. No screen."""
