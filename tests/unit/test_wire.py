@@ -87,6 +87,7 @@ some_commands = st.one_of(
         st.builds(kind, text)
         for kind in (commands.Cancel, commands.Forget, commands.SetRamLimit, commands.SetTokenLimit)
     ),
+    st.builds(commands.SetKeepAlive, floats),
     st.builds(commands.Describe),
     st.builds(commands.StopHost),
 )
@@ -101,6 +102,7 @@ some_events = st.one_of(
     st.builds(events.CacheChanged, snapshots),
     st.builds(events.LoadingProgressed, text, floats),
     st.builds(events.HostStarting),
+    st.builds(events.HostStopping),
 )
 
 

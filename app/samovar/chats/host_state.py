@@ -10,6 +10,7 @@ from samovar.core.events import (
     HostLost,
     HostReady,
     HostStarting,
+    HostStopping,
     LoadingProgressed,
     ModelInfo,
     Refused,
@@ -24,6 +25,7 @@ class HostPhase(enum.Enum):
     LOADING = "loading"
     READY = "ready"
     LOST = "lost"
+    STOPPED = "stopped"
     FAILED = "failed"
 
 
@@ -50,6 +52,9 @@ class HostState(msgspec.Struct, frozen=True):
                 return HostState(HostPhase.READY, "", None, model)
             case HostLost(message):
                 return HostState(HostPhase.LOST, "restarting the engine", None, self.model, message)
+            case HostStopping():
+                stage = "the engine is stopped; the next message starts it"
+                return HostState(HostPhase.STOPPED, stage, model=self.model)
             case HostFailed(message) | Refused(message):
                 return HostState(HostPhase.FAILED, "", None, self.model, message)
             case _:

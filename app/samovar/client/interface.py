@@ -11,9 +11,11 @@ class Client(Protocol):
     """A connection to an engine that reconnects by itself.
 
     `start` returns at once; what happens then arrives as events: `HostStarting`, `LoadingProgressed`,
-    `HostReady` (again after each restart) or `HostFailed`, and `HostLost` when a host died. Every `Submit`
-    is answered by exactly one `RequestFinished`, also when the host dies (`FinishReason.HOST_LOST`) or is
-    not there. Commands sent before the host is ready are delivered once it is.
+    `HostReady` (again after each restart) or `HostFailed`, and `HostLost` when a host died. After
+    `HostStopping` and `HostFailed` no host is started until the next `Submit`. Every `Submit` is answered
+    by exactly one `RequestFinished`, also when the host dies (`FinishReason.HOST_LOST`), is not there, or
+    when the request cannot be encoded. Commands sent before the host is ready are delivered once it is;
+    focus and limits are told again to every host that takes over.
     """
 
     async def start(self) -> None: ...

@@ -1,54 +1,63 @@
 """`samovar cache status` and `samovar stop`: they join a running engine host and never start one."""
 
 import asyncio
-import contextlib
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from samovar.client.local import LocalClient, running_hosts
-from samovar.core.commands import Describe, StopHost
-from samovar.core.events import CacheChanged, HostFailed
+from samovar.core.commands import Command, Describe, StopHost
+from samovar.core.errors import SamovarError
+from samovar.core.events import CacheChanged, Event, HostFailed, LoadingProgressed, Welcome
 from samovar.core.safe_text import clean
+from samovar.core.settings import LOCK_SUFFIX
 from samovar.core.snapshot import CacheSnapshot, PromptRow, Tier, TierUse
 from samovar.core.units import format_size
 
-STOP_PATIENCE_S: Final = 15.0
+GREETING_PATIENCE_S: Final = 5.0  # a host answers at once, also while it loads or computes
+ANSWER_PATIENCE_S: Final = 30.0  # the engine looks at its commands between two steps
+STOP_PATIENCE_S: Final = 20.0
 
 
 async def print_status(run_dir: Path, socket_name: str, *, as_json: bool) -> int:
     """Print the state of the host with these settings, or else of any one that runs."""
     sockets = sorted(running_hosts(run_dir), key=lambda path: path.name != socket_name)
-    snapshot = None
+    found: CacheSnapshot | LoadingProgressed | None = None
     for socket in sockets:
-        snapshot = await _describe(socket)
-        if snapshot is not None:
+        found = await _describe(socket)
+        if found is not None:
             break
     if as_json:
-        print(
-            msgspec.json.encode(_as_json(snapshot or CacheSnapshot(), running=snapshot is not None)).decode()
-        )
-    elif snapshot is None:
-        print("No engine is running: nothing is in the context or in RAM. `samovar` starts one.")
-    else:
-        print("\n".join(_as_text(snapshot)))
+        snapshot = found if isinstance(found, CacheSnapshot) else CacheSnapshot()
+        loading = isinstance(found, LoadingProgressed)
+        report = _as_json(snapshot, running=found is not None, loading=loading)
+        print(msgspec.json.encode(report).decode())
+        return 0
+    match found:
+        case None:
+            print("No engine is running: nothing is in the context or in RAM. `samovar` starts one.")
+        case LoadingProgressed(stage, fraction):
+            print(f"The engine is still loading ({stage}, {100 * fraction:.0f} %): nothing is cached yet.")
+        case CacheSnapshot():
+            print("\n".join(_as_text(found)))
     return 0
 
 
 async def stop_hosts(run_dir: Path) -> int:
-    """Ask every running host to end, and wait until it has."""
+    """Ask every running host to end, and wait until it has. SamovarError, at the end, if one does not."""
     count = 0
+    hung: list[SamovarError] = []
     for socket in running_hosts(run_dir):
-        client = LocalClient(socket, "stop")
-        await client.start()
-        client.send(StopHost())
-        async with asyncio.timeout(STOP_PATIENCE_S):
-            async for event in client.events():
-                if isinstance(event, HostFailed):
-                    break
-        count += client.host_pid is not None
-        await client.close()
+        try:
+            count += await _stop(socket)
+        except SamovarError as error:
+            hung.append(error)
+    if hung:
+        raise SamovarError(" ".join(map(str, hung)))
     print(
         {0: "No engine was running.", 1: "The engine has stopped."}.get(
             count, f"{count} engines have stopped."
@@ -57,29 +66,68 @@ async def stop_hosts(run_dir: Path) -> int:
     return 0
 
 
-async def _describe(socket: Path) -> CacheSnapshot | None:
-    client = LocalClient(socket, "status")
-    await client.start()
-    client.send(Describe())
-    try:
-        async for event in client.events():
+async def _stop(socket: Path) -> bool:
+    """End one host and wait until it has ended; False if the socket is stale."""
+    joined = False
+    async with aclosing(_conversation(socket, StopHost(), STOP_PATIENCE_S)) as events:
+        async for event in events:
+            if isinstance(event, HostFailed):
+                break
+            joined = joined or isinstance(event, Welcome)
+    return joined
+
+
+async def _describe(socket: Path) -> CacheSnapshot | LoadingProgressed | None:
+    """What a host has cached, or how far it is with loading; None if there is none or it has failed."""
+    async with aclosing(_conversation(socket, Describe(), ANSWER_PATIENCE_S)) as events:
+        async for event in events:
             match event:
                 case CacheChanged(snapshot):
                     return snapshot
+                case LoadingProgressed():
+                    return event
                 case HostFailed():
                     return None
                 case _:
                     pass
-    finally:
-        with contextlib.suppress(ConnectionError):
-            await client.close()
     return None
 
 
-def _as_json(snapshot: CacheSnapshot, *, running: bool) -> dict[str, Any]:
+async def _conversation(socket: Path, command: Command, patience_s: float) -> AsyncGenerator[Event, None]:
+    """Join a host, give it one command, and yield what it says. SamovarError if it hangs."""
+    client = LocalClient(socket, "command")
+    await client.start()
+    try:
+        client.send(command)
+        deadline = time.monotonic() + GREETING_PATIENCE_S
+        events = client.events()
+        while True:
+            try:
+                async with asyncio.timeout(deadline - time.monotonic()):
+                    event = await anext(events)
+            except (TimeoutError, StopAsyncIteration):
+                raise SamovarError(_hangs(socket)) from None
+            if isinstance(event, Welcome):
+                deadline = time.monotonic() + patience_s
+            yield event
+    finally:
+        await client.close()
+
+
+def _hangs(socket: Path) -> str:
+    """What to do about a host that does not answer."""
+    try:
+        pid = int(socket.with_suffix(LOCK_SUFFIX).read_text())
+    except (OSError, ValueError):
+        return f"The engine behind {socket} does not answer. End its process, then try again."
+    return f"The engine (process {pid}) does not answer. End it with `kill -9 {pid}`, then try again."
+
+
+def _as_json(snapshot: CacheSnapshot, *, running: bool, loading: bool) -> dict[str, Any]:
     totals = snapshot.totals
     return {
         "running": running,
+        "loading": loading,
         "model": snapshot.model,
         "context": {
             "used_tokens": snapshot.context.used_tokens,

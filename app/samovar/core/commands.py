@@ -47,6 +47,12 @@ class SetTokenLimit(msgspec.Struct, frozen=True, tag="set_token_limit"):
     limit: str
 
 
+class SetKeepAlive(msgspec.Struct, frozen=True, tag="set_keep_alive"):
+    """How long the host outlives its last front end; below 0 for ever."""
+
+    seconds: float
+
+
 class Describe(msgspec.Struct, frozen=True, tag="describe"):
     """Ask for a `CacheChanged` at once."""
 
@@ -56,5 +62,15 @@ class StopHost(msgspec.Struct, frozen=True, tag="stop_host"):
 
 
 Command = (
-    Hello | Submit | Cancel | Focus | Rename | Forget | SetRamLimit | SetTokenLimit | Describe | StopHost
+    Hello
+    | Submit
+    | Cancel
+    | Focus
+    | Rename
+    | Forget
+    | SetRamLimit
+    | SetTokenLimit
+    | SetKeepAlive
+    | Describe
+    | StopHost
 )

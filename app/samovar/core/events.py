@@ -115,6 +115,10 @@ class CommandRefused(msgspec.Struct, frozen=True, tag="command_refused"):
     message: str
 
 
+class HostStopping(msgspec.Struct, frozen=True, tag="host_stopping"):
+    """The host ends in good order: what runs is cancelled. The next `Submit` starts another host."""
+
+
 class HostStarting(msgspec.Struct, frozen=True, tag="host_starting"):
     """Made by the client: it starts (or waits for) an engine host."""
 
@@ -138,6 +142,7 @@ Event = (
     | SwapFinished
     | CacheChanged
     | CommandRefused
+    | HostStopping
     | HostStarting
     | HostLost
 )

@@ -1,8 +1,13 @@
 """What an engine host is started with."""
 
 import hashlib
+from typing import Final
 
 import msgspec
+
+from samovar.core.errors import SamovarError
+
+LOCK_SUFFIX: Final = ".lock"  # beside the socket: held by the host, with its process id as text
 
 
 class EngineSettings(msgspec.Struct, frozen=True):
@@ -32,7 +37,14 @@ class EngineSettings(msgspec.Struct, frozen=True):
         """Name of the host that serves these settings: 16 hex digits.
 
         What can be changed while the host runs (limits, keep-alive) is not part of it.
+        Raises SamovarError for a model path that is no valid text.
         """
+        try:
+            self.model_path.encode()
+        except UnicodeEncodeError:
+            raise SamovarError(
+                f"The model's path {self.model_path!r} is no valid UTF-8. Rename the file or its folder."
+            ) from None
         fixed = msgspec.structs.replace(self, ram_limit="", token_limit="", keep_alive_s=0.0)
         return hashlib.blake2b(msgspec.msgpack.encode(fixed), digest_size=8).hexdigest()
 

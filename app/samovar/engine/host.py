@@ -11,6 +11,7 @@ import contextlib
 import faulthandler
 import fcntl
 import logging
+import math
 import os
 import signal
 import sys
@@ -22,7 +23,8 @@ import msgspec
 
 from samovar.core import commands, events
 from samovar.core.errors import SamovarError
-from samovar.core.settings import HostJob
+from samovar.core.request import FinishReason, RequestStats
+from samovar.core.settings import LOCK_SUFFIX, HostJob
 from samovar.core.wire import MAX_FRAME_BYTES, PROTOCOL, decode_command, frame
 from samovar.engine import start
 from samovar.engine.loop import ClientGone, EngineLoop, Envelope
@@ -31,6 +33,8 @@ log = logging.getLogger("samovar.host")
 
 COALESCE_S: Final = 0.03
 FAILED_LINGER_S: Final = 10.0
+ENGINE_PATIENCE_S: Final = 10.0
+CLOSE_WITHIN_S: Final = 2.0
 MAX_BACKLOG_BYTES: Final = 64 * 1024 * 1024
 
 
@@ -61,6 +65,14 @@ class Connection:
         if self._pending is not None:
             self._write(self._pending)
             self._pending = None
+
+    async def close(self) -> None:
+        """Write what is left and hang up; a front end that does not read is not waited for."""
+        self.flush()
+        self._writer.close()
+        with contextlib.suppress(TimeoutError, ConnectionError):
+            async with asyncio.timeout(CLOSE_WITHIN_S):
+                await self._writer.wait_closed()
 
     def _collect(self, event: events.TokensGenerated) -> None:
         pending = self._pending
@@ -97,14 +109,20 @@ class Host:
         self._engine: EngineLoop | None = None
         self._model: events.ModelInfo | None = None
         self._failure: events.HostFailed | None = None
+        self._progress: events.LoadingProgressed | None = None
+        self._keep_alive_s = job.settings.keep_alive_s
         self._outbox: collections.deque[tuple[str | None, events.Event]] = collections.deque()
+        self._drain_lock = threading.Lock()
+        self._drain_scheduled = False
+        self._server: asyncio.Server | None = None
+        self._stopping = False
         self._done = asyncio.Event()
         self._idle_timer: asyncio.TimerHandle | None = None
 
     async def serve(self) -> None:
         """Serve until told to stop, or until nobody has been connected for `keep_alive_s`."""
         self._socket.unlink(missing_ok=True)
-        server = await asyncio.start_unix_server(self._on_connect, path=self._socket)
+        self._server = await asyncio.start_unix_server(self._on_connect, path=self._socket)
         os.chmod(self._socket, 0o600)
         for number in (signal.SIGTERM, signal.SIGHUP):
             self._loop.add_signal_handler(number, self._stop)
@@ -113,12 +131,9 @@ class Host:
         thread.start()
         self._arm_idle_timer()
         await self._done.wait()
-        server.close()
-        self._socket.unlink(missing_ok=True)
-        await asyncio.to_thread(thread.join, 10)
+        self._close_door()
         self._drain()
-        for connection in list(self._connections.values()):
-            connection.flush()
+        await asyncio.gather(*(connection.close() for connection in list(self._connections.values())))
 
     # ---- the engine thread's side
 
@@ -152,24 +167,38 @@ class Host:
 
     def _emit(self, client: str | None, event: events.Event) -> None:
         """Called by the engine thread; never blocks."""
-        wake = not self._outbox
         self._outbox.append((client, event))
-        if wake:
-            with contextlib.suppress(RuntimeError):  # the loop has ended: nobody is left to tell
-                self._loop.call_soon_threadsafe(self._drain)
+        with self._drain_lock:
+            if self._drain_scheduled:
+                return
+            self._drain_scheduled = True
+        with contextlib.suppress(RuntimeError):  # the loop has ended: nobody is left to tell
+            self._loop.call_soon_threadsafe(self._drain)
 
     # ---- the event loop's side
 
     def _drain(self) -> None:
+        # Cleared before looking: what is appended from here on is either seen below or wakes us again.
+        with self._drain_lock:
+            self._drain_scheduled = False
         while self._outbox:
             client, event = self._outbox.popleft()
-            if isinstance(event, events.HostFailed):
-                self._failure = event
+            match event:
+                case events.HostFailed():
+                    self._failure = event
+                case events.LoadingProgressed():
+                    self._progress = event
+                case _:
+                    pass
+            if self._stopping and isinstance(event, events.LoadingProgressed):
+                continue
             for connection in list(self._connections.values()):
                 if client is None or client == connection.name:
                     connection.send(event)
 
     def _on_ready(self, engine: EngineLoop, model: events.ModelInfo) -> None:
+        if self._stopping:
+            return  # the front ends have been told; the process is about to end
         self._engine, self._model = engine, model
         log.info("ready: %s", model.name)
         for connection in self._connections.values():
@@ -183,24 +212,63 @@ class Host:
         if failed and self._failure is not None:
             # Whoever started this host may not have connected yet: stay long enough to say why.
             log.error("cannot serve: %s", self._failure.message)
-            self._loop.call_later(FAILED_LINGER_S, self._done.set)
+            self._loop.call_later(FAILED_LINGER_S, self._leave)
         else:
-            self._done.set()
+            self._leave()
 
     def _stop(self) -> None:
-        if self._engine is not None:
-            self._engine.post(Envelope("", commands.StopHost()))
+        """End in good order: nobody joins any more, front ends are told, the engine ends what it has."""
+        if self._stopping:
+            return
+        self._close_door()
+        for connection in self._connections.values():
+            connection.send(events.HostStopping())
+        if self._engine is None:
+            self._cancel_early()
+            self._leave()
         else:
-            self._done.set()
+            self._engine.post(Envelope("", commands.StopHost()))
+            self._loop.call_later(ENGINE_PATIENCE_S, self._leave)  # it may hang in a native call
+
+    def _leave(self) -> None:
+        self._close_door()
+        self._done.set()
+
+    def _close_door(self) -> None:
+        """Nobody is welcomed any more. The lock is held until the end, so the socket's path is still ours."""
+        if not self._stopping:
+            self._stopping = True
+            assert self._server is not None
+            self._server.close()
+            self._socket.unlink(missing_ok=True)
+
+    def _cancel_early(self) -> None:
+        for envelope in self._early:
+            match envelope.command:
+                case commands.Submit(request) if envelope.client in self._connections:
+                    self._connections[envelope.client].send(
+                        events.RequestFinished(
+                            request.id,
+                            request.session,
+                            FinishReason.CANCELLED,
+                            "",
+                            (),
+                            "",
+                            RequestStats(),
+                            "The engine host was stopped.",
+                        )
+                    )
+                case _:
+                    pass
+        self._early.clear()
 
     def _arm_idle_timer(self) -> None:
         if self._idle_timer is not None:
             self._idle_timer.cancel()
             self._idle_timer = None
-        keep_alive = self._job.settings.keep_alive_s
-        if not self._connections and keep_alive >= 0:
+        if not self._connections and self._keep_alive_s >= 0 and not self._stopping:
             # A host that nobody has reached yet gets a moment even with a keep-alive of 0.
-            patience = keep_alive if self._count else max(keep_alive, 30.0)
+            patience = self._keep_alive_s if self._count else max(self._keep_alive_s, 30.0)
             self._idle_timer = self._loop.call_later(patience, self._stop)
 
     async def _on_connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -211,7 +279,7 @@ class Host:
             if await self._greet(reader, connection):
                 self._connections[name] = connection
                 self._arm_idle_timer()
-                await self._read_commands(reader, name)
+                await self._read_commands(reader, connection)
         except (asyncio.IncompleteReadError, ConnectionError, msgspec.DecodeError) as error:
             log.info("%s: %r", name, error)
         finally:
@@ -222,7 +290,7 @@ class Host:
             self._arm_idle_timer()
             writer.close()
             if self._failure is not None and not self._connections:
-                self._done.set()
+                self._leave()
 
     async def _greet(self, reader: asyncio.StreamReader, connection: Connection) -> bool:
         hello = await _read_command(reader)
@@ -234,22 +302,32 @@ class Host:
                 )
             )
             return False
+        if self._stopping:
+            return False  # to the front end a host that does not answer: it looks for the next one
         connection.send(events.Welcome(PROTOCOL, os.getpid(), self._model))
-        if self._model is not None:
-            connection.send(events.HostReady(self._model))
         if self._failure is not None:
             connection.send(self._failure)
+        elif self._model is not None:
+            connection.send(events.HostReady(self._model))
+        elif self._progress is not None:
+            connection.send(self._progress)
         return True
 
-    async def _read_commands(self, reader: asyncio.StreamReader, name: str) -> None:
+    async def _read_commands(self, reader: asyncio.StreamReader, connection: Connection) -> None:
         while True:
-            command = await _read_command(reader)
-            if isinstance(command, commands.StopHost):
-                self._stop()
-            elif self._engine is not None:
-                self._engine.post(Envelope(name, command))
-            else:
-                self._early.append(Envelope(name, command))
+            match await _read_command(reader):
+                case commands.StopHost():
+                    self._stop()
+                case commands.SetKeepAlive(seconds) if math.isfinite(seconds):
+                    self._keep_alive_s = seconds
+                case commands.SetKeepAlive(seconds):
+                    connection.send(events.CommandRefused(f"{seconds} is no time to stay: give seconds."))
+                case _ if self._stopping:
+                    pass  # what crossed `HostStopping` on its way goes to the next host
+                case command if self._engine is not None:
+                    self._engine.post(Envelope(connection.name, command))
+                case command:
+                    self._early.append(Envelope(connection.name, command))
 
 
 async def _read_command(reader: asyncio.StreamReader) -> commands.Command:
@@ -270,11 +348,15 @@ def main() -> int:
     )
     faulthandler.enable()
     job = msgspec.json.decode(sys.stdin.buffer.read(), type=HostJob)
-    lock = (Path(job.run_dir) / f"{job.settings.host_id()}.lock").open("w")
+    lock = (Path(job.run_dir) / job.settings.socket_name()).with_suffix(LOCK_SUFFIX).open("a")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return 0
+    # Who has to be killed should the socket not answer any more.
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
     asyncio.run(_serve(job))
     return 0
 

@@ -3,14 +3,17 @@
 On some virtual machines the CPU reports AMX, and ggml's use of it through the extra buffer types dies of
 SIGILL at the first decode. A malformed file can abort the process as well. So a child loads the model and
 decodes a few tokens, first with the extra buffers, then without; the answer is remembered per machine,
-llama.cpp build and model. Run as `python -m samovar.engine.probe` it is that child.
+llama.cpp build and model. Run as `python -m samovar.engine.probe` it is that child: a job as one line of JSON
+on standard input, a report on standard output. It ends with its parent, whose end closes its standard input.
 """
 
 import hashlib
+import os
 import platform
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -24,6 +27,7 @@ from samovar.core.units import format_size
 _MAGIC: Final = b"GGUF"
 _PROBE_CELLS: Final = 256
 _TIMEOUT_S: Final = 1800.0
+_LEAST_CELLS: Final = 256
 
 
 class ProbeResult(msgspec.Struct, frozen=True):
@@ -118,6 +122,12 @@ def check_memory(result: ProbeResult, num_cells: int, num_slots: int, available_
         fits = int(
             max(0, available_bytes - result.state_bytes * (num_slots + 1)) / max(1.0, result.bytes_per_token)
         )
+        if fits < _LEAST_CELLS:
+            raise SamovarError(
+                f"This model needs more memory than there is: {format_size(available_bytes)} are available, "
+                f"and even a context of {_LEAST_CELLS} tokens does not fit. "
+                "Close other programs, or name a smaller model with --model."
+            )
         raise SamovarError(
             f"A context of {num_cells:,} tokens needs {format_size(need)} "
             f"({result.bytes_per_token / 1024:.1f} KiB a token × {num_cells:,}), and only "
@@ -151,28 +161,43 @@ def _remember(path: Path, result: ProbeResult) -> None:
 
 def _run_child(path: Path, settings: EngineSettings, *, flash_attn: bool, extra_bufts: bool) -> ChildReport:
     job = msgspec.json.encode({"settings": settings, "flash_attn": flash_attn, "extra_bufts": extra_bufts})
+    stdin, lifeline = os.pipe()  # the child watches it: however this process ends, the pipe closes
     try:
-        done = subprocess.run(
+        os.write(lifeline, job + b"\n")
+        child = subprocess.Popen(
             [sys.executable, "-m", "samovar.engine.probe"],
-            input=job,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            timeout=_TIMEOUT_S,
-            check=False,
         )
-    except subprocess.TimeoutExpired:
-        return ChildReport(error=f"Loading {path} was given up after {_TIMEOUT_S / 60:.0f} minutes.")
-    lines = done.stdout.splitlines()
-    if done.returncode == 0 and lines:
+        with child:
+            try:
+                output, _ = child.communicate(timeout=_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                return ChildReport(error=f"Loading {path} was given up after {_TIMEOUT_S / 60:.0f} minutes.")
+    finally:
+        os.close(lifeline)
+        os.close(stdin)
+    lines = output.splitlines()
+    if child.returncode == 0 and lines:
         return msgspec.json.decode(lines[-1], type=ChildReport)
-    if done.returncode < 0:
-        reason = signal.Signals(-done.returncode).name
+    if child.returncode < 0:
+        reason = signal_name(-child.returncode)
     else:
-        reason = f"exit code {done.returncode}"
+        reason = f"exit code {child.returncode}"
     return ChildReport(
         error=f"llama.cpp crashed on {path} ({reason}): the file is damaged, or this build does not know "
         "the model. Fetch it again, or name another with --model."
     )
+
+
+def signal_name(number: int) -> str:
+    """`SIGILL` and the like; not every number has a name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 class _Job(msgspec.Struct):
@@ -181,11 +206,19 @@ class _Job(msgspec.Struct):
     extra_bufts: bool
 
 
+def _end_with_parent() -> None:
+    """End the process with its standard input. Not through Python's buffer: its lock would block an exit."""
+    while os.read(0, 4096):
+        pass
+    os._exit(1)
+
+
 def _child() -> ChildReport:
     from samovar.engine.backend import Batch, DecodeResult
     from samovar.engine.llama import ContextOptions, LlamaBackend, LlamaModel
 
-    job = msgspec.json.decode(sys.stdin.buffer.read(), type=_Job)
+    job = msgspec.json.decode(sys.stdin.buffer.readline(), type=_Job)
+    threading.Thread(target=_end_with_parent, name="lifeline", daemon=True).start()
     settings = job.settings
     model = LlamaModel(Path(settings.model_path), extra_bufts=job.extra_bufts, gpu_layers=settings.gpu_layers)
     backend = LlamaBackend(
