@@ -142,9 +142,7 @@ def advice(tail: str) -> str:
     if re.search(r"No space left", tail):
         return "The disk is full: make room (the build needs about 1 GB) and run it again."
     if re.search(r"do not match the hashes", tail, re.IGNORECASE):
-        return (
-            "A downloaded file is not the one in the lock file: run it again; if it stays so, report it."
-        )
+        return "A downloaded file is not the one in the lock file: run it again; if it stays so, report it."
     if re.search(r"(CMAKE_C(XX)?_COMPILER|CMake configuration failed)", tail):
         return "Install a C and C++ compiler (Debian: apt-get install gcc g++) and run it again."
     if re.search(r"(connection|resolve|Max retries|timed out|No matching distribution)", tail, re.IGNORECASE):
