@@ -6,7 +6,7 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
@@ -31,6 +31,7 @@ class FrontEnd:
         self.client = client
         self.events: list[events.Event] = []
         self.times: list[float] = []
+        self.listener: Callable[[events.Event], None] = lambda _event: None
         self._news = asyncio.Condition()
         self._task: asyncio.Task[None] | None = None
 
@@ -73,6 +74,7 @@ class FrontEnd:
                 self.events.append(event)
                 self.times.append(time.monotonic())
                 self._news.notify_all()
+            self.listener(event)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,9 @@ class Site:
         return self.folder / self.settings.socket_name()
 
     @contextlib.asynccontextmanager
-    async def front_end(self, name: str = "test", *, start: bool = True) -> AsyncIterator[FrontEnd]:
+    async def front_end(
+        self, name: str = "test", *, start: bool = True, insist: Collection[str] = ()
+    ) -> AsyncIterator[FrontEnd]:
         """A front end that starts the host; closed at the end."""
         client = LocalClient.starting(
             self.settings,
@@ -96,6 +100,7 @@ class Site:
             cache_dir=self.probe_dir,
             log_file=self.folder / "host.log",
             name=name,
+            insist=insist,
         )
         front_end = FrontEnd(client)
         if start:
@@ -115,6 +120,19 @@ def hosts() -> list[psutil.Process]:
             if running and "samovar.engine.host" in process.cmdline():
                 found.append(process)
     return found
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for what no event tells."""
+    async with asyncio.timeout(DEADLINE_S):
+        while not condition():  # noqa: ASYNC110 - what is waited for has no event
+            await asyncio.sleep(0.005)
+
+
+async def gone(processes: Collection[psutil.Process]) -> None:
+    """Wait until these processes have ended."""
+    _, alive = await asyncio.to_thread(psutil.wait_procs, list(processes), 30)
+    assert not alive
 
 
 def kill(pid: int) -> None:

@@ -427,6 +427,7 @@ def _last_line(path: Path) -> str:
 
 def _spawn(launch: Launch) -> subprocess.Popen[bytes]:
     """Start a host process that outlives this one."""
+    job = msgspec.json.encode(launch.job)
     launch.log_file.parent.mkdir(parents=True, exist_ok=True)
     with launch.log_file.open("ab") as log_file:
         process = subprocess.Popen(
@@ -438,6 +439,6 @@ def _spawn(launch: Launch) -> subprocess.Popen[bytes]:
         )
     assert process.stdin is not None
     with contextlib.suppress(BrokenPipeError):
-        process.stdin.write(msgspec.json.encode(launch.job))
+        process.stdin.write(job)
         process.stdin.close()
     return process
