@@ -13,18 +13,17 @@ from pathlib import Path
 from typing import Any, Final
 
 # Threads that wait for each other inside a step spin, by libgomp's default for long. Beside any other busy
-# process they then spin away the very time that the late one needs: beside one, on 2 cores, decoding fell
-# from 113 tokens/s to less than 1, and with short spins to 28. Alone, short spins cost nothing. Read once,
-# when the library is loaded.
+# process they then spin away the very time that the late one needs: beside one, on 2 cores, 600 tokens took
+# more than a minute, and with short spins 21 s. Alone, 5 s with either. Read once, when the library loads.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
-import llama_cpp  # noqa: E402 - after the setting above
-from llama_cpp import llama_cpp as C  # noqa: E402
+import llama_cpp
+from llama_cpp import llama_cpp as C
 
-from samovar.core.chat import Sampling  # noqa: E402
-from samovar.core.errors import SamovarError  # noqa: E402
-from samovar.engine.backend import Batch, DecodeResult, ModelTraits  # noqa: E402
-from samovar.kv.family import Family  # noqa: E402
+from samovar.core.chat import Sampling
+from samovar.core.errors import SamovarError
+from samovar.engine.backend import Batch, DecodeResult, ModelTraits
+from samovar.kv.family import Family
 
 BUILD: Final[str] = llama_cpp.__version__
 
