@@ -1,5 +1,7 @@
 """The engine loop on a fake backend whose replies depend on every cell: exactness, reuse, room, endings."""
 
+import itertools
+
 import pytest
 
 from samovar.core import commands, events
@@ -583,3 +585,26 @@ def test_compaction_leaves_alone_what_it_could_not_bring_back() -> None:
     assert engine.loop.mover.cells.highest > 900
     engine.check_all_ended()
     assert asked.finished.stats.processed_tokens + asked.finished.stats.reused.total == len(asked.prompt)
+
+
+def test_tokens_that_come_fast_share_an_event_but_the_first_is_shown_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine = Engine()
+    monkeypatch.setattr("samovar.engine.loop.time.perf_counter", lambda: 100.0)
+    asked = engine.ask("s", [user(words(30))], max_tokens=9)
+    counts = [e.num_tokens for _, e in engine.events if isinstance(e, events.TokensGenerated)]
+    assert len(counts) == 2
+    assert counts[0] == 1
+    assert sum(counts) == asked.finished.stats.generated_tokens
+    assert asked.text == asked.finished.reply
+    engine.check_all_ended()
+
+
+def test_tokens_that_come_slowly_have_an_event_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine()
+    clock = itertools.count(100.0, 0.05)
+    monkeypatch.setattr("samovar.engine.loop.time.perf_counter", lambda: next(clock))
+    asked = engine.ask("s", [user(words(30))], max_tokens=9)
+    counts = [e.num_tokens for _, e in engine.events if isinstance(e, events.TokensGenerated)]
+    assert counts == [1] * asked.finished.stats.generated_tokens

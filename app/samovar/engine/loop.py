@@ -35,6 +35,8 @@ from samovar.kv.planner import Source, make_plan
 
 SNAPSHOT_S: Final = 0.5
 PROGRESS_S: Final = 0.1
+TEXT_S: Final = 0.03
+"""Tokens that come faster than this share an event: each wakes other threads, on the cores that decode."""
 LONG_STEP_MS: Final = 25.0
 
 Emit = Callable[[str | None, events.Event], None]
@@ -140,6 +142,11 @@ class EngineLoop:
                 return False
 
     # ---- the thread
+
+    @property
+    def stopping(self) -> bool:
+        """Whether `StopHost` came."""
+        return self._stopping
 
     def run(self) -> None:
         """Serve until `StopHost`. Every request that is still open then ends as cancelled."""
@@ -371,6 +378,7 @@ class EngineLoop:
         assert sequence is not None
         if running.request.store:
             self.mover.capture_new(sequence, tail=True)
+        self._send_text(running, time.perf_counter())
         del self._running[running.request.id]
         sequence.owner = None
         running.sequence = None
@@ -505,10 +513,10 @@ class EngineLoop:
         if self._backend.is_end(token):
             return FinishReason.STOP
         running.known.append(token)
-        text = running.stream.push(self._backend.piece(token))
-        self._emit(
-            running.client, events.TokensGenerated(running.request.id, running.request.session, text, 1)
-        )
+        running.unsent_text += running.stream.push(self._backend.piece(token))
+        running.unsent_tokens += 1
+        if now - running.t_sent >= TEXT_S:
+            self._send_text(running, now)
         if running.stream.stopped:
             return FinishReason.STOP
         if running.max_tokens is not None and running.num_generated >= running.max_tokens:
@@ -516,6 +524,19 @@ class EngineLoop:
         if len(running.known) > self._backend.traits.num_cells:
             return FinishReason.CONTEXT_FULL
         return None
+
+    def _send_text(self, running: Running, now: float) -> None:
+        """Send what was generated since the last time."""
+        running.t_sent = now
+        if running.unsent_tokens or running.unsent_text:
+            request = running.request
+            self._emit(
+                running.client,
+                events.TokensGenerated(
+                    request.id, request.session, running.unsent_text, running.unsent_tokens
+                ),
+            )
+            running.unsent_text, running.unsent_tokens = "", 0
 
     def _tell_progress(self, running: Running) -> None:
         now = time.perf_counter()
@@ -555,9 +576,9 @@ class EngineLoop:
         if running in self._waiting:
             self._waiting.remove(running)
         self._running.pop(request.id, None)
-        rest = "" if running.stream.stopped else running.stream.finish()
-        if rest:
-            self._emit(running.client, events.TokensGenerated(request.id, request.session, rest, 0))
+        if not running.stream.stopped:
+            running.unsent_text += running.stream.finish()
+        self._send_text(running, time.perf_counter())
         reply = running.stream.text
         spelled = running.known[len(running.prompt) :][: running.stream.num_tokens_spelled()]
         if sequence is not None:

@@ -2,7 +2,9 @@
 
 Run as `python -m samovar.engine.measure`, with a `MeasureJob` as JSON on standard input; it answers with a
 `Measured` as one line of JSON. The bare decode loop stands in a second context with the same settings and
-runs in the main thread, in turn with the engine thread: never both at once.
+runs in the engine's own thread, in turn with the engine: each thread that decodes has an OpenMP team of its
+own, and libgomp stops spinning at its barriers once the teams together have more threads than there are
+cores (`gomp_throttled_spin_count_var`), which halves the speed of both.
 """
 
 import queue
@@ -10,7 +12,7 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -44,7 +46,7 @@ class MeasureJob(msgspec.Struct, frozen=True):
 
 
 class Measured(msgspec.Struct, frozen=True):
-    """Times are milliseconds, rates tokens a second; each ratio is of medians of alternating repeats."""
+    """Times are milliseconds, rates tokens a second; the decode ratio is the median over pairs."""
 
     model: str = ""
     tokens: int = 0
@@ -65,9 +67,23 @@ class _Engine:
     def __init__(self, backend: LlamaBackend, settings: EngineSettings, fingerprint: str, block: int) -> None:
         self._events: queue.SimpleQueue[tuple[str | None, events.Event]] = queue.SimpleQueue()
         self.loop = EngineLoop(backend, settings, fingerprint, self._emit, available_bytes, block)
-        self._thread = threading.Thread(target=self.loop.run, name="engine", daemon=True)
+        self._between: queue.SimpleQueue[Callable[[], float]] = queue.SimpleQueue()
+        self._results: queue.SimpleQueue[float] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
         self._count = 0
+
+    def _run(self) -> None:
+        while not self.loop.stopping:
+            self.loop.serve_once(wait=True)
+            while not self._between.empty():
+                self._results.put(self._between.get()())
+
+    def in_thread(self, work: Callable[[], float]) -> float:
+        """Run `work` in the engine's thread while the engine has nothing to do."""
+        self._between.put(work)
+        self.send(commands.Describe())  # wakes the thread up
+        return self._results.get(timeout=_TIMEOUT_S)
 
     def _emit(self, client: str | None, event: events.Event) -> None:
         frame(event)
@@ -111,8 +127,14 @@ class _BareLoop:
     def __init__(self, backend: LlamaBackend, prompt: Sequence[int], chunk: int) -> None:
         self._backend = backend
         self._prompt = prompt
-        for start in range(0, len(prompt) - 1, chunk):
-            self._decode(prompt[start : min(start + chunk, len(prompt) - 1)], start)
+        self._chunk = chunk
+
+    def prefill(self) -> float:
+        """Process the prompt but for its last token; its seconds."""
+        begun, last = time.perf_counter(), len(self._prompt) - 1
+        for start in range(0, last, self._chunk):
+            self._decode(self._prompt[start : min(start + self._chunk, last)], start)
+        return time.perf_counter() - begun
 
     def rate(self, num_tokens: int) -> float:
         """Tokens a second after the first one."""
@@ -148,8 +170,8 @@ def measure(job: MeasureJob) -> Measured:
     build = engine.loop.prompts.build
 
     def text_of(num_tokens: int) -> str:
-        """Text whose prompt has nearly `num_tokens`."""
-        text, number = "", 0
+        """Text whose prompt has nearly `num_tokens`, and whose answer is long."""
+        text, number = "Tell me a long story about a teapot. ", 0
         while len(build([ChatMessage(Role.USER, text)])) < num_tokens - 16:
             number += 1
             text += f"Line {number} of a long letter about the weather. "
@@ -159,16 +181,23 @@ def measure(job: MeasureJob) -> Measured:
     engine.ask("warm-up", text_of(256), 8)
     short = text_of(job.decode_depth)
     bare = _BareLoop(bare_loaded.backend, build([ChatMessage(Role.USER, short)]), settings.prefill_chunk)
+    engine.in_thread(bare.prefill)
     engine.focus("short")
     engine.ask("short", short, 1)
     host_rates, bare_rates = [], []
-    for number in range(2 * job.repeats):
+    num_tokens = job.decode_tokens
+    for number in range(4 * job.repeats):
         # In pairs that change their order, so that a drift of the machine's speed meets both alike.
         for turn in (0, 1) if number % 2 else (1, 0):
             if turn:
-                bare_rates.append(bare.rate(job.decode_tokens))
+                bare_rates.append(engine.in_thread(lambda: bare.rate(num_tokens)))
                 continue
-            finished = engine.ask("short", short, job.decode_tokens)
+            finished = engine.ask("short", short, num_tokens)
+            if finished.stats.generated_tokens < num_tokens:
+                raise SamovarError(
+                    f"The model ended its reply after {finished.stats.generated_tokens} tokens, "
+                    f"{num_tokens} are needed to measure decoding. Try another model."
+                )
             if finished.stats.tokens_per_second is not None:
                 host_rates.append(finished.stats.tokens_per_second)
 
@@ -198,7 +227,7 @@ def measure(job: MeasureJob) -> Measured:
         restore_speedup=prefill_ms / processed * restored / restore_ms,
         host_decode=host,
         bare_decode=plain,
-        decode_ratio=host / plain,
+        decode_ratio=statistics.median(h / b for h, b in zip(host_rates, bare_rates, strict=True)),
     )
 
 

@@ -36,6 +36,9 @@ class Running:
     restore_ms: float = 0.0
     mismatch: Mismatch | None = None
     t_progress: float = 0.0
+    unsent_text: str = ""
+    unsent_tokens: int = 0
+    t_sent: float = 0.0
 
     @property
     def num_generated(self) -> int:
