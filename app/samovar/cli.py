@@ -29,6 +29,7 @@ _OPTIONS: Final = {
     "threads": "N",
     "ram_limit": "SIZE",
     "token_limit": "TOKENS",
+    "disk_limit": "SIZE",
     "kv_type_k": "TYPE",
     "kv_type_v": "TYPE",
     "flash_attn": "auto|on|off",
@@ -114,10 +115,11 @@ _HELP: Final = {
     "threads": "threads that compute",
     "ram_limit": "RAM for cached prompts: auto, 2GiB, unlimited or off",
     "token_limit": "tokens kept in RAM: a number, auto, unlimited or off",
+    "disk_limit": "disk for cached prompts: auto, 8GiB or off",
     "kv_type_k": "type of cached keys: f16, q8_0, …",
     "kv_type_v": "type of cached values: f16, q8_0, …",
     "flash_attn": "flash attention",
-    "keep_alive": "how long the engine outlives the last window: 30m, 0, -1 for ever",
+    "keep_alive": "how long the model stays loaded without a request: 30m, 0, -1 for ever",
     "theme": "colours of the screen",
 }
 
@@ -133,7 +135,12 @@ def _settings(args: argparse.Namespace) -> tuple[Config, Paths]:
 
 def _insisted(args: argparse.Namespace) -> frozenset[str]:
     """The settings of a running engine that this command line or its environment gives explicitly."""
-    fields = {"ram_limit": "ram_limit", "token_limit": "token_limit", "keep_alive": "keep_alive_s"}
+    fields = {
+        "ram_limit": "ram_limit",
+        "token_limit": "token_limit",
+        "disk_limit": "disk_limit",
+        "keep_alive": "keep_alive_s",
+    }
     return frozenset(
         field
         for key, field in fields.items()

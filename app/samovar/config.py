@@ -93,6 +93,7 @@ class Config(msgspec.Struct, frozen=True):
         Annotated[int, Meta(ge=1, le=1 << 40)] | Literal["auto", "unlimited", "off"],
         Meta(description='"auto", "unlimited", "off" or a whole number of tokens from 1 up'),
     ] = "unlimited"
+    disk_limit: Annotated[str, Meta(description='"auto", "off" or a size such as "8GiB"')] = "auto"
     keep_alive: Annotated[
         str | int, Meta(description='a duration such as "30m" or "90s", "0", or "-1" for ever')
     ] = "30m"
@@ -146,6 +147,7 @@ class Config(msgspec.Struct, frozen=True):
             kv_type_v=self.kv_type_v,
             ram_limit=self.ram_limit,
             token_limit=str(self.token_limit),
+            disk_limit=self.disk_limit,
             keep_alive_s=parse_duration(str(self.keep_alive)),
         )
 
@@ -205,9 +207,15 @@ def _check_ram_limit(text: str) -> None:
         parse_size(text)
 
 
+def _check_disk_limit(text: str) -> None:
+    if text not in ("auto", "off"):
+        parse_size(text)
+
+
 _FIELDS: Final = _field_types()
 _EXTRA_CHECKS: Final[dict[str, Callable[[Any], object]]] = {
     "ram_limit": _check_ram_limit,
+    "disk_limit": _check_disk_limit,
     "keep_alive": lambda value: parse_duration(str(value)),
 }
 

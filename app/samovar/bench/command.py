@@ -20,6 +20,7 @@ _OPTIONS: Final = {
     "model": ("PATH", "a GGUF file (default: the bundled SmolLM2)"),
     "threads": ("N", "threads that compute"),
     "ram_limit": ("SIZE", "RAM for cached prompts: auto, 2GiB, unlimited or off"),
+    "disk_limit": ("SIZE", "disk for cached prompts: auto, 8GiB or off"),
     "kv_type_k": ("TYPE", "type of cached keys"),
     "kv_type_v": ("TYPE", "type of cached values"),
     "flash_attn": ("auto|on|off", "flash attention"),

@@ -73,7 +73,7 @@ class _Unsent:
     data: bytes
 
 
-_LiveLimit = commands.SetRamLimit | commands.SetTokenLimit | commands.SetKeepAlive
+_LiveLimit = commands.SetRamLimit | commands.SetTokenLimit | commands.SetDiskLimit | commands.SetKeepAlive
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +126,13 @@ class LocalClient:
     ) -> "LocalClient":
         """A client that starts the host for `settings` where none is running.
 
-        `insist` names the fields of `settings` (`ram_limit`, `token_limit`, `keep_alive_s`) that the user
+        `insist` names the fields of `settings` (`ram_limit`, `token_limit`, `disk_limit`, …) that the user
         gave for this run: a host that runs already is told them too.
         """
         live: dict[str, _LiveLimit] = {
             "ram_limit": commands.SetRamLimit(settings.ram_limit),
             "token_limit": commands.SetTokenLimit(settings.token_limit),
+            "disk_limit": commands.SetDiskLimit(settings.disk_limit),
             "keep_alive_s": commands.SetKeepAlive(settings.keep_alive_s),
         }
         job = HostJob(settings, str(run_dir), str(cache_dir))

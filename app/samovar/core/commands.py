@@ -3,6 +3,7 @@
 import msgspec
 
 from samovar.core.request import Request
+from samovar.core.snapshot import Tier
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello"):
@@ -47,8 +48,53 @@ class SetTokenLimit(msgspec.Struct, frozen=True, tag="set_token_limit"):
     limit: str
 
 
+class SetDiskLimit(msgspec.Struct, frozen=True, tag="set_disk_limit"):
+    limit: str
+
+
+class Prefetch(msgspec.Struct, frozen=True, tag="prefetch"):
+    """The user may open this session next: its blocks come from disk to RAM, not into the context."""
+
+    session: str
+
+
+class Pin(msgspec.Struct, frozen=True, tag="pin"):
+    """Keep a session's blocks in RAM and on disk whatever else comes, or stop doing so."""
+
+    session: str
+    pinned: bool
+
+
+class Evict(msgspec.Struct, frozen=True, tag="evict"):
+    """Take what only this session has out of context and RAM; `everywhere`: off the disk too."""
+
+    session: str
+    everywhere: bool = False
+
+
+class ClearTier(msgspec.Struct, frozen=True, tag="clear_tier"):
+    """Empty RAM or the disk; what is in use or pinned stays. `TierCleared` answers."""
+
+    tier: Tier
+
+
+class VerifyDisk(msgspec.Struct, frozen=True, tag="verify_disk"):
+    """Hash all files of the disk tier again. `VerifyProgressed` on the way, `DiskVerified` at the end."""
+
+
+class PruneDisk(msgspec.Struct, frozen=True, tag="prune_disk"):
+    """Delete the blocks of models that are gone or have changed. `DiskPruned` answers."""
+
+
+class ListRequests(msgspec.Struct, frozen=True, tag="list_requests"):
+    """Ask for the costs of the last requests. `RequestsListed` answers."""
+
+
 class SetKeepAlive(msgspec.Struct, frozen=True, tag="set_keep_alive"):
-    """How long the host outlives its last front end; below 0 for ever."""
+    """How long without a request until the model is freed, or the host ends if nobody is there.
+
+    Below 0 for ever.
+    """
 
     seconds: float
 
@@ -70,6 +116,14 @@ Command = (
     | Forget
     | SetRamLimit
     | SetTokenLimit
+    | SetDiskLimit
+    | Prefetch
+    | Pin
+    | Evict
+    | ClearTier
+    | VerifyDisk
+    | PruneDisk
+    | ListRequests
     | SetKeepAlive
     | Describe
     | StopHost

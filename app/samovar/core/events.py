@@ -3,7 +3,7 @@
 import msgspec
 
 from samovar.core.request import FinishReason, RequestStats
-from samovar.core.snapshot import CacheSnapshot
+from samovar.core.snapshot import CacheSnapshot, LastRequest, Tier
 
 
 class ModelInfo(msgspec.Struct, frozen=True):
@@ -96,13 +96,60 @@ class RequestFinished(msgspec.Struct, frozen=True, tag="request_finished"):
 
 
 class SwapFinished(msgspec.Struct, frozen=True, tag="swap_finished"):
-    """A session's cells entered (`into_context`) or left the context."""
+    """A session's cells entered (`into_context`) or left the context.
+
+    `disk_tokens` of the tokens came from disk; `ms` then holds the time that reading them took.
+    """
 
     session: str
     into_context: bool
     num_tokens: int
     num_bytes: int
     ms: float
+    disk_tokens: int = 0
+
+
+class TierCleared(msgspec.Struct, frozen=True, tag="tier_cleared"):
+    """`num_blocks` left the tier; `kept_blocks` are pinned or in use."""
+
+    tier: Tier
+    num_blocks: int
+    num_bytes: int
+    kept_blocks: int = 0
+
+
+class VerifyProgressed(msgspec.Struct, frozen=True, tag="verify_progressed"):
+    """`done` of `total` files have been hashed again."""
+
+    done: int
+    total: int
+
+
+class DiskVerified(msgspec.Struct, frozen=True, tag="disk_verified"):
+    """All files were hashed again.
+
+    `bad` ones were set aside; `orphans` are files without an entry and entries without a file, now gone.
+    """
+
+    files: int
+    bytes: int
+    bad: int
+    orphans: int
+    problem: str = ""
+
+
+class DiskPruned(msgspec.Struct, frozen=True, tag="disk_pruned"):
+    """`models` are the names of the models whose blocks were deleted."""
+
+    models: tuple[str, ...]
+    num_blocks: int
+    num_bytes: int
+
+
+class RequestsListed(msgspec.Struct, frozen=True, tag="requests_listed"):
+    """The last requests, the newest first."""
+
+    requests: tuple[LastRequest, ...]
 
 
 class CacheChanged(msgspec.Struct, frozen=True, tag="cache_changed"):
@@ -140,6 +187,11 @@ Event = (
     | TokensGenerated
     | RequestFinished
     | SwapFinished
+    | TierCleared
+    | VerifyProgressed
+    | DiskVerified
+    | DiskPruned
+    | RequestsListed
     | CacheChanged
     | CommandRefused
     | HostStopping

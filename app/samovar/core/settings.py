@@ -26,6 +26,7 @@ class EngineSettings(msgspec.Struct, frozen=True):
     kv_type_v: str = "f16"
     ram_limit: str = "auto"
     token_limit: str = "unlimited"
+    disk_limit: str = "auto"
     keep_alive_s: float = 1800.0
     num_slots: int = 8
     block_tokens: int = 128
@@ -45,7 +46,7 @@ class EngineSettings(msgspec.Struct, frozen=True):
             raise SamovarError(
                 f"The model's path {self.model_path!r} is no valid UTF-8. Rename the file or its folder."
             ) from None
-        fixed = msgspec.structs.replace(self, ram_limit="", token_limit="", keep_alive_s=0.0)
+        fixed = msgspec.structs.replace(self, ram_limit="", token_limit="", disk_limit="", keep_alive_s=0.0)
         return hashlib.blake2b(msgspec.msgpack.encode(fixed), digest_size=8).hexdigest()
 
     def socket_name(self) -> str:

@@ -36,7 +36,12 @@ class ContextUse(msgspec.Struct, frozen=True):
 
 
 class TierUse(msgspec.Struct, frozen=True):
-    """What a tier holds. A limit of None is no limit; `off` says that the tier is not in use at all."""
+    """What a tier holds. A limit of None is no limit; `off` says that the tier is not in use at all.
+
+    `lowered_from` is the limit that was asked for while memory is short and `limit_bytes` lies below it.
+    `queued_bytes` are still to be written. `quarantined` counts files that were set aside since the host
+    started. `problem` is a sentence for the user: why the tier does not work as it should.
+    """
 
     bytes: int = 0
     limit_bytes: int | None = None
@@ -45,6 +50,25 @@ class TierUse(msgspec.Struct, frozen=True):
     blocks: int = 0
     off: bool = False
     setting: str = ""
+    lowered_from: int | None = None
+    queued_bytes: int = 0
+    quarantined: int = 0
+    problem: str = ""
+
+
+class DiskModel(msgspec.Struct, frozen=True):
+    """Blocks on disk of one model under one set of settings.
+
+    `stale` says that they can never be used again: the model file is gone or has changed, or llama.cpp has.
+    """
+
+    name: str
+    path: str
+    fingerprint: str
+    blocks: int
+    bytes: int
+    current: bool = False
+    stale: bool = False
 
 
 class PromptRow(msgspec.Struct, frozen=True):
@@ -66,12 +90,14 @@ class PromptRow(msgspec.Struct, frozen=True):
     hits: int
     last_used: float
     running: bool = False
+    pinned: bool = False
 
 
 class Totals(msgspec.Struct, frozen=True):
-    """Counters since the host started. A hit is a request that reused at least one token.
+    """Counters since the host started, or for ever. A hit is a request that reused at least one token.
 
-    `prompt_tokens` are those that were served: reused or processed.
+    `prompt_tokens` are those that were served: reused or processed. Swaps move a session's cells into and
+    out of the context; `disk_read_ms` and `disk_write_ms` are the swap thread's times.
     """
 
     requests: int = 0
@@ -85,6 +111,14 @@ class Totals(msgspec.Struct, frozen=True):
     swaps_out: int = 0
     evictions: int = 0
     not_stored: int = 0
+    swap_in_ms: float = 0.0
+    swap_out_ms: float = 0.0
+    disk_reads: int = 0
+    disk_writes: int = 0
+    disk_read_ms: float = 0.0
+    disk_write_ms: float = 0.0
+    disk_evictions: int = 0
+    quarantined: int = 0
 
     @property
     def hit_ratio(self) -> float:
@@ -93,13 +127,21 @@ class Totals(msgspec.Struct, frozen=True):
 
 
 class LastRequest(msgspec.Struct, frozen=True):
+    """What one ended request cost; `finished_at` is in seconds since the epoch."""
+
     session: str
     title: str
     stats: RequestStats
+    finished_at: float = 0.0
+    side_task: bool = False
 
 
 class CacheSnapshot(msgspec.Struct, frozen=True):
-    """Everything the cache panel shows, at one moment."""
+    """Everything the cache panel shows, at one moment.
+
+    `totals_ever` is None where nothing may be kept on disk. While `asleep` the model and the context are
+    freed; `wake_ms` is what loading took last time.
+    """
 
     model: str = ""
     context: ContextUse = ContextUse()
@@ -107,6 +149,10 @@ class CacheSnapshot(msgspec.Struct, frozen=True):
     disk: TierUse = TierUse(off=True)
     prompts: tuple[PromptRow, ...] = ()
     totals: Totals = Totals()
+    totals_ever: Totals | None = None
+    disk_models: tuple[DiskModel, ...] = ()
+    asleep: bool = False
+    wake_ms: float | None = None
     last: LastRequest | None = None
     num_running: int = 0
     num_waiting: int = 0
