@@ -179,7 +179,12 @@ class LocalClient:
                 self._focus = data
                 if self._writer is None:
                     return  # sent with the greeting
-            case commands.SetRamLimit() | commands.SetTokenLimit() | commands.SetKeepAlive():
+            case (
+                commands.SetRamLimit()
+                | commands.SetTokenLimit()
+                | commands.SetDiskLimit()
+                | commands.SetKeepAlive()
+            ):
                 self._replaced = (type(command), self._limits.get(type(command)))
                 self._limits[type(command)] = data
                 if self._writer is None:
