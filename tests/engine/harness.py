@@ -258,7 +258,7 @@ class Engine:
         host = loop.host
         assert {block.key for block in blocks} == set(host._blobs)
         assert host.num_bytes == sum(block.num_bytes for block in blocks)
-        assert host.num_bytes == sum(blob.held for blob, _ in host._blobs.values())
+        assert host.num_bytes == sum(blob.held for blob in host._blobs.values())
         assert host.num_tokens == sum(block.num_tokens for block in blocks)
         assert host.excess() == (0, 0)
         assert not (host.limits.off and len(host))

@@ -10,7 +10,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from samovar.kv.block import Block, child_key, root_key
 from samovar.kv.eviction import choose_victims
-from samovar.kv.host_tier import HostTier, Limits, held_bytes
+from samovar.kv.host_tier import (
+    BLOCK_OVERHEAD_BYTES,
+    TOKEN_OVERHEAD_BYTES,
+    HostTier,
+    Limits,
+    held_bytes,
+)
 from samovar.kv.index import PrefixIndex, common_prefix
 
 SIZE = 4
@@ -147,11 +153,12 @@ class CacheMachine(RuleBasedStateMachine):
             return True
         covered = self.partial and any(child[: len(prefix)] == prefix for child in self.children(prefix[:p0]))
         assert self.index.covered(parent, new) == covered
-        if covered or not self.make_room(held_bytes(size), len(new)):
+        if covered or not self.make_room(held_bytes(size, len(new)), len(new)):
             return False
         key = self.index.key_of(parent, new)
-        blob = self.host.try_reserve(key, size, len(new))
+        blob = self.host.try_reserve(size, len(new))
         assert blob is not None
+        self.host.put(key, blob)
         needless = {prefix_of(block) for block in self.index.superseded(parent, new)}
         assert needless == {
             child
@@ -269,15 +276,17 @@ def test_common_prefix_is_the_longest(a: Tokens, b: Tokens) -> None:
     assert length == min(len(a), len(b)) or a[length] != b[length]
 
 
-def test_a_blob_keeps_what_is_written_and_counts_whole_pages() -> None:
-    host = HostTier(Limits(max_bytes=8192))
-    blob = host.try_reserve(b"key", 5000, 3)
+def test_a_blob_counts_whole_pages_and_what_the_index_takes_also_before_it_is_filled() -> None:
+    held = 8192 + BLOCK_OVERHEAD_BYTES + 3 * TOKEN_OVERHEAD_BYTES
+    host = HostTier(Limits(max_bytes=held))
+    blob = host.try_reserve(5000, 3)
     assert blob is not None
-    assert host.num_bytes == blob.held == 8192
-    assert not host.could_ever_hold(8193, 1)
+    assert host.num_bytes == blob.held == held
+    assert not host.could_ever_hold(held + 1, 1)
     with pytest.raises(AssertionError, match="never exceeded"):
-        host.try_reserve(b"more", 1, 1)
-    assert host.drop(b"key") == 8192
+        host.try_reserve(1, 1)
+    host.put(b"key", blob)
+    assert host.drop(b"key") == held
     assert (host.num_bytes, host.num_tokens, len(host)) == (0, 0, 0)
 
 

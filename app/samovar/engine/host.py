@@ -152,6 +152,7 @@ class Host:
                 self._emit,
                 start.available_bytes,
                 loaded.block_tokens,
+                start.disk_folder(Path(self._job.cache_dir), loaded),
             )
             self._loop.call_soon_threadsafe(self._on_ready, engine, loaded.info)
             engine.run()

@@ -8,6 +8,8 @@ from samovar.core.units import parse_size
 
 AUTO_SHARE: Final = 0.25
 AUTO_FLOOR_BYTES: Final = 64 * 1024 * 1024
+DISK_SHARE: Final = 0.2
+DISK_CEILING_BYTES: Final = 64 * 1024 * 1024 * 1024
 
 
 def ram_limit(text: str, available_bytes: int) -> tuple[int | None, bool]:
@@ -37,3 +39,14 @@ def token_limit(text: str) -> tuple[int | None, bool]:
                     f"{text!r} is no token limit: write a number such as 100000, `unlimited` or `off`."
                 )
             return int(digits), False
+
+
+def disk_limit(text: str, free_bytes: int, own_bytes: int) -> int:
+    """Bytes for a disk limit, 0 for `off`; `auto` is a fifth of what would be free, 64 GiB at most."""
+    match text.strip().lower():
+        case "auto":
+            return min(DISK_CEILING_BYTES, int((free_bytes + own_bytes) * DISK_SHARE))
+        case "off" | "0":
+            return 0
+        case other:
+            return parse_size(other)

@@ -15,8 +15,9 @@ from samovar.core.chat import ChatMessage, Role
 from samovar.core.errors import SamovarError
 from samovar.core.request import FinishReason, Mismatch, Request, TierTokens
 from samovar.core.settings import EngineSettings
-from samovar.engine import limits
 from samovar.engine.backend import Backend, Batch, DecodeResult
+from samovar.engine.control import CacheControl
+from samovar.engine.disk import Disk
 from samovar.engine.mover import Mover
 from samovar.engine.prompt import PromptBuilder
 from samovar.engine.records import Records
@@ -26,6 +27,7 @@ from samovar.engine.running import Running
 from samovar.engine.scheduler import Job, Rank, StepCosts, StepPlan, plan_step
 from samovar.engine.slots import Slots
 from samovar.engine.stream import TextStream
+from samovar.engine.swapper import Folder
 from samovar.kv.block import root_key
 from samovar.kv.explain import Previous, explain
 from samovar.kv.host_tier import HostTier, Limits
@@ -38,6 +40,8 @@ PROGRESS_S: Final = 0.1
 TEXT_S: Final = 0.03
 """Tokens that come faster than this share an event: each wakes other threads, on the cores that decode."""
 LONG_STEP_MS: Final = 25.0
+TICK_S: Final = 1.0
+FLUSH_S: Final = 8.0
 
 Emit = Callable[[str | None, events.Event], None]
 
@@ -57,6 +61,11 @@ class ClientGone:
     client: str
 
 
+@dataclass(frozen=True, slots=True)
+class DiskNews:
+    """The swap thread has something to tell."""
+
+
 class EngineLoop:
     """Serves all requests on one backend. `emit(client, event)` goes to one client, or to all (None)."""
 
@@ -68,12 +77,12 @@ class EngineLoop:
         emit: Emit,
         available_bytes: Callable[[], int],
         block_tokens: int | None = None,
+        disk_folder: Folder | None = None,
     ) -> None:
         traits = backend.traits
         self._backend = backend
         self._settings = settings
         self._emit = emit
-        self._available_bytes = available_bytes
         self.block_tokens = block_tokens or settings.block_tokens
         self.index = PrefixIndex(root_key(fingerprint), self.block_tokens, partial=traits.family.can_trim)
         self.host = HostTier(Limits())
@@ -91,7 +100,7 @@ class EngineLoop:
             tokenizer=traits.tokenizer,
         )
         self._reporter = Reporter(traits.name, self.slots, self.index, self.host, self.mover, self.ledger)
-        self._inbox: queue.SimpleQueue[Envelope | ClientGone] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Envelope | ClientGone | DiskNews] = queue.SimpleQueue()
         self._abortable = False
         self._in_step: frozenset[str] = frozenset()
         self._stopping = False
@@ -110,9 +119,29 @@ class EngineLoop:
         self._arrivals = 0
         self._costs = StepCosts()
         self._t_snapshot = 0.0
-        self._ram_setting = settings.ram_limit
-        self._token_setting = settings.token_limit
-        self._set_limits(settings.ram_limit, settings.token_limit)
+        self._control = CacheControl(
+            mover=self.mover,
+            slots=self.slots,
+            index=self.index,
+            host=self.host,
+            records=self._records,
+            residency=self._residency,
+            tell=emit,
+            is_busy=self._has_open_chat,
+            available_bytes=available_bytes,
+        )
+        self._control.set_limits(settings.ram_limit, settings.token_limit)
+        if disk_folder is not None:
+            self._control.disk = Disk(
+                disk_folder,
+                settings.disk_limit,
+                index=self.index,
+                host=self.host,
+                mover=self.mover,
+                ledger=self.ledger,
+                tell=emit,
+                wake=lambda: self._inbox.put(DiskNews()),
+            )
 
     # ---- from other threads
 
@@ -154,13 +183,17 @@ class EngineLoop:
             self.serve_once(wait=True)
         for running in self._all():
             self._finish(running, FinishReason.CANCELLED, "The engine host was stopped.")
+        if self._control.disk is not None:
+            self._control.disk.close(FLUSH_S)
 
     def serve_once(self, *, wait: bool) -> None:
         """Take the commands that are there (or `wait` for one if nothing else is to do), make one step."""
         self._backend.clear_interrupt()
-        self._take_commands(wait=wait and not (self._running or self._waiting))
+        self._take_commands(wait=wait and not self._running and all(map(self._is_fetching, self._waiting)))
         if self._stopping:
             return
+        if self._control.tick():
+            self._publish()
         self._admit()
         if self._running:
             self._step()
@@ -169,14 +202,18 @@ class EngineLoop:
 
     def _take_commands(self, *, wait: bool) -> None:
         try:
-            message = self._inbox.get(block=wait)
+            message = self._inbox.get(block=wait, timeout=TICK_S if wait else None)
             while True:
                 self._handle(message)
                 message = self._inbox.get_nowait()
         except queue.Empty:
             pass
 
-    def _handle(self, message: Envelope | ClientGone) -> None:
+    def _handle(self, message: Envelope | ClientGone | DiskNews) -> None:
+        if isinstance(message, DiskNews):
+            if self._control.disk is not None:
+                self._control.disk.take_results()
+            return
         if isinstance(message, ClientGone):
             self._residency.look_away(message.client)
             for running in self._all():
@@ -203,41 +240,28 @@ class EngineLoop:
                     self._publish()
             case commands.Forget(session):
                 self._forget(session)
-            case commands.SetRamLimit(limit):
-                self._change_limits(client, limit, self._token_setting)
-            case commands.SetTokenLimit(limit):
-                self._change_limits(client, self._ram_setting, limit)
             case commands.Describe():
                 self._publish(client)
+            case commands.ListRequests():
+                self._emit(client, events.RequestsListed(tuple(self.ledger.recent)))
             case commands.StopHost():
                 self._stopping = True
-            case commands.Hello():
+            case commands.Hello() | commands.SetKeepAlive():
                 pass
+            case command:
+                self._control.handle(client, command)
+                self._publish()
 
-    # ---- limits and focus
-
-    def _set_limits(self, ram: str, tokens: str) -> None:
-        max_bytes, ram_off = limits.ram_limit(ram, self._available_bytes())
-        max_tokens, tokens_off = limits.token_limit(tokens)
-        self.mover.set_limits(Limits(max_bytes, max_tokens, ram_off or tokens_off))
-        self._records.look_again()
-        self._ram_setting, self._token_setting = ram, tokens
-
-    def _change_limits(self, client: str, ram: str, tokens: str) -> None:
-        try:
-            self._set_limits(ram, tokens)
-        except SamovarError as error:
-            self._emit(client, events.CommandRefused(str(error)))
-        self._publish()
+    # ---- focus
 
     def _bring_in(self, session: str | None) -> None:
         """Restore the session that the user now looks at, and drop the cells of those that nobody does."""
-        record = self._records.get(session) if session is not None else None
-        if session is not None and record is not None and record.previous is not None:
-            waits = any(r.request.session == session and not r.is_side_task for r in self._all())
-            if not waits:
-                self._residency.bring_in(session, record.previous.tokens)
+        if session is not None and not self._has_open_chat(session):
+            self._control.bring_in(session)
         self._residency.drop_idle()
+
+    def _has_open_chat(self, session: str) -> bool:
+        return any(r.request.session == session and not r.is_side_task for r in self._all())
 
     def _all(self) -> list[Running]:
         """All requests that have not ended."""
@@ -253,8 +277,7 @@ class EngineLoop:
         for sequence in self.slots.idle():
             if sequence.session == session:
                 self._residency.leave(sequence)
-        self._records.forget(session)
-        self.mover.forget_session(session)
+        self._control.forget(session)
         self._publish()
 
     # ---- requests come in
@@ -293,12 +316,42 @@ class EngineLoop:
     def _admit(self) -> None:
         """Start waiting requests, most urgent first, as long as there is room."""
         for running in sorted(self._waiting, key=lambda r: (self._rank(r), r.arrival)):
+            self._look_on_disk(running)
+            if self._is_fetching(running):
+                continue
             while not self._try_start(running):
                 # A more urgent request takes the room of a less urgent one, which goes on later.
                 victims = [r for r in self._running.values() if self._rank(r) > self._rank(running)]
                 if not victims:
                     return
                 self._requeue(max(victims, key=lambda r: (self._rank(r), r.arrival)))
+
+    def _look_on_disk(self, running: Running) -> None:
+        """Ask, once, for what the disk has of a request's prompt.
+
+        A chat that goes on where it stands in the context needs nothing, and does not wait for an answer.
+        """
+        disk = self._control.disk
+        if disk is None or running.looked_on_disk:
+            return
+        running.looked_on_disk = True
+        resident = self.slots.of_session(running.request.session)
+        goes_on = resident is not None and running.known[: len(resident.tokens)] == resident.tokens
+        if not (goes_on and resident is not None and resident.tokens):
+            running.fetch = disk.fetch(running.request.session, running.known[:-1])
+
+    @staticmethod
+    def _is_fetching(running: Running) -> bool:
+        """Whether blocks for a request are on their way from disk; a disk that hangs is not waited for."""
+        return running.fetch is not None and running.fetch.is_open and not running.fetch.is_late
+
+    def _end_fetch(self, running: Running) -> float:
+        """What was fetched is not needed any longer; the milliseconds that it took."""
+        fetch, running.fetch = running.fetch, None
+        if fetch is None or self._control.disk is None:
+            return 0.0
+        self._control.disk.release(fetch)
+        return fetch.ms
 
     def _try_start(self, running: Running) -> bool:
         known, session = running.known, running.request.session
@@ -327,11 +380,12 @@ class EngineLoop:
         running.sequence = sequence
         self._waiting.remove(running)
         self._running[running.request.id] = running
-        running.restore_ms += arrival.ms
+        ms = arrival.ms + self._end_fetch(running)
+        running.restore_ms += ms
         if not running.started:
             running.started = True
-            running.t_started = time.perf_counter() - arrival.ms / 1000
-            running.reused = TierTokens(context=arrival.kept, host=arrival.restored)
+            running.t_started = max(running.t_arrived, time.perf_counter() - ms / 1000)
+            running.reused = TierTokens(arrival.kept, arrival.restored - arrival.from_disk, arrival.from_disk)
             running.sampler = self._backend.new_sampler(running.request.sampling, known)
             self._note_start(running)
             stats = running.stats()
@@ -382,6 +436,7 @@ class EngineLoop:
         del self._running[running.request.id]
         sequence.owner = None
         running.sequence = None
+        running.looked_on_disk = False
         self._residency.leave(sequence)
         self._waiting.append(running)
 
@@ -493,6 +548,8 @@ class EngineLoop:
             assert sequence is not None
             if running.request.store and len(sequence.tokens) % self.block_tokens == 0:
                 self.mover.capture_new(sequence)
+                if self._control.disk is not None:
+                    self._control.disk.persist_if_tight(sequence.stored)
             reason = sampled[running.request.id]
             if reason is not None:
                 self._finish(running, reason)
@@ -576,6 +633,7 @@ class EngineLoop:
         if running in self._waiting:
             self._waiting.remove(running)
         self._running.pop(request.id, None)
+        self._end_fetch(running)
         if not running.stream.stopped:
             running.unsent_text += running.stream.finish()
         self._send_text(running, time.perf_counter())
@@ -593,7 +651,9 @@ class EngineLoop:
             running.sampler.close()
         stats = running.stats()
         if running.started:
-            self.ledger.finished(request.session, request.title, stats)
+            self.ledger.finished(request.session, request.title, stats, side_task=running.is_side_task)
+            if request.store:
+                self._control.save_turn(request.session)
         self._emit(
             running.client,
             events.RequestFinished(
@@ -621,6 +681,6 @@ class EngineLoop:
             frozenset(r.request.session for r in self._running.values()),
             len(self._running),
             len(self._waiting),
-            self._ram_setting,
+            self._control,
         )
         self._emit(client, events.CacheChanged(snapshot))

@@ -7,31 +7,50 @@ afterwards, also after a failure: a half-read block leaves cells behind otherwis
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final, Protocol
 
 from samovar.engine.backend import Backend
 from samovar.engine.cells import CellMirror
 from samovar.engine.slots import ContextSequence, Slots
 from samovar.kv.block import Block
 from samovar.kv.eviction import choose_victims
-from samovar.kv.host_tier import HostTier, Limits, held_bytes
+from samovar.kv.host_tier import Blob, HostTier, Limits, held_bytes
 from samovar.kv.index import PrefixIndex
 from samovar.kv.ledger import Ledger
 from samovar.kv.planner import Plan, Resident, RestoreStep, Source, make_plan
 
+WRITE_PATIENCE_S: Final = 0.25
+SHRINK_PATIENCE_S: Final = 2.0
+
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """What a plan put in place: tokens kept in cells, tokens restored, bytes and time of the restore."""
+    """What a plan put in place: tokens kept in cells, tokens restored, bytes and time of the restore.
+
+    `from_disk` of the restored tokens had come from disk for this.
+    """
 
     sequence: ContextSequence
     kept: int
     restored: int
+    from_disk: int
     num_bytes: int
     ms: float
 
 
+class Below(Protocol):
+    """The tier below RAM as eviction sees it: a place that takes blocks, slowly."""
+
+    @property
+    def can_write(self) -> bool: ...
+
+    def persist(self, blocks: Iterable[Block]) -> None: ...
+
+    def wait_for_write(self, patience_s: float) -> bool: ...
+
+
 class Mover:
-    """The one place that moves KV state."""
+    """The one place that moves KV state between the context and RAM."""
 
     def __init__(
         self, backend: Backend, slots: Slots, index: PrefixIndex, host: HostTier, ledger: Ledger
@@ -42,6 +61,8 @@ class Mover:
         self._host = host
         self._ledger = ledger
         self._family = backend.traits.family
+        self._disk: Below | None = None
+        self._doomed: set[bytes] = set()
         self.cells = CellMirror(backend.traits.num_cells)
         self.capture_s = 0.0
 
@@ -51,12 +72,14 @@ class Mover:
         """Put a plan's prefix of `prompt` into a sequence of `session`. A failed restore shortens it."""
         start = time.perf_counter()
         sequence = self._start(plan, session)
-        num_bytes = self._restore_all(plan.steps, sequence, prompt)
+        num_bytes, from_disk = self._restore_all(plan.steps, sequence, prompt)
         restored = max(0, len(sequence.tokens) - plan.keep)
+        kept = min(plan.keep, len(sequence.tokens))
+        ms = 1000 * (time.perf_counter() - start)
         if restored:
             self._ledger.swaps_in += 1
-        kept = min(plan.keep, len(sequence.tokens))
-        return Arrival(sequence, kept, restored, num_bytes, 1000 * (time.perf_counter() - start))
+            self._ledger.swap_in_ms += ms
+        return Arrival(sequence, kept, restored, min(from_disk, restored), num_bytes, ms)
 
     def reload(self, sequences: Sequence[ContextSequence]) -> None:
         """Drop sequences and restore them from the cache, so that their cells lie low and close together.
@@ -101,11 +124,11 @@ class Mover:
 
     def _restore_all(
         self, steps: Sequence[RestoreStep], sequence: ContextSequence, prompt: Sequence[int]
-    ) -> int:
-        """Restore in ascending order up to the first failure; returns the bytes read."""
+    ) -> tuple[int, int]:
+        """Restore in ascending order up to the first failure: (bytes read, tokens that came from disk)."""
         for step in steps:
             step.block.users += 1
-        num_bytes, done, broken = 0, 0, None
+        num_bytes, from_disk, done, broken = 0, 0, 0, None
         for step in steps:
             if not self._has_cells_for(step.block):
                 break  # not the block's fault
@@ -113,6 +136,9 @@ class Mover:
                 broken = step.block
                 break
             num_bytes += step.block.num_bytes
+            if step.block.from_disk:
+                from_disk += step.p1 - step.p0
+                step.block.from_disk = False
             done += 1
         for step in steps:
             step.block.users -= 1
@@ -122,7 +148,7 @@ class Mover:
             self._distrust(broken)
         self._index.touch(step.block for step in steps[-1:] if step.block.key in self._index)
         self.refresh_stored(sequence)
-        return num_bytes
+        return num_bytes, from_disk
 
     def _has_cells_for(self, block: Block) -> bool:
         """Whether scratch can hold the whole block, as it must even where a part of it is wanted."""
@@ -197,7 +223,7 @@ class Mover:
         tokens = sequence.tokens[p0:p1]
         known = self._index.get(self._index.key_of(parent, tokens))
         if known is not None:
-            known.sessions.add(sequence.session)
+            self._index.label(known, [sequence.session])
             self._index.touch([known])
             return known
         if self._host.limits.off or self._index.covered(parent, tokens):
@@ -206,27 +232,36 @@ class Mover:
         backend.copy(sequence.seq, scratch, p0, p1)
         try:
             size = backend.state_size(scratch)
-            if not size or not self._make_room(held_bytes(size), len(tokens)):
-                self._ledger.not_stored += 1
-                return None
-            key = self._index.key_of(parent, tokens)
-            blob = self._host.try_reserve(key, size, len(tokens))
+            blob = self.reserve(size, len(tokens)) if size else None
             if blob is None:
                 self._ledger.not_stored += 1
                 return None
             with blob.address() as address:
                 written = backend.save(scratch, address, size)
             if written != size:
-                self._host.drop(key)
+                self._host.release(blob)
                 self._ledger.not_stored += 1
                 return None
         finally:
             backend.remove(scratch, -1, -1)
+        return self.adopt(parent, tokens, blob, [sequence.session])
+
+    def reserve(self, size: int, num_tokens: int) -> Blob | None:
+        """Memory for the blob of a block, for which others may have to leave; None if there is no room."""
+        if not self._make_room(held_bytes(size, num_tokens), num_tokens):
+            return None
+        return self._host.try_reserve(size, num_tokens)
+
+    def adopt(
+        self, parent: Block | None, tokens: Sequence[int], blob: Blob, sessions: Iterable[str]
+    ) -> Block:
+        """Enter the block of `tokens` behind `parent`, whose state `blob` holds."""
         needless = self._index.superseded(parent, tokens)
         block = self._index.add(parent, tokens, blob.held)
-        block.sessions.add(sequence.session)
+        self._host.put(block.key, blob)
+        self._index.label(block, sessions)
         for old in needless:
-            block.sessions |= old.sessions
+            self._index.label(block, old.sessions)
             self._forget(old)
         return block
 
@@ -254,12 +289,14 @@ class Mover:
 
     def leave(self, sequence: ContextSequence) -> int:
         """Drop a sequence's cells and free its slot; returns the tokens it held."""
+        start = time.perf_counter()
         num_tokens = len(sequence.tokens)
         self._hold(sequence, [])
         self._backend.remove(sequence.seq, -1, -1)
         self.cells.trim(sequence.seq, 0)
         self._slots.free(sequence)
         self._ledger.swaps_out += 1
+        self._ledger.swap_out_ms += 1000 * (time.perf_counter() - start)
         return num_tokens
 
     def refresh_stored(self, sequence: ContextSequence) -> None:
@@ -290,18 +327,26 @@ class Mover:
         if limits.off:
             self.evict(self._leaves_first(self._index))
         else:
-            self._make_room(0, 0)
+            self._make_room(0, 0, SHRINK_PATIENCE_S)
         for sequence in self._slots.used():
             self.refresh_stored(sequence)
             if sequence.idle and not limits.off:
                 self.capture_new(sequence, tail=True)
 
+    def clear(self) -> None:
+        """Evict all that is not pinned or being written, also what stands in the context as well."""
+        for sequence in self._slots.used():
+            self._hold(sequence, [])
+        self.evict(self._leaves_first(self._index))
+        for sequence in self._slots.used():
+            self.refresh_stored(sequence)
+
     def forget_session(self, session: str) -> None:
         """Evict what only this session has stored, old branches included."""
-        mine = [block for block in self._index if session in block.sessions]
-        for block in mine:
-            block.sessions.discard(session)
-        self.evict(self._leaves_first(block for block in mine if not block.sessions))
+        mine = self._index.unlabel(session)
+        alone = self._leaves_first(block for block in mine if not block.sessions)
+        self.evict(alone)
+        self._doomed.update(block.key for block in alone if block.key in self._index)
 
     def evict(self, blocks: Iterable[Block]) -> None:
         """Evict blocks, children before parents; those that are in use or still have children stay."""
@@ -310,21 +355,44 @@ class Mover:
                 self._forget(block)
                 self._ledger.evictions += 1
 
-    def _make_room(self, more_bytes: int, more_tokens: int) -> bool:
+    def set_disk(self, below: Below) -> None:
+        """From now on what leaves RAM is written first."""
+        self._disk = below
+
+    def settle(self, block: Block) -> None:
+        """A block has been written: what could not be done because of that is done now."""
+        in_use = block.users or block.pins or block.children or self._index.get(block.key) is not block
+        if not in_use and (block.key in self._doomed or self._index.is_needless(block)):
+            self._forget(block)
+        if self._host.excess() != (0, 0):
+            self._make_room(0, 0, 0.0)
+
+    def _make_room(self, more_bytes: int, more_tokens: int, patience_s: float = WRITE_PATIENCE_S) -> bool:
+        """Evict until so much more fits; what RAM alone holds is written first, if that is quick."""
         if not self._host.could_ever_hold(more_bytes, more_tokens):
             return False
-        over_bytes, over_tokens = self._host.excess(more_bytes, more_tokens)
-        if not over_bytes and not over_tokens:
-            return True
-        victims = choose_victims(self._index, over_bytes, over_tokens)
-        if victims is None:
-            return False
-        self.evict(victims)
-        return self._host.excess(more_bytes, more_tokens) == (0, 0)
+        deadline = time.monotonic() + patience_s
+        while (over := self._host.excess(more_bytes, more_tokens)) != (0, 0):
+            victims = choose_victims(self._index, *over)
+            left = deadline - time.monotonic()
+            disk = self._disk if self._disk is not None and self._disk.can_write and left > 0 else None
+            unwritten = [block for block in victims or () if not block.on_disk] if disk else []
+            if victims is not None and not unwritten:
+                self.evict(victims)
+                return self._host.excess(more_bytes, more_tokens) == (0, 0)
+            if disk is None:
+                return False
+            disk.persist(reversed(unwritten))
+            if not disk.wait_for_write(left):
+                deadline = 0.0  # nothing to wait for, or too slow: what has to go goes unwritten
+                if victims is None:
+                    return False
+        return True
 
     def _forget(self, block: Block) -> None:
         self._host.drop(block.key)
         self._index.remove(block)
+        self._doomed.discard(block.key)
 
     @staticmethod
     def _leaves_first(blocks: Iterable[Block]) -> list[Block]:

@@ -13,12 +13,16 @@ MAX_RECORDS: Final = 200
 
 @dataclass(slots=True)
 class SessionRecord:
-    """One session. `match` is what the cache held of `previous` when it was last looked up."""
+    """One session.
+
+    `match` is what RAM held of `previous` when it was last looked up, `disk_tokens` what the disk did.
+    """
 
     title: str = ""
     previous: Previous | None = None
     match: Match = field(default_factory=Match)
     hits: int = 0
+    disk_tokens: int = 0
     last_used: float = field(default_factory=time.time)
 
 
@@ -42,10 +46,11 @@ class Records:
         record.title = title or record.title
         record.last_used = time.time()
         while len(self._records) > MAX_RECORDS:
-            oldest = min(self._records, key=lambda name: self._records[name].last_used)
+            oldest = min(
+                self._records, key=lambda name: (self._index.is_pinned(name), self._records[name].last_used)
+            )
             self.forget(oldest)
-            for block in self._index:
-                block.sessions.discard(oldest)
+            self._index.unlabel(oldest)
 
     def remember(self, session: str, previous: Previous) -> None:
         """Note what now stands for the session, and that it uses the blocks it runs through whole."""
@@ -56,7 +61,17 @@ class Records:
         record.match = self._index.match(previous.tokens)
         for block in record.match.blocks:
             if block.end <= record.match.num_tokens:
-                block.sessions.add(session)
+                self._index.label(block, [session])
+
+    def restore(self, session: str, record: SessionRecord) -> None:
+        """Take over what an earlier host knew of a session; what is known already is newer."""
+        known = self._records.get(session)
+        if record.previous is None or (known is not None and known.previous is not None):
+            return
+        if known is not None:
+            record.title, record.last_used = known.title or record.title, known.last_used
+        self._records[session] = record
+        self.remember(session, record.previous)
 
     def look_again(self) -> None:
         """The cache has changed at large: see what it holds of each session now."""

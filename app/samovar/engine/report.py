@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from samovar.core.snapshot import CacheSnapshot, ContextUse, PromptRow, Tier, TierUse
+from samovar.engine.control import CacheControl
 from samovar.engine.mover import Mover
 from samovar.engine.records import SessionRecord
 from samovar.engine.slots import Slots
@@ -30,7 +31,7 @@ class Reporter:
         running: frozenset[str],
         num_running: int,
         num_waiting: int,
-        ram_setting: str,
+        control: CacheControl,
     ) -> CacheSnapshot:
         """The cache now. `running` are the sessions with a running request."""
         cells, host, ledger = self._mover.cells, self._host, self._ledger
@@ -45,8 +46,12 @@ class Reporter:
                 limit_tokens=host.limits.max_tokens,
                 blocks=len(host),
                 off=host.limits.off,
-                setting=ram_setting,
+                setting=control.ram_setting,
+                lowered_from=control.lowered_from,
             ),
+            disk=control.disk.use() if control.disk else TierUse(off=True),
+            totals_ever=control.disk.state.totals if control.disk else None,
+            disk_models=control.disk.state.models if control.disk else (),
             prompts=tuple(
                 self._row(session, record, session in running)
                 for session, record in records
@@ -74,17 +79,20 @@ class Reporter:
         tier = Tier.CONTEXT if num_tokens and in_context >= num_tokens else None
         if tier is None and num_tokens and in_host >= num_tokens:
             tier = Tier.HOST
+        if tier is None and num_tokens and record.disk_tokens >= num_tokens:
+            tier = Tier.DISK
         return PromptRow(
             session=session,
             title=record.title,
             tokens=num_tokens,
             context_tokens=in_context,
             host_tokens=in_host,
-            disk_tokens=0,
+            disk_tokens=record.disk_tokens,
             own_bytes=own,
             shared_bytes=sum(block.num_bytes for block in mine) - own,
             tier=tier,
             hits=record.hits,
             last_used=record.last_used,
             running=running,
+            pinned=self._index.is_pinned(session),
         )

@@ -59,8 +59,11 @@ class Residency:
         """The sessions that some front end shows."""
         return {session for session in self._focus.values() if session is not None}
 
-    def bring_in(self, session: str, tokens: Sequence[int]) -> None:
-        """Restore a session, which ended at `tokens`, for the user who now looks at it."""
+    def bring_in(self, session: str, tokens: Sequence[int], read_ms: float = 0.0) -> None:
+        """Restore a session, which ended at `tokens`, for the user who now looks at it.
+
+        `read_ms` went by already while it was read from disk.
+        """
         in_context = max((len(s.tokens) for s in self._slots.idle() if s.session == session), default=0)
         if in_context >= len(tokens):
             return
@@ -68,7 +71,7 @@ class Residency:
         plan = make_plan(tokens, session, self.residents(session), match, self._family, whole=True)
         if plan.resume and self.make_room(plan, plan.resume):
             self.drop_idle(plan.slot, session)
-            self.arrive(plan, tokens, session)
+            self.arrive(plan, tokens, session, read_ms)
 
     def residents(self, session: str, *, side_task: bool = False) -> list[Resident]:
         """The context as planning for `session` sees it: a focused chat's cells are that chat's alone."""
@@ -130,11 +133,14 @@ class Residency:
                 self.leave(sequence)
         return (self._slots.num_free > 0 or not need_slot) and need_cells <= self._free_cells()
 
-    def arrive(self, plan: Plan, tokens: Sequence[int], session: str) -> Arrival:
+    def arrive(self, plan: Plan, tokens: Sequence[int], session: str, read_ms: float = 0.0) -> Arrival:
         """Carry out a plan for which there is room."""
         arrival = self._mover.arrive(plan, tokens, session)
         if arrival.restored:
-            self._tell(events.SwapFinished(session, True, arrival.restored, arrival.num_bytes, arrival.ms))
+            ms = arrival.ms + read_ms
+            self._tell(
+                events.SwapFinished(session, True, arrival.restored, arrival.num_bytes, ms, arrival.from_disk)
+            )
         return arrival
 
     def compact(self, may_reload: Callable[[ContextSequence], bool]) -> None:

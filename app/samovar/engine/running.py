@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from samovar.core.request import Mismatch, Request, RequestKind, RequestStats, TierTokens
 from samovar.engine.backend import Sampler
+from samovar.engine.disk import Fetch
 from samovar.engine.slots import ContextSequence
 from samovar.engine.stream import TextStream
 
@@ -35,6 +36,8 @@ class Running:
     processed: int = 0
     restore_ms: float = 0.0
     mismatch: Mismatch | None = None
+    fetch: Fetch | None = None
+    looked_on_disk: bool = False
     t_progress: float = 0.0
     unsent_text: str = ""
     unsent_tokens: int = 0

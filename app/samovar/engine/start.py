@@ -18,9 +18,13 @@ from samovar.core.settings import EngineSettings
 from samovar.engine import llama
 from samovar.engine.backend import ModelTraits
 from samovar.engine.fingerprint import fingerprint, weights_id
+from samovar.engine.limits import disk_limit
 from samovar.engine.llama import ContextOptions, LlamaBackend, LlamaModel
 from samovar.engine.probe import ProbeResult, check_file, check_memory, probe
 from samovar.engine.prompt import fallback_template
+from samovar.engine.swapper import Folder
+from samovar.kv.block import root_key
+from samovar.kv.disk_tier import Model
 
 DEFAULT_CONTEXT: Final = 8192
 STATE_SHARE: Final = 0.25
@@ -34,6 +38,7 @@ class Loaded:
     backend: LlamaBackend
     info: ModelInfo
     block_tokens: int
+    weights: str
 
 
 def available_bytes() -> int:
@@ -104,7 +109,27 @@ def load(settings: EngineSettings, cache_dir: Path, on_progress: Callable[[str, 
         has_template=traits.template is not None,
         notes=_notes(found, traits),
     )
-    return Loaded(backend, info, block_tokens)
+    return Loaded(backend, info, block_tokens, weights)
+
+
+def disk_folder(cache_dir: Path, loaded: Loaded) -> Folder:
+    """Where the disk tier of a loaded model is."""
+    info = loaded.info
+    return Folder(
+        cache_dir,
+        Model(
+            fingerprint=info.fingerprint,
+            root=root_key(info.fingerprint),
+            block_tokens=loaded.block_tokens,
+            partial=loaded.backend.traits.family.can_trim,
+            name=info.name,
+            path=info.path,
+            weights=loaded.weights,
+            build=llama.BUILD,
+        ),
+        disk_limit,
+        weights_id,
+    )
 
 
 def choose_block_tokens(wanted: int, window: int, found: ProbeResult) -> int:

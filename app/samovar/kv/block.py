@@ -26,9 +26,10 @@ def child_key(parent: bytes, tokens: Sequence[int]) -> bytes:
 class Block:
     """KV state of the tokens `[start, end)` of one prefix; a node of the prefix index, owned by it.
 
-    `users` counts running requests that need it, `pins` what the user holds on to; either keeps it from
-    eviction. `sessions` are those that have had a prompt through it, or made it. `last_used` is the index's
-    clock.
+    `users` counts running requests that need it, `pins` the pinned sessions that own it; either keeps it
+    from eviction. `sessions` are those that have had a prompt through it, or made it; `PrefixIndex.label`
+    adds to them. `last_used` is the index's clock. `on_disk`: the disk tier has it too, as far as is known.
+    `from_disk`: it was read from there, and has not been used since.
     """
 
     key: bytes
@@ -42,6 +43,8 @@ class Block:
     pins: int = 0
     hits: int = 0
     last_used: int = 0
+    on_disk: bool = False
+    from_disk: bool = False
 
     @property
     def end(self) -> int:

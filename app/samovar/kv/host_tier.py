@@ -1,7 +1,8 @@
 """The HOST tier: blobs in RAM under a byte budget and a token budget.
 
 Owned by the engine thread. Every blob lies in an anonymous `mmap` of its own, so that dropping it really
-returns the memory to the system. Bytes counted are bytes held: whole pages.
+returns the memory to the system. Bytes counted are bytes held: whole pages, what the prefix index takes for
+a block, and blobs that are still being read.
 """
 
 import ctypes
@@ -9,23 +10,33 @@ import mmap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Final
+
+BLOCK_OVERHEAD_BYTES: Final = 1024  # a block of the index with its key, set of sessions and blob
+TOKEN_OVERHEAD_BYTES: Final = 40  # a token id in the index: the number and the reference to it
 
 
-def held_bytes(size: int) -> int:
-    """Bytes that a blob of `size` bytes takes from the system: whole pages."""
+def page_bytes(size: int) -> int:
+    """`size` in whole pages."""
     return -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
 
 
+def held_bytes(size: int, num_tokens: int) -> int:
+    """Bytes that a block of `num_tokens` with a blob of `size` bytes takes from the system."""
+    return page_bytes(size) + BLOCK_OVERHEAD_BYTES + TOKEN_OVERHEAD_BYTES * num_tokens
+
+
 class Blob:
-    """`size` bytes of anonymous memory, `held` of them counted."""
+    """`size` bytes of anonymous memory for the state of `num_tokens`; `held` are counted for it."""
 
-    __slots__ = ("_memory", "held", "size")
+    __slots__ = ("_memory", "held", "num_tokens", "size")
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, num_tokens: int) -> None:
         assert size > 0
         self.size = size
-        self.held = held_bytes(size)
-        self._memory = mmap.mmap(-1, self.held)
+        self.num_tokens = num_tokens
+        self.held = held_bytes(size, num_tokens)
+        self._memory = mmap.mmap(-1, page_bytes(size))
 
     @contextmanager
     def address(self) -> Iterator[int]:
@@ -35,6 +46,12 @@ class Blob:
             yield ctypes.addressof(export)
         finally:
             del export
+
+    @contextmanager
+    def view(self) -> Iterator[memoryview]:
+        """The blob's bytes, writable, inside the `with` block alone."""
+        with memoryview(self._memory) as whole, whole[: self.size] as part:
+            yield part
 
     def close(self) -> None:
         self._memory.close()
@@ -56,7 +73,7 @@ class HostTier:
         self.limits = limits
         self.num_bytes = 0
         self.num_tokens = 0
-        self._blobs: dict[bytes, tuple[Blob, int]] = {}
+        self._blobs: dict[bytes, Blob] = {}
 
     def __len__(self) -> int:
         return len(self._blobs)
@@ -65,8 +82,7 @@ class HostTier:
         return key in self._blobs
 
     def get(self, key: bytes) -> Blob | None:
-        found = self._blobs.get(key)
-        return found[0] if found else None
+        return self._blobs.get(key)
 
     def excess(self, more_bytes: int = 0, more_tokens: int = 0) -> tuple[int, int]:
         """Bytes and tokens over the limits if so much more were held; (0, 0) when it fits."""
@@ -86,24 +102,31 @@ class HostTier:
             and (limits.max_tokens is None or num_tokens <= limits.max_tokens)
         )
 
-    def try_reserve(self, key: bytes, size: int, num_tokens: int) -> Blob | None:
+    def try_reserve(self, size: int, num_tokens: int) -> Blob | None:
         """Memory for a new blob, counted from now on; None if the system has none. Room has been made."""
-        assert key not in self._blobs
         assert not self.limits.off
-        assert self.excess(held_bytes(size), num_tokens) == (0, 0), "the budget is never exceeded"
+        assert self.excess(held_bytes(size, num_tokens), num_tokens) == (0, 0), "the budget is never exceeded"
         try:
-            blob = Blob(size)
+            blob = Blob(size, num_tokens)
         except OSError:
             return None
-        self._blobs[key] = (blob, num_tokens)
         self.num_bytes += blob.held
         self.num_tokens += num_tokens
         return blob
 
-    def drop(self, key: bytes) -> int:
-        """Give a blob's memory back; returns the bytes freed."""
-        blob, num_tokens = self._blobs.pop(key)
+    def put(self, key: bytes, blob: Blob) -> None:
+        """A reserved blob now holds the block `key`."""
+        assert key not in self._blobs
+        self._blobs[key] = blob
+
+    def release(self, blob: Blob) -> None:
+        """Give a reserved blob's memory back."""
         blob.close()
         self.num_bytes -= blob.held
-        self.num_tokens -= num_tokens
+        self.num_tokens -= blob.num_tokens
+
+    def drop(self, key: bytes) -> int:
+        """Give a block's memory back; returns the bytes freed."""
+        blob = self._blobs.pop(key)
+        self.release(blob)
         return blob.held

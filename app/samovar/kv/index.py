@@ -45,6 +45,7 @@ class PrefixIndex:
         self._top: dict[bytes, Block] = {}
         self._blocks: dict[bytes, Block] = {}
         self._clock = 0
+        self._pinned: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._blocks)
@@ -109,6 +110,13 @@ class PrefixIndex:
             and child.tokens == tuple(tokens[: child.num_tokens])
         )
 
+    def is_needless(self, block: Block) -> bool:
+        """Whether a longer block behind the same parent serves all of a leaf. Changes nothing."""
+        return self._partial and any(
+            child is not block and child.tokens[: block.num_tokens] == block.tokens
+            for child in self._children(block.parent).values()
+        )
+
     def covered(self, parent: Block | None, tokens: Sequence[int]) -> bool:
         """Whether a block behind `parent` already serves all of `tokens`. Changes nothing."""
         if self.key_of(parent, tokens) in self._blocks:
@@ -147,6 +155,31 @@ class PrefixIndex:
             while node is not None and node.last_used < self._clock:
                 node.last_used = self._clock
                 node = node.parent
+
+    def label(self, block: Block, sessions: Iterable[str]) -> None:
+        """Note that `sessions` own a block too."""
+        block.sessions.update(sessions)
+        block.pins = len(block.sessions & self._pinned)
+
+    def unlabel(self, session: str) -> list[Block]:
+        """A session owns nothing any more; its blocks."""
+        mine = [block for block in self._blocks.values() if session in block.sessions]
+        for block in mine:
+            block.sessions.discard(session)
+            block.pins = len(block.sessions & self._pinned)
+        return mine
+
+    def pin(self, session: str, pinned: bool) -> None:
+        """Keep what a session owns, now and later, from eviction; or stop doing so."""
+        if pinned:
+            self._pinned.add(session)
+        else:
+            self._pinned.discard(session)
+        for block in self._blocks.values():
+            block.pins = len(block.sessions & self._pinned)
+
+    def is_pinned(self, session: str) -> bool:
+        return session in self._pinned
 
     def check(self) -> None:
         """Assert the structure: chains of keys from the root, positions, parents older or equal."""

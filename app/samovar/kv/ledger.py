@@ -1,7 +1,14 @@
 """Counters since the host started, and the rates that "time saved" is computed from."""
 
+import time
+from collections import deque
+from typing import Final
+
 from samovar.core.request import RequestStats
 from samovar.core.snapshot import LastRequest, Totals
+
+MAX_RECENT: Final = 200
+_COUNTERS: Final = Totals.__struct_fields__
 
 
 class Rate:
@@ -27,12 +34,17 @@ class Ledger:
         self.prefill = Rate()
         self.decode = Rate()
         self.last: LastRequest | None = None
+        self.recent: deque[LastRequest] = deque(maxlen=MAX_RECENT)
         self.swaps_in = self.swaps_out = self.evictions = self.not_stored = 0
+        self.swap_in_ms = self.swap_out_ms = 0.0
+        self.disk_reads = self.disk_writes = self.disk_evictions = self.quarantined = 0
+        self.disk_read_ms = self.disk_write_ms = 0.0
+        self._taken = Totals()
         self._requests = self._hits = 0
         self._prompt = self._reused = self._processed = self._generated = 0
         self._saved_ms = 0.0
 
-    def finished(self, session: str, title: str, stats: RequestStats) -> None:
+    def finished(self, session: str, title: str, stats: RequestStats, *, side_task: bool = False) -> None:
         """Count one ended request; time saved is reused tokens at this machine's own prefill rate."""
         self._requests += 1
         self._hits += stats.reused.total > 0
@@ -44,7 +56,8 @@ class Ledger:
         rate = self.prefill.per_second
         if rate:
             self._saved_ms += max(0.0, 1000 * stats.reused.total / rate - stats.restore_ms)
-        self.last = LastRequest(session, title, stats)
+        self.last = LastRequest(session, title, stats, time.time(), side_task)
+        self.recent.appendleft(self.last)
 
     def totals(self) -> Totals:
         return Totals(
@@ -59,4 +72,19 @@ class Ledger:
             swaps_out=self.swaps_out,
             evictions=self.evictions,
             not_stored=self.not_stored,
+            swap_in_ms=self.swap_in_ms,
+            swap_out_ms=self.swap_out_ms,
+            disk_reads=self.disk_reads,
+            disk_writes=self.disk_writes,
+            disk_read_ms=self.disk_read_ms,
+            disk_write_ms=self.disk_write_ms,
+            disk_evictions=self.disk_evictions,
+            quarantined=self.quarantined,
         )
+
+    def take_new(self) -> Totals:
+        """What was counted since the last call, to be added to the counters that last for ever."""
+        now = self.totals()
+        new = Totals(**{name: getattr(now, name) - getattr(self._taken, name) for name in _COUNTERS})
+        self._taken = now
+        return new

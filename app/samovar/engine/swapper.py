@@ -1,0 +1,467 @@
+"""The swap thread: reads, writes and hashes the disk tier's files, and nothing else.
+
+Jobs are values; what came of them goes back as values through `tell`. What somebody waits for goes first,
+then writing, then upkeep, which gives way after every file.
+"""
+
+import itertools
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Final
+
+from samovar.core.snapshot import DiskModel, Totals
+from samovar.kv.disk_index import PastRow, Row
+from samovar.kv.disk_tier import Checked, DiskError, DiskTier, Model
+from samovar.kv.host_tier import Blob
+
+RETRY_S: Final = 5.0
+MAX_PASTS: Final = 200
+
+
+class Urgency(IntEnum):
+    """Lower goes first."""
+
+    WAITED_FOR = 0
+    WRITE = 1
+    UPKEEP = 2
+    STOP = 3
+
+
+# ---- jobs
+
+
+@dataclass(frozen=True, slots=True)
+class Find:
+    """Which blocks of `tokens` are stored from `pos` on? `Found` answers."""
+
+    ticket: int
+    tokens: tuple[int, ...]
+    pos: int
+    parent: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Fill each blob with its block's payload, in order, up to the first failure. `ReadDone` answers."""
+
+    ticket: int
+    rows: tuple[Row, ...]
+    blobs: tuple[Blob, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Store a block that `owners` own. `Written` answers; the blob is not touched afterwards."""
+
+    key: bytes
+    parent: bytes | None
+    start: int
+    tokens: tuple[int, ...]
+    blob: Blob
+    owners: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Remember:
+    """A session was used: its chain of blocks, its past, and counters to add to those for ever."""
+
+    past: PastRow
+    keys: tuple[bytes, ...]
+    totals: Totals
+
+
+@dataclass(frozen=True, slots=True)
+class PinOnDisk:
+    session: str
+    pinned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetOnDisk:
+    """Delete what only this session has."""
+
+    session: str
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """How many leading tokens of each could the disk serve? `Counted` answers."""
+
+    prompts: tuple[tuple[str, tuple[int, ...]], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SetLimit:
+    """A new budget, as text; it takes effect at once."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Upkeep:
+    """`what` is clear, verify or prune; `client` is told."""
+
+    what: str
+    client: str
+
+
+Job = Find | Read | Write | Remember | PinOnDisk | ForgetOnDisk | Count | SetLimit | Upkeep
+
+
+# ---- results
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The tier works (again). `pasts` is empty but for the first time."""
+
+    pasts: tuple[PastRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    ticket: int
+    rows: tuple[Row, ...]
+    ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReadDone:
+    """The first `num_read` blobs hold what was asked for."""
+
+    ticket: int
+    num_read: int
+    ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    key: bytes
+    stored: bool
+    ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    tokens: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Cleared:
+    client: str
+    num_blocks: int
+    num_bytes: int
+    kept_blocks: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    client: str
+    models: tuple[str, ...]
+    num_blocks: int
+    num_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verifying:
+    client: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    client: str
+    found: Checked
+    problem: str = ""
+
+
+Result = Opened | Found | ReadDone | Written | Counted | Cleared | Pruned | Verifying | Verified
+
+
+@dataclass(frozen=True, slots=True)
+class DiskState:
+    """What the tier holds; replaced as a whole, so that any thread may look at it."""
+
+    bytes: int = 0
+    tokens: int = 0
+    blocks: int = 0
+    limit_bytes: int | None = None
+    setting: str = "auto"
+    off: bool = False
+    problem: str = ""
+    quarantined: int = 0
+    evictions: int = 0
+    totals: Totals | None = None
+    models: tuple[DiskModel, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """Where and for whom the tier is opened. `limit(text, free, own)` is the budget in bytes."""
+
+    cache_dir: Path
+    model: Model
+    limit: Callable[[str, int, int], int]
+    weights_of: Callable[[Path], str]
+
+
+class Swapper:
+    """Owns the thread and the tier. `tell` is called in the thread and must not block."""
+
+    def __init__(self, folder: Folder, setting: str, tell: Callable[[Result], None]) -> None:
+        self._folder = folder
+        self._setting = setting
+        self._tell = tell
+        self._jobs: queue.PriorityQueue[tuple[int, int, Job | None]] = queue.PriorityQueue()
+        self._numbers = itertools.count()
+        self._tier: DiskTier | None = None
+        self._t_failed: float | None = None
+        self._full, self._t_full = "", 0.0
+        self._distrust = False
+        self._was_open = False
+        self._quarantined = self._evictions = 0
+        self._verifying: tuple[Upkeep, Iterator[tuple[int, int] | Checked]] | None = None
+        self._models: tuple[DiskModel, ...] = ()
+        self._totals: Totals | None = None
+        self.state = DiskState(setting=setting, off=setting == "off")
+        self._thread = threading.Thread(target=self._run, name="swap", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def post(self, job: Job) -> None:
+        """Hand over a job. Any thread."""
+        self._jobs.put((_urgency(job), next(self._numbers), job))
+
+    def stop(self, patience_s: float) -> None:
+        """Do what is left to write, for so long at most, and end."""
+        self._jobs.put((Urgency.STOP, next(self._numbers), None))
+        self._thread.join(patience_s)
+
+    # ---- the thread
+
+    def _run(self) -> None:
+        self._attempt()
+        while True:
+            if self._verifying is not None and self._jobs.empty():
+                self._verify_on()
+                continue
+            _, _, job = self._jobs.get()
+            if job is None:
+                break
+            self._serve(job)
+        if self._tier is not None:
+            self._tier.close()
+
+    def _serve(self, job: Job) -> None:
+        match job:
+            case SetLimit(text):
+                self._setting = text
+                self._t_failed, self._full = None, ""
+            case _:
+                pass
+        tier = self._attempt()
+        done = False
+        if tier is not None and not (isinstance(job, Write) and self._is_full()):
+            try:
+                self._do(job, tier)
+                done = True
+                if isinstance(job, Write):
+                    self._full = ""
+            except DiskError as error:
+                if error.full:
+                    self._full, self._t_full = str(error), time.monotonic()
+                else:
+                    self._fail(error)
+        if not done:
+            self._give_up(job)
+        self._refresh()
+
+    def _is_full(self) -> bool:
+        """Whether writing had better wait: what is there can be read all the while."""
+        return bool(self._full) and time.monotonic() - self._t_full < RETRY_S
+
+    def _attempt(self) -> DiskTier | None:
+        """The tier, opened (again) if it can be; None while it cannot."""
+        if self._setting == "off":
+            self._close()
+            self.state = DiskState(setting="off", off=True)
+            return None
+        if self._tier is not None and not self._tier.is_there():
+            self._close()
+            self._fail(None)
+        if self._tier is not None:
+            return self._tier
+        if self._t_failed is not None and time.monotonic() - self._t_failed < RETRY_S:
+            return None
+        try:
+            tier = DiskTier(self._folder.cache_dir, self._limit, self._folder.model, distrust=self._distrust)
+            pasts = () if self._was_open else tuple(tier.past())
+            self._totals = tier.totals()
+            tier.shrink()
+            self._tier, self._t_failed, self._distrust, self._was_open = tier, None, False, True
+            self._look_at_models()
+        except DiskError as error:
+            self._fail(error)
+            return None
+        self._refresh()
+        self._tell(Opened(pasts))
+        return tier
+
+    def _limit(self, free: int, own: int) -> int:
+        return self._folder.limit(self._setting, free, own)
+
+    def _do(self, job: Job, tier: DiskTier) -> None:
+        start = time.perf_counter()
+
+        def elapsed() -> float:
+            return 1000 * (time.perf_counter() - start)
+
+        match job:
+            case Find(ticket, tokens, pos, parent):
+                rows = tuple(tier.find(tokens, pos, parent))
+                self._tell(Found(ticket, rows, elapsed()))
+            case Read(ticket, rows, blobs):
+                num_read = 0
+                for row, blob in zip(rows, blobs, strict=True):
+                    with blob.view() as memory:
+                        if not tier.read(row, memory):
+                            break
+                    num_read += 1
+                self._tell(ReadDone(ticket, num_read, elapsed()))
+            case Write(key, parent, start_pos, tokens, blob, owners):
+                with blob.view() as memory:
+                    stored = tier.write(key, parent, start_pos, tokens, memory, owners)
+                self._tell(Written(key, stored, elapsed()))
+            case Remember(past, keys, totals):
+                tier.remember(past, MAX_PASTS)
+                tier.touch(keys, past.session)
+                self._totals = tier.add_totals(totals)
+            case PinOnDisk(session, pinned):
+                tier.pin(session, pinned)
+            case ForgetOnDisk(session):
+                tier.forget(session)
+            case Count(prompts):
+                self._tell(Counted({session: tier.count(tokens) for session, tokens in prompts}))
+            case SetLimit():
+                tier.shrink()
+            case Upkeep("verify", _):
+                self._verifying = (job, tier.verify())
+            case Upkeep("clear", client):
+                self._tell(Cleared(client, *tier.clear()))
+                self._look_at_models()
+            case Upkeep(_, client):
+                model = self._folder.model
+                names, num_blocks, num_bytes = tier.prune(model.build, self._folder.weights_of)
+                self._tell(Pruned(client, tuple(names), num_blocks, num_bytes))
+                self._look_at_models()
+
+    def _give_up(self, job: Job) -> None:
+        """Every job that somebody waits for is answered, whatever the disk does."""
+        problem = self.state.problem or "The disk cache is off."
+        match job:
+            case Find(ticket):
+                self._tell(Found(ticket, (), 0.0))
+            case Read(ticket):
+                self._tell(ReadDone(ticket, 0, 0.0))
+            case Write(key):
+                self._tell(Written(key, False, 0.0))
+            case Count(prompts):
+                self._tell(Counted(dict.fromkeys((session for session, _ in prompts), 0)))
+            case Upkeep("verify", client):
+                self._tell(Verified(client, Checked(0, 0, 0, 0), problem))
+            case Upkeep("clear", client):
+                self._tell(Cleared(client, 0, 0, 0))
+            case Upkeep(_, client):
+                self._tell(Pruned(client, (), 0, 0))
+            case _:
+                pass
+
+    def _verify_on(self) -> None:
+        """One more file."""
+        assert self._verifying is not None
+        job, steps = self._verifying
+        try:
+            if self._attempt() is None:
+                raise DiskError(self.state.problem)
+            match next(steps):
+                case (int(done), int(total)):
+                    if done % 16 == 0:
+                        self._tell(Verifying(job.client, done, total))
+                case Checked() as found:
+                    self._verifying = None
+                    self._tell(Verified(job.client, found))
+                    self._look_at_models()
+        except DiskError as error:
+            self._verifying = None
+            self._fail(error)
+            self._tell(Verified(job.client, Checked(0, 0, 0, 0), str(error)))
+        self._refresh()
+
+    # ---- state
+
+    def _close(self) -> None:
+        if self._tier is not None:
+            self._quarantined += self._tier.quarantined
+            self._evictions += self._tier.evictions
+            self._tier.close()
+            self._tier = None
+
+    def _fail(self, error: DiskError | None) -> None:
+        """Something is wrong with the disk: say so, and try again later."""
+        self._distrust = error is not None and error.damaged
+        folder = self._folder.cache_dir / "kv"
+        problem = str(error) if error else f"The folder {folder} is gone: prompts are kept in RAM only."
+        self._t_failed = time.monotonic()
+        self._close()
+        self.state = DiskState(
+            setting=self._setting,
+            problem=problem,
+            quarantined=self._quarantined,
+            evictions=self._evictions,
+            totals=self._totals,
+        )
+
+    def _refresh(self) -> None:
+        tier = self._tier
+        if tier is None:
+            return
+        try:
+            num_bytes, num_tokens, num_blocks = tier.usage()
+            self.state = DiskState(
+                num_bytes,
+                num_tokens,
+                num_blocks,
+                tier.limit_bytes(),
+                self._setting,
+                problem=self._full,
+                quarantined=self._quarantined + tier.quarantined,
+                evictions=self._evictions + tier.evictions,
+                totals=self._totals,
+                models=self._models,
+            )
+        except DiskError as error:
+            self._fail(error)
+
+    def _look_at_models(self) -> None:
+        assert self._tier is not None
+        model = self._folder.model
+        with suppress(DiskError):
+            self._models = tuple(self._tier.models(model.build, self._folder.weights_of))
+
+
+def _urgency(job: Job) -> Urgency:
+    match job:
+        case Find() | Read():
+            return Urgency.WAITED_FOR
+        case Upkeep() | Count():
+            return Urgency.UPKEEP
+        case _:
+            return Urgency.WRITE
