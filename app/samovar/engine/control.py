@@ -13,6 +13,7 @@ import psutil
 from samovar.core import commands, events
 from samovar.core.errors import SamovarError
 from samovar.core.snapshot import Tier
+from samovar.core.units import format_size
 from samovar.engine import limits
 from samovar.engine.disk import Disk, Fetch
 from samovar.engine.mover import Mover
@@ -91,9 +92,27 @@ class CacheControl:
         """Both limits of RAM as the user writes them; raises SamovarError and changes nothing."""
         max_bytes, ram_off = limits.ram_limit(ram, self._available_bytes() + self._host.num_bytes)
         max_tokens, tokens_off = limits.token_limit(tokens)
+        self._check_pins(max_bytes, max_tokens, off=ram_off or tokens_off)
         self._asked = Limits(max_bytes, max_tokens, ram_off or tokens_off)
         self.ram_setting, self.token_setting = ram, tokens
         self._apply(self._asked)
+
+    def _check_pins(self, max_bytes: int | None, max_tokens: int | None, *, off: bool) -> None:
+        """What is pinned stays, so a limit below it is refused."""
+        num_bytes, num_tokens = self._pinned_use()
+        if num_bytes and (
+            off
+            or (max_bytes is not None and max_bytes < num_bytes)
+            or (max_tokens is not None and max_tokens < num_tokens)
+        ):
+            raise SamovarError(
+                f"Pinned chats hold {format_size(num_bytes)} ({num_tokens:,} tokens) in RAM: "
+                "unpin one first, or set a higher limit."
+            )
+
+    def _pinned_use(self) -> tuple[int, int]:
+        pinned = [block for block in self._index if block.pins]
+        return sum(block.num_bytes for block in pinned), sum(block.num_tokens for block in pinned)
 
     def _apply(self, wanted: Limits) -> None:
         self._mover.set_limits(wanted)
@@ -300,7 +319,9 @@ class CacheControl:
         asked, used = self._asked.max_bytes, self._host.num_bytes
         limit = self._host.limits.max_bytes
         if available < floor and used > MIN_PRESSED_BYTES:
-            lower = max(MIN_PRESSED_BYTES, int(used * (1 - PRESSURE_STEP)))
+            lower = max(MIN_PRESSED_BYTES, int(used * (1 - PRESSURE_STEP)), self._pinned_use()[0])
+            if limit is not None and lower >= limit:
+                return False
         elif available > 2 * floor and limit != asked:
             assert limit is not None
             lower = limit + int((available - 2 * floor) * PRESSURE_STEP)

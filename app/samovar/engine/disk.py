@@ -27,6 +27,7 @@ FETCH_PATIENCE_S: Final = 10.0
 TIGHT_SHARE: Final = 0.7
 
 Tell = Callable[[str | None, events.Event], None]
+MakeSwapper = Callable[[Callable[[swap.Result], None]], swap.Swapper]
 
 
 @dataclass(slots=True, eq=False)
@@ -44,6 +45,7 @@ class Fetch:
     rows: tuple[Row, ...] = ()
     blobs: tuple[Blob, ...] = ()
     is_open: bool = True
+    is_wanted: bool = True
     num_read: int = 0
     ms: float = 0.0
     t_start: float = field(default_factory=time.monotonic)
@@ -59,8 +61,7 @@ class Disk:
 
     def __init__(
         self,
-        folder: swap.Folder,
-        setting: str,
+        make_swapper: MakeSwapper,
         *,
         index: PrefixIndex,
         host: HostTier,
@@ -76,7 +77,7 @@ class Disk:
         self._tell = tell
         self._results: queue.SimpleQueue[swap.Result] = queue.SimpleQueue()
         self._wake = wake
-        self._swapper = swap.Swapper(folder, setting, self._put)
+        self._swapper = make_swapper(self._put)
         self._tickets = itertools.count(1)
         self._fetches: dict[int, Fetch] = {}
         self._pending: dict[bytes, Block] = {}
@@ -136,7 +137,7 @@ class Disk:
         then: Callable[[Fetch], None] | None = None,
     ) -> Fetch | None:
         """Bring what RAM lacks of `tokens` from disk; None if there is nothing to wait for."""
-        if self.is_off or self.state.problem or not tokens:
+        if self.is_off or (self.state.problem and not self.state.is_open) or not tokens:
             return None
         match = self._index.match(tokens)
         if match.num_tokens >= len(tokens):
@@ -153,6 +154,7 @@ class Disk:
 
     def release(self, fetch: Fetch) -> None:
         """What was fetched may leave RAM again. Also for a fetch that is still open."""
+        fetch.is_wanted = False
         for block in fetch.held:
             block.users -= 1
         fetch.held.clear()
@@ -187,8 +189,9 @@ class Disk:
             if block is None:
                 self._host.release(blob)
                 continue
-            block.users += 1
-            fetch.held.append(block)
+            if fetch.is_wanted:
+                block.users += 1
+                fetch.held.append(block)
         self._close(fetch)
 
     def _enter(self, fetch: Fetch, row: Row, blob: Blob) -> Block | None:

@@ -10,6 +10,7 @@ import collections
 import contextlib
 import faulthandler
 import fcntl
+import functools
 import logging
 import math
 import os
@@ -28,6 +29,7 @@ from samovar.core.settings import LOCK_SUFFIX, HostJob
 from samovar.core.wire import MAX_FRAME_BYTES, PROTOCOL, decode_command, frame
 from samovar.engine import start
 from samovar.engine.loop import ClientGone, EngineLoop, Envelope
+from samovar.engine.swapper import Swapper
 
 log = logging.getLogger("samovar.host")
 
@@ -152,7 +154,11 @@ class Host:
                 self._emit,
                 start.available_bytes,
                 loaded.block_tokens,
-                start.disk_folder(Path(self._job.cache_dir), loaded),
+                functools.partial(
+                    Swapper,
+                    start.disk_folder(Path(self._job.cache_dir), loaded),
+                    self._job.settings.disk_limit,
+                ),
             )
             self._loop.call_soon_threadsafe(self._on_ready, engine, loaded.info)
             engine.run()

@@ -17,7 +17,7 @@ from samovar.core.request import FinishReason, Mismatch, Request, TierTokens
 from samovar.core.settings import EngineSettings
 from samovar.engine.backend import Backend, Batch, DecodeResult
 from samovar.engine.control import CacheControl
-from samovar.engine.disk import Disk
+from samovar.engine.disk import Disk, MakeSwapper
 from samovar.engine.mover import Mover
 from samovar.engine.prompt import PromptBuilder
 from samovar.engine.records import Records
@@ -27,7 +27,6 @@ from samovar.engine.running import Running
 from samovar.engine.scheduler import Job, Rank, StepCosts, StepPlan, plan_step
 from samovar.engine.slots import Slots
 from samovar.engine.stream import TextStream
-from samovar.engine.swapper import Folder
 from samovar.kv.block import root_key
 from samovar.kv.explain import Previous, explain
 from samovar.kv.host_tier import HostTier, Limits
@@ -77,7 +76,7 @@ class EngineLoop:
         emit: Emit,
         available_bytes: Callable[[], int],
         block_tokens: int | None = None,
-        disk_folder: Folder | None = None,
+        make_swapper: MakeSwapper | None = None,
     ) -> None:
         traits = backend.traits
         self._backend = backend
@@ -131,10 +130,9 @@ class EngineLoop:
             available_bytes=available_bytes,
         )
         self._control.set_limits(settings.ram_limit, settings.token_limit)
-        if disk_folder is not None:
+        if make_swapper is not None:
             self._control.disk = Disk(
-                disk_folder,
-                settings.disk_limit,
+                make_swapper,
                 index=self.index,
                 host=self.host,
                 mover=self.mover,
@@ -199,6 +197,7 @@ class EngineLoop:
             self._step()
             if time.perf_counter() - self._t_snapshot > SNAPSHOT_S:
                 self._publish()
+        self.mover.keep_within_limits()
 
     def _take_commands(self, *, wait: bool) -> None:
         try:

@@ -132,12 +132,13 @@ class Mover:
         for step in steps:
             if not self._has_cells_for(step.block):
                 break  # not the block's fault
+            before = len(sequence.tokens)
             if not self._restore(step, sequence, prompt):
                 broken = step.block
                 break
             num_bytes += step.block.num_bytes
             if step.block.from_disk:
-                from_disk += step.p1 - step.p0
+                from_disk += len(sequence.tokens) - before
                 step.block.from_disk = False
             done += 1
         for step in steps:
@@ -321,6 +322,7 @@ class Mover:
 
         Shrinking evicts at once, also what is in the context as well; growing captures what is there.
         """
+        self._doomed.clear()
         for sequence in self._slots.used():
             self._hold(sequence, [])
         self._host.limits = limits
@@ -364,14 +366,29 @@ class Mover:
         in_use = block.users or block.pins or block.children or self._index.get(block.key) is not block
         if not in_use and (block.key in self._doomed or self._index.is_needless(block)):
             self._forget(block)
-        if self._host.excess() != (0, 0):
-            self._make_room(0, 0, 0.0)
 
-    def _make_room(self, more_bytes: int, more_tokens: int, patience_s: float = WRITE_PATIENCE_S) -> bool:
+    def keep_within_limits(self) -> None:
+        """What could not leave when the limits were lowered, since it was in use, leaves now.
+
+        Between two steps only: blocks that somebody has just looked up may go.
+        """
+        over = self._host.excess()
+        if over == (0, 0) and not (self._host.limits.off and len(self._host)):
+            return
+        for sequence in self._slots.used():
+            self._hold(sequence, [])
+        if self._host.limits.off:
+            self.evict(self._leaves_first(self._index))
+        else:
+            self.evict(choose_victims(self._index, *over, or_less=True) or ())
+        for sequence in self._slots.used():
+            self.refresh_stored(sequence)
+
+    def _make_room(self, more_bytes: int, more_tokens: int, patience_s: float | None = None) -> bool:
         """Evict until so much more fits; what RAM alone holds is written first, if that is quick."""
         if not self._host.could_ever_hold(more_bytes, more_tokens):
             return False
-        deadline = time.monotonic() + patience_s
+        deadline = time.monotonic() + (WRITE_PATIENCE_S if patience_s is None else patience_s)
         while (over := self._host.excess(more_bytes, more_tokens)) != (0, 0):
             victims = choose_victims(self._index, *over)
             left = deadline - time.monotonic()

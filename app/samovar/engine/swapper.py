@@ -187,7 +187,10 @@ Result = Opened | Found | ReadDone | Written | Counted | Cleared | Pruned | Veri
 
 @dataclass(frozen=True, slots=True)
 class DiskState:
-    """What the tier holds; replaced as a whole, so that any thread may look at it."""
+    """What the tier holds; replaced as a whole, so that any thread may look at it.
+
+    With a `problem` it may still be open: then it can be read, but not written.
+    """
 
     bytes: int = 0
     tokens: int = 0
@@ -196,6 +199,7 @@ class DiskState:
     setting: str = "auto"
     off: bool = False
     problem: str = ""
+    is_open: bool = False
     quarantined: int = 0
     evictions: int = 0
     totals: Totals | None = None
@@ -248,17 +252,27 @@ class Swapper:
     # ---- the thread
 
     def _run(self) -> None:
+        self.open()
+        while self.serve_next():
+            pass
+        self._close()
+
+    def open(self) -> None:
+        """Open the tier, if it can be."""
         self._attempt()
-        while True:
-            if self._verifying is not None and self._jobs.empty():
-                self._verify_on()
-                continue
-            _, _, job = self._jobs.get()
-            if job is None:
-                break
+
+    def serve_next(self, *, wait: bool = True) -> bool:
+        """Do one job, or a part of a long one; False at the end, or when there is none and no `wait`."""
+        if self._verifying is not None and self._jobs.empty():
+            self._verify_on()
+            return True
+        try:
+            _, _, job = self._jobs.get(block=wait)
+        except queue.Empty:
+            return False
+        if job is not None:
             self._serve(job)
-        if self._tier is not None:
-            self._tier.close()
+        return job is not None
 
     def _serve(self, job: Job) -> None:
         match job:
@@ -442,6 +456,7 @@ class Swapper:
                 tier.limit_bytes(),
                 self._setting,
                 problem=self._full,
+                is_open=True,
                 quarantined=self._quarantined + tier.quarantined,
                 evictions=self._evictions + tier.evictions,
                 totals=self._totals,

@@ -6,10 +6,13 @@ from collections.abc import Iterable
 from samovar.kv.block import Block
 
 
-def choose_victims(blocks: Iterable[Block], need_bytes: int, need_tokens: int) -> tuple[Block, ...] | None:
-    """Blocks to evict, in order, to free at least so many bytes and tokens; None if that is impossible.
+def choose_victims(
+    blocks: Iterable[Block], need_bytes: int, need_tokens: int, *, or_less: bool = False
+) -> tuple[Block, ...] | None:
+    """Blocks to evict, in order, to free at least so many bytes and tokens.
 
-    A parent comes after all of its children.
+    Where that is impossible: None, or with `or_less` all that can go. A parent comes after all of its
+    children.
     """
 
     def evictable(block: Block, gone: set[bytes]) -> bool:
@@ -21,7 +24,7 @@ def choose_victims(blocks: Iterable[Block], need_bytes: int, need_tokens: int) -
     chosen: list[Block] = []
     while need_bytes > 0 or need_tokens > 0:
         if not leaves:
-            return None
+            return tuple(chosen) if or_less else None
         _, key, block = heapq.heappop(leaves)
         gone.add(key)
         chosen.append(block)
