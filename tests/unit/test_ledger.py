@@ -38,7 +38,19 @@ def test_requests_are_summed_up() -> None:
         generated_tokens=7,
     )
     assert totals.hit_ratio == pytest.approx(100 / 210)
-    assert ledger.last == LastRequest("s", "title", warm)
+    assert ledger.last is not None
+    assert ledger.last == LastRequest("s", "title", warm, ledger.last.finished_at)
+    assert [request.stats for request in ledger.recent] == [warm, cold]
+
+
+def test_what_is_new_is_taken_once() -> None:
+    ledger = Ledger()
+    ledger.finished("s", "", RequestStats(prompt_tokens=20, processed_tokens=20))
+    ledger.disk_reads = 3
+    assert ledger.take_new() == Totals(requests=1, prompt_tokens=20, processed_tokens=20, disk_reads=3)
+    assert ledger.take_new() == Totals()
+    ledger.swaps_in = 2
+    assert ledger.take_new() == Totals(swaps_in=2)
 
 
 def test_a_restore_that_took_longer_than_processing_saves_nothing() -> None:
