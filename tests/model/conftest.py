@@ -15,7 +15,7 @@ from tests.model.harness import Engine
 CACHE = Path(__file__).parents[2] / ".venv" / "test-models"
 
 
-def _tiny(kind: str, source: Path) -> Path:
+def tiny(kind: str, source: Path) -> Path:
     """A tiny model's file; its name changes with the code that writes it and the vocabulary's source."""
     digest = hashlib.blake2b(Path(tiny_models.__file__).read_bytes(), digest_size=6)
     digest.update(f"{source.name} {source.stat().st_size}".encode())
@@ -31,13 +31,13 @@ def _tiny(kind: str, source: Path) -> Path:
 @pytest.fixture(scope="session")
 def lfm2(smollm2: Path) -> Path:
     """A tiny hybrid: attention and short convolution."""
-    return _tiny("lfm2", smollm2)
+    return tiny("lfm2", smollm2)
 
 
 @pytest.fixture(scope="session")
 def mamba(smollm2: Path) -> Path:
     """A tiny recurrent model."""
-    return _tiny("mamba", smollm2)
+    return tiny("mamba", smollm2)
 
 
 @pytest.fixture(scope="session")
