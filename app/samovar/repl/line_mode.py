@@ -20,7 +20,8 @@ from prompt_toolkit.key_binding import KeyBindings
 from prompt_toolkit.key_binding.key_processor import KeyPressEvent
 from prompt_toolkit.patch_stdout import patch_stdout
 
-from samovar.chats import changes, slash
+from samovar.chats import cache_words, changes, slash
+from samovar.chats.cache_desk import Limit
 from samovar.chats.conversation import Conversations
 from samovar.client.interface import Client
 from samovar.config import Config
@@ -152,10 +153,12 @@ class LineMode:
                 if problem := await chats.retry(chats.shown):
                     raise SamovarError(problem)
                 await self._wait_for_reply()
-            case "ram":
-                chats.set_ram_limit(command.argument)
-            case "tokens":
-                chats.set_token_limit(command.argument)
+            case "ram" | "tokens" | "disk":
+                chats.cache.set_limit(Limit(command.name), command.argument)
+            case "pin" | "unpin":
+                chats.cache.pin(chats.shown.id, pinned=command.name == "pin")
+            case "evict":
+                chats.cache.evict(chats.shown.id)
             case "cache":
                 for line in cache_lines(chats.snapshot):
                     _say(line)
@@ -210,8 +213,10 @@ class LineMode:
             case changes.SendFailed(text=text, error=error):
                 _say(error, "error")
                 self._unsent = text
-            case changes.Noticed(text, is_error=True):
+            case changes.Noticed(text, is_error=True) | changes.LimitRefused(error=text):
                 _say(text, "error")
+            case changes.Noticed(text):
+                _say(text, "faint")
             case changes.HostChanged():
                 self._tell_host()
                 self._prompt.app.invalidate()
@@ -267,6 +272,7 @@ class LineMode:
         if host.doing:
             return f" {host.doing} "
         context = f"context {count(snapshot.context.used_tokens)} / {count(snapshot.context.total_tokens)}"
+        context = cache_words.asleep(snapshot) or context
         ram = "off" if snapshot.host.off else f"{mib(snapshot.host.bytes)} MiB"
         hit = percent(snapshot.totals.hit_ratio)
         return f" {snapshot.model} · {context} · RAM {ram} · hit ratio {hit} · /help "
