@@ -1,0 +1,473 @@
+"""The cache on a screen of its own: every prompt, the last requests and what they cost, models, totals.
+
+Shows what `Conversations` knows and turns keys into commands of the cache. Owns no figure. Where there is
+room all parts stand beside one another, else one at a time.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import ClassVar, Final
+
+from textual import events, on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.content import Content
+from textual.screen import Screen
+from textual.timer import Timer
+from textual.widgets import Static
+
+from samovar.chats import cache_words, changes
+from samovar.chats.cache_desk import Limit
+from samovar.chats.conversation import Conversations
+from samovar.core.figures import count
+from samovar.core.snapshot import FREE, SHARED, CacheSnapshot, LastRequest, PromptRow, Tier, TierUse
+from samovar.core.units import format_size
+from samovar.tui.rows import prompt_colors
+from samovar.tui.screens.help import GLYPH_KEYS, HelpGroup, HelpScreen, group_of
+from samovar.tui.screens.question import Question
+from samovar.tui.theme import palette_of
+from samovar.tui.widgets import cell_map, panel_text, prompt_rows, request_text, totals_text
+from samovar.tui.widgets.cell_map import CellMap
+from samovar.tui.widgets.limit_field import LimitField
+from samovar.tui.widgets.meter import Meter
+from samovar.tui.widgets.parts import Part
+from samovar.tui.widgets.row_list import RowList
+
+NOTICE_S: Final = 8.0
+AGES_EVERY_S: Final = 20.0
+SPLIT_FROM: Final = (120, 40)  # columns and rows from which all parts fit beside one another
+_TIERS_WIDE_FROM: Final = 110
+_PARTS: Final = ("prompts", "requests", "figures")
+_PART_NAMES: Final = {"prompts": "1 prompts", "requests": "2 last requests", "figures": "3 models and totals"}
+_PROMPT_KEYS: Final = "p pin · e evict · E everywhere · f fetch · s sort · enter opens"
+_REQUEST_KEYS: Final = "↑ ↓ go through the requests · tab next part"
+_FIGURE_KEYS: Final = "x prune what is gone · tab next part"
+_KEYS: Final = (
+    "r RAM limit · d disk limit · c clear RAM · C disk · v verify · esc back",
+    "r RAM · d disk limit · c C clear · v verify · esc back",
+    "f1 help · esc back",
+)
+_LABELS: Final = {
+    Limit.RAM: ("RAM limit", "auto, 2GiB, unlimited or off · + - step"),
+    Limit.TOKENS: ("token limit", "a number, unlimited or off"),
+    Limit.DISK: ("disk limit", "auto, 8GiB or off · + - step"),
+}
+
+
+class PromptList(RowList):
+    """The prompts, and what can be done with the one under the cursor."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("p", "screen.pin", "pin the prompt: it stays; again: let it go", id="cache.pin"),
+        Binding("e", "screen.evict", "evict it from context and RAM", id="cache.evict"),
+        Binding("E", "screen.evict_everywhere", "evict it from the disk too", id="cache.evict_all"),
+        Binding("f", "screen.fetch", "fetch it from disk to RAM", id="cache.fetch"),
+        Binding("s", "screen.sort", "sort by the next column", id="cache.sort"),
+        Binding("enter", "screen.open", "open the chat", id="cache.open"),
+    ]
+
+
+class CacheScreen(Screen[None]):
+    """Everything about the cache. The app hands it each `Change` while it is there."""
+
+    AUTO_FOCUS = "#prompt-list"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("r", "limit('ram')", "change the RAM limit", id="cache.ram"),
+        Binding("t", "limit('tokens')", "change the token limit", id="cache.tokens"),
+        Binding("d", "limit('disk')", "change the disk limit", id="cache.disk"),
+        Binding("c", "clear('host')", "clear RAM (asks first)", id="cache.clear_ram"),
+        Binding("C", "clear('disk')", "clear the disk (asks first)", id="cache.clear_disk"),
+        Binding("v", "verify", "verify all files on disk", id="cache.verify"),
+        Binding("x", "prune", "delete the blocks of models that are gone (asks first)", id="cache.prune"),
+        Binding("tab", "next_part(1)", "the next part", id="cache.next"),
+        Binding("shift+tab", "next_part(-1)", "the part before", show=False),
+        Binding(
+            "1",
+            "part('prompts')",
+            "prompts, last requests, models and totals",
+            key_display="1 2 3",
+            id="cache.part",
+        ),
+        Binding("2", "part('requests')", show=False),
+        Binding("3", "part('figures')", show=False),
+        Binding("f1", "help", "help", show=False),
+        Binding("escape,f5,q", "leave", "back to the chat", id="cache.leave"),
+    ]
+
+    def __init__(self, conversations: Conversations, clock: Callable[[], float] = time.time) -> None:
+        super().__init__()
+        self._conversations = conversations
+        self._clock = clock
+        self._prompts = PromptList("nothing is cached yet", id="prompt-list")
+        self._requests = RowList("no request yet", follows_first=True, id="request-list")
+        self._figures = VerticalScroll(id="figures", classes="part")
+        self._field = LimitField(id="limit-field")
+        self._known: dict[str, LastRequest] = {}
+        self._part = "prompts"
+        self._sorted_by = prompt_rows.USED.head
+        self._notice = Content("")
+        self._verifying = (0, 0)
+        self._notice_timer: Timer | None = None
+
+    @staticmethod
+    def help_group() -> HelpGroup:
+        """The keys of this screen."""
+        return group_of("THE CACHE · f5 goes there, esc back", [*PromptList.BINDINGS, *CacheScreen.BINDINGS])
+
+    def compose(self) -> ComposeResult:
+        yield Static("", id="cache-title")
+        with Horizontal(id="tiers"):
+            for name, bar in (("context", CellMap()), ("ram", Meter()), ("disk", Meter())):
+                with Vertical(id=f"{name}-tier", classes="tier"):
+                    with Horizontal(classes="tier-line"):
+                        yield Static("", classes="tier-figures")
+                        yield bar
+                    if name != "context":
+                        yield Static("", classes="tier-notes")
+        yield Static("", id="parts")
+        with Horizontal(id="cache-body"):
+            with Vertical(id="left"):
+                with Vertical(id="prompts", classes="part"):
+                    yield Static("", id="prompt-head", classes="row-head")
+                    yield self._prompts
+                with self._figures:
+                    yield Static("", id="models")
+                    yield Static("", id="totals")
+            with Vertical(id="requests", classes="part"):
+                yield Static("", id="request-head", classes="row-head")
+                yield self._requests
+                yield Static("", id="request-detail")
+        yield Static("", id="cache-notice")
+        yield self._field
+        yield Static("", id="cache-keys")
+
+    def on_mount(self) -> None:
+        self.app.theme_changed_signal.subscribe(self, lambda _: self._draw())
+        self.set_interval(AGES_EVERY_S, self._draw)
+        self._conversations.cache.ask_for_requests()
+        self.action_part("prompts")
+
+    def on_resize(self, event: events.Resize) -> None:
+        width, height = event.size
+        self.set_class(width >= SPLIT_FROM[0] and height >= SPLIT_FROM[1], "-split")
+        self.set_class(width >= _TIERS_WIDE_FROM and height >= SPLIT_FROM[1], "-wide-tiers")
+        self.call_after_refresh(self._draw)
+
+    # Changes
+
+    def apply(self, change: changes.Change) -> None:
+        """Show what has happened."""
+        if not self.is_mounted:
+            return
+        match change:
+            case changes.CacheDrawn(snapshot):
+                newest = next(iter(self._known.values()), None)
+                if snapshot.last is not None and snapshot.last != newest:
+                    self._conversations.cache.ask_for_requests()
+                self._draw()
+            case changes.RequestsTold(requests):
+                self._take_requests(requests)
+                self._draw()
+            case changes.VerifyMoved(done, total):
+                self._verifying = (done, total)
+                self._draw_foot()
+            case changes.Noticed(text, is_error):
+                self._say(text, "$red" if is_error else "$secondary")
+            case changes.LimitRefused(command, text, error):
+                self._say(error, "$red")
+                self._ask_limit(Limit(command), text)
+            case changes.HostChanged() | changes.ChatsChanged():
+                self._draw()
+            case _:
+                pass
+
+    def _take_requests(self, requests: tuple[LastRequest, ...]) -> None:
+        known: dict[str, LastRequest] = {}
+        for last in requests:
+            key = f"{last.session} {last.finished_at}"
+            while key in known:
+                key += "'"
+            known[key] = last
+        self._known = known
+
+    def _say(self, text: str, color: str) -> None:
+        """Show one line for some seconds."""
+        self._notice = Content.assemble((text, color))
+        if self._notice_timer is not None:
+            self._notice_timer.stop()
+        self._notice_timer = self.set_timer(NOTICE_S, self._end_notice)
+        self._draw_foot()
+
+    def _end_notice(self) -> None:
+        self._notice = Content("")
+        self._draw_foot()
+
+    # Drawing
+
+    def _draw(self) -> None:
+        snapshot = self._conversations.snapshot
+        colors = prompt_colors(self._conversations.chats, snapshot, palette_of(self.app.current_theme))
+        self.query_one("#cache-title", Static).update(self._title(snapshot))
+        self._draw_tiers(snapshot, colors)
+        self._draw_prompts(snapshot, colors)
+        self._draw_requests(colors)
+        width = max(20, self._figures.scrollable_content_region.width)
+        models = totals_text.model_lines(snapshot.disk_models, width)
+        self.query_one("#models", Static).update(models)
+        totals = totals_text.total_lines(snapshot.totals, snapshot.totals_ever, width)
+        self.query_one("#totals", Static).update(totals)
+        self.query_one("#parts", Static).update(self._part_line())
+        self._draw_foot()
+
+    def _title(self, snapshot: CacheSnapshot) -> Content:
+        parts: list[Part] = [("cache", "bold $brass")]
+        facts = [" ".join(snapshot.model.split())] if snapshot.model else []
+        if self._conversations.host.doing:
+            facts.append(self._conversations.host.doing)
+        elif asleep := cache_words.asleep(snapshot):
+            facts.append(asleep)
+        if snapshot.bytes_per_token:
+            facts.append(f"{format_size(snapshot.bytes_per_token)} a token")
+        return Content.assemble(*parts, ("   " + " · ".join(facts), "$secondary"))
+
+    def _draw_tiers(self, snapshot: CacheSnapshot, colors: Mapping[str, str]) -> None:
+        is_wide = self.has_class("-wide-tiers")
+        keys = {SHARED: cell_map.SHARED, FREE: cell_map.FREE}
+        cells = self.query_one(CellMap)
+        cells.set_colors(colors)
+        runs = [(keys.get(run.owner, run.owner), run.num_cells) for run in snapshot.context.runs]
+        cells.set_runs(runs, snapshot.context.total_tokens)
+        width = self.query_one("#context-tier .tier-figures").size.width
+        line = panel_text.context_line(snapshot, width)
+        self.query_one("#context-tier .tier-figures", Static).update(line)
+        for name, use, color in (("ram", snapshot.host, "brass"), ("disk", snapshot.disk, "teal")):
+            tier = self.query_one(f"#{name}-tier")
+            tier.query_one(".tier-figures", Static).update(panel_text.tier_line(name.upper(), use, width))
+            meter = tier.query_one(Meter)
+            meter.visible = not use.off and use.limit_bytes is not None
+            meter.set_segments([(color, use.bytes)], use.limit_bytes or 1)
+            notes = panel_text.tier_notes(use, max(20, tier.size.width), with_small=is_wide)
+            static = tier.query_one(".tier-notes", Static)
+            static.update(notes)
+            static.display = bool(notes.plain)
+
+    def _draw_prompts(self, snapshot: CacheSnapshot, colors: Mapping[str, str]) -> None:
+        rows = {row.session: row for row in self._sorted(snapshot)}
+        now = self._clock()
+
+        def draw(key: str, width: int) -> list[Part]:
+            columns = prompt_rows.all_columns(width)
+            return prompt_rows.prompt_row(rows[key], columns, colors.get(key, "$secondary"), width, now)
+
+        self._prompts.set_rows(list(rows), draw)
+        width = self._prompts.row_width
+        head = prompt_rows.prompt_head(prompt_rows.all_columns(width), width, self._sorted_by)
+        self.query_one("#prompt-head", Static).update(Content.assemble(*head))
+
+    def _sorted(self, snapshot: CacheSnapshot) -> list[PromptRow]:
+        keys: dict[str, Callable[[PromptRow], tuple[int, str]]] = {
+            prompt_rows.TOKENS.head: lambda row: (-row.tokens, ""),
+            prompt_rows.OWN.head: lambda row: (-row.own_bytes, ""),
+            prompt_rows.HITS.head: lambda row: (-row.hits, ""),
+            prompt_rows.BY_TITLE: lambda row: (0, row.title.casefold()),
+        }
+        key = keys.get(self._sorted_by)
+        return sorted(snapshot.prompts, key=key) if key is not None else list(snapshot.prompts)
+
+    def _draw_requests(self, colors: Mapping[str, str]) -> None:
+        known, now = self._known, self._clock()
+
+        def draw(key: str, width: int) -> list[Part]:
+            last = known[key]
+            return request_text.request_row(last, colors.get(last.session, "$secondary"), width, now)
+
+        self._requests.set_rows(list(known), draw)
+        head = request_text.request_head(self._requests.row_width)
+        self.query_one("#request-head", Static).update(Content.assemble(*head))
+        self._draw_detail()
+
+    @on(RowList.Moved, "#request-list")
+    def _draw_detail(self) -> None:
+        last = self._known.get(self._requests.cursor)
+        detail = self.query_one("#request-detail", Static)
+        detail.display = last is not None
+        if last is not None:
+            width, roomy = max(20, self._requests.row_width), self.has_class("-split")
+            detail.update(request_text.request_detail(last, width, self._clock(), roomy=roomy))
+
+    def _part_line(self) -> Content:
+        parts: list[Part] = []
+        for part in _PARTS:
+            parts += [(_PART_NAMES[part], "$brass" if part == self._part else "$secondary"), ("    ", "")]
+        return Content.assemble(*parts)
+
+    def _draw_foot(self) -> None:
+        done, total = self._verifying
+        notice = self._notice
+        if total:
+            notice = Content.assemble((f"verifying {count(done)} of {count(total)} files", "$brass"))
+        width = self.size.width - 4
+        keys = {"prompts": _PROMPT_KEYS, "requests": _REQUEST_KEYS, "figures": _FIGURE_KEYS}[self._part]
+        general = next((text for text in _KEYS if len(text) <= width), "")
+        lines = [Content.assemble((keys, "$faint")), Content.assemble((general, "$faint"))]
+        self.query_one("#cache-notice", Static).update(notice)
+        text = Content("\n").join(line.truncate(width, ellipsis=True) for line in lines)
+        self.query_one("#cache-keys", Static).update(text)
+
+    # Parts
+
+    def action_part(self, part: str) -> None:
+        """Go to one part; where not all fit, it is the one shown."""
+        self._part = part
+        for name in _PARTS:
+            self.set_class(name == part, f"-see-{name}")
+        {"prompts": self._prompts, "requests": self._requests, "figures": self._figures}[part].focus()
+        self.call_after_refresh(self._draw)
+
+    def action_next_part(self, step: int) -> None:
+        self.action_part(_PARTS[(_PARTS.index(self._part) + step) % len(_PARTS)])
+
+    def on_descendant_focus(self, event: events.DescendantFocus) -> None:
+        """A click may go to another part than the keys did."""
+        part = {"prompt-list": "prompts", "request-list": "requests", "figures": "figures"}.get(
+            event.widget.id or ""
+        )
+        if part is not None and part != self._part:
+            self.action_part(part)
+
+    def action_leave(self) -> None:
+        self.dismiss()
+
+    def action_help(self) -> None:
+        self.app.push_screen(HelpScreen([CacheScreen.help_group(), GLYPH_KEYS]))
+
+    # Deeds
+
+    @property
+    def _row(self) -> PromptRow | None:
+        """The prompt under the cursor."""
+        return self._conversations.cache.row(self._prompts.cursor)
+
+    def action_pin(self) -> None:
+        if (row := self._row) is not None:
+            self._conversations.cache.pin(row.session, pinned=not row.pinned)
+
+    def action_evict(self) -> None:
+        if (row := self._row) is None:
+            return
+        if not row.context_tokens and not row.host_tokens:
+            self._say(f"{cache_words.quoted(row.title)} is neither in the context nor in RAM", "$secondary")
+            return
+        self._conversations.cache.evict(row.session)
+
+    def action_evict_everywhere(self) -> None:
+        if (row := self._row) is None:
+            return
+        session = row.session
+        title = cache_words.quoted(row.title)
+        self._ask(
+            f"Evict {title} everywhere? Its {count(row.tokens)} tokens will be processed again.",
+            lambda: self._conversations.cache.evict(session, everywhere=True),
+        )
+
+    def action_fetch(self) -> None:
+        if (row := self._row) is None:
+            return
+        title = cache_words.quoted(row.title)
+        if self._conversations.cache.prefetch(row.session):
+            self._say(f"{title} comes from disk to RAM", "$secondary")
+        else:
+            self._say(f"{title} has nothing on disk to fetch", "$secondary")
+
+    def action_sort(self) -> None:
+        order = [prompt_rows.USED, prompt_rows.TOKENS, prompt_rows.OWN, prompt_rows.HITS]
+        heads = [*(column.head for column in order), prompt_rows.BY_TITLE]
+        self._sorted_by = heads[(heads.index(self._sorted_by) + 1) % len(heads)]
+        self._draw()
+
+    def action_open(self) -> None:
+        session = self._prompts.cursor
+        if session not in self._conversations.chats:
+            self._say("this prompt is of no chat here: a script or a side task asked it", "$secondary")
+            return
+        self.dismiss()
+        if session != self._conversations.shown.id:
+            self._conversations.show(session)
+
+    def action_clear(self, tier_name: str) -> None:
+        tier = Tier(tier_name)
+        use = self._use(tier)
+        name = cache_words.TIER_NAMES[tier]
+        if use.off or not use.blocks:
+            self._say(
+                f"there is nothing in {name} to clear" if not use.off else f"{name} is off", "$secondary"
+            )
+            return
+        cost = (
+            "What is on disk comes back from there." if tier is Tier.HOST else "What is in RAM stays there."
+        )
+        self._ask(
+            f"Clear {format_size(use.bytes)} in {count(use.blocks)} blocks from {name}? Pinned and used ones"
+            f" stay. {cost}",
+            lambda: self._conversations.cache.clear(tier),
+        )
+
+    def action_verify(self) -> None:
+        if self._conversations.snapshot.disk.off:
+            self._say("disk is off: there is nothing to verify", "$secondary")
+            return
+        self._say("verifying the files on disk", "$brass")
+        self._conversations.cache.verify()
+
+    def action_prune(self) -> None:
+        stale = [model for model in self._conversations.snapshot.disk_models if model.stale]
+        if not stale:
+            self._say("nothing to prune: every model on disk can still be used", "$secondary")
+            return
+        num_blocks, num_bytes = sum(model.blocks for model in stale), sum(model.bytes for model in stale)
+        names = ", ".join(dict.fromkeys(cache_words.quoted(model.name) for model in stale))
+        self._ask(
+            f"Delete {count(num_blocks)} blocks ({format_size(num_bytes)}) of {names}? The model is gone or"
+            " has changed, so they can never be used again.",
+            self._conversations.cache.prune,
+        )
+
+    def _ask(self, text: str, deed: Callable[[], None]) -> None:
+        """Do it if the user says yes."""
+
+        def answered(said_yes: bool | None) -> None:
+            if said_yes:
+                deed()
+
+        self.app.push_screen(Question(text), answered)
+
+    def _use(self, tier: Tier) -> TierUse:
+        snapshot = self._conversations.snapshot
+        return snapshot.disk if tier is Tier.DISK else snapshot.host
+
+    # Limits
+
+    def action_limit(self, name: str) -> None:
+        """Let the user change a limit."""
+        snapshot = self._conversations.snapshot
+        limit = Limit(name)
+        if limit is Limit.TOKENS:
+            tokens = snapshot.host.limit_tokens
+            self._ask_limit(limit, "unlimited" if tokens is None else str(tokens))
+        else:
+            use = snapshot.disk if limit is Limit.DISK else snapshot.host
+            self._ask_limit(limit, use.setting or ("off" if use.off else ""))
+
+    def _ask_limit(self, limit: Limit, text: str) -> None:
+        use = self._use(Tier.DISK if limit is Limit.DISK else Tier.HOST)
+        label, hint = _LABELS[limit]
+        self._field.ask(limit.value, label, text, hint, use.limit_bytes or use.bytes)
+
+    @on(LimitField.Chosen)
+    def _chosen(self, event: LimitField.Chosen) -> None:
+        self._conversations.cache.set_limit(Limit(event.limit), event.text)
+
+    @on(LimitField.Closed)
+    def _limit_closed(self) -> None:
+        self.action_part(self._part)
