@@ -48,6 +48,7 @@ _KEYS: Final = (
     "r RAM · d disk limit · c C clear · v verify · esc back",
     "f1 help · esc back",
 )
+_VERIFYING: Final = "verifying the files on disk"
 _LABELS: Final = {
     Limit.RAM: ("RAM limit", "auto, 2GiB, unlimited or off · + - step"),
     Limit.TOKENS: ("token limit", "a number, unlimited or off"),
@@ -171,13 +172,18 @@ class CacheScreen(Screen[None]):
                 self._draw()
             case changes.VerifyMoved(done, total):
                 self._verifying = (done, total)
+                if self._notice.plain == _VERIFYING:
+                    self._notice = Content("")
                 self._draw_foot()
             case changes.Noticed(text, is_error):
                 self._say(text, "$red" if is_error else "$secondary")
             case changes.LimitRefused(command, text, error):
                 self._say(error, "$red")
                 self._ask_limit(Limit(command), text)
-            case changes.HostChanged() | changes.ChatsChanged():
+            case changes.HostChanged():
+                self._verifying = (0, 0)  # what it was at ended with it
+                self._draw()
+            case changes.ChatsChanged():
                 self._draw()
             case _:
                 pass
@@ -303,13 +309,16 @@ class CacheScreen(Screen[None]):
         return Content.assemble(*parts)
 
     def _draw_foot(self) -> None:
+        width = self.size.width - 4
         done, total = self._verifying
         notice = self._notice
         if total:
-            notice = Content.assemble((f"verifying {count(done)} of {count(total)} files", "$brass"))
-        width = self.size.width - 4
+            progress = Content.assemble((f"verifying {count(done)} of {count(total)} files", "$brass"))
+            notice = Content.assemble(notice, "  " if notice.plain else "", progress)
         keys = {"prompts": _PROMPT_KEYS, "requests": _REQUEST_KEYS, "figures": _FIGURE_KEYS}[self._part]
         general = next((text for text in _KEYS if len(text) <= width), "")
+        if self._field.display:
+            keys, general = "enter sets it · esc leaves it as it is", ""
         lines = [Content.assemble((keys, "$faint")), Content.assemble((general, "$faint"))]
         self.query_one("#cache-notice", Static).update(notice)
         text = Content("\n").join(line.truncate(width, ellipsis=True) for line in lines)
@@ -417,7 +426,7 @@ class CacheScreen(Screen[None]):
         if self._conversations.snapshot.disk.off:
             self._say("disk is off: there is nothing to verify", "$secondary")
             return
-        self._say("verifying the files on disk", "$brass")
+        self._say(_VERIFYING, "$brass")
         self._conversations.cache.verify()
 
     def action_prune(self) -> None:
@@ -463,6 +472,7 @@ class CacheScreen(Screen[None]):
         use = self._use(Tier.DISK if limit is Limit.DISK else Tier.HOST)
         label, hint = _LABELS[limit]
         self._field.ask(limit.value, label, text, hint, use.limit_bytes or use.bytes)
+        self._draw_foot()
 
     @on(LimitField.Chosen)
     def _chosen(self, event: LimitField.Chosen) -> None:

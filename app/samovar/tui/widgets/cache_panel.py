@@ -122,7 +122,7 @@ class CachePanel(VerticalScroll):
 
     def _draw_totals(self, width: int) -> None:
         totals = self._snapshot.totals
-        for name in ("#hit-row", "#speed-row", "#saved", "#swaps"):
+        for name in ("#hit-row", "#speed-row", "#saved"):
             self.query_one(name).display = totals.requests > 0
         if totals.requests:
             speed = self._snapshot.decode_tokens_per_second
@@ -135,7 +135,7 @@ class CachePanel(VerticalScroll):
             )
             self.query_one("#speed-history", History).set_values(tuple(self._speeds), color="brass")
             self._set("saved", panel_text.saved_line(totals, self._snapshot.totals_ever, width))
-            self._set("swaps", panel_text.swaps_line(totals, width))
+        self._set_or_hide("swaps", panel_text.swaps_line(totals, width))
         self._set_or_hide("losses", panel_text.losses_line(totals, width))
 
     def _set_or_hide(self, name: str, content: Content) -> None:

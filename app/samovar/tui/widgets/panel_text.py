@@ -114,7 +114,9 @@ def request_lines(stats: RequestStats, title: str, width: int) -> Content:
 
 
 def swaps_line(totals: Totals, width: int) -> Content:
-    """`SWAPS      12 in 6 ms · 14 out 1 ms`: how many, and how long one took on average."""
+    """`SWAPS      12 in 6 ms · 14 out 1 ms`: how many, and how long one took on average; empty if none."""
+    if not totals.swaps_in and not totals.swaps_out:
+        return Content("")
     swaps = (("in", totals.swaps_in, totals.swap_in_ms), ("out", totals.swaps_out, totals.swap_out_ms))
     text = " · ".join(f"{count(number)} {name} {mean(ms, number)}" for name, number, ms in swaps)
     return Content.assemble(("SWAPS      ", "$secondary"), (fitted(text, width - 11).rstrip(), "$text"))

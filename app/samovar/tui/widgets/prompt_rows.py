@@ -22,7 +22,7 @@ class Column(msgspec.Struct, frozen=True):
 
 
 TOKENS, OWN, HITS = Column("tokens", 7), Column("MiB", 6), Column("×", 4)
-SHARED, USED = Column("shared", 7), Column("used", 5)
+SHARED, USED, LAST_USED = Column("shared", 7), Column("used", 5), Column("used", 6)
 IN_CONTEXT, IN_RAM, ON_DISK = Column("context", 8), Column("RAM", 7), Column("disk", 7)
 BY_TITLE: Final = "title"
 PINNED: Final = "◆"
@@ -43,8 +43,8 @@ def columns_for(width: int) -> list[Column]:
 def all_columns(width: int) -> list[Column]:
     """The columns of the big table that fit beside a readable title: with the tokens in every tier."""
     for columns in (
-        [TOKENS, OWN, SHARED, IN_CONTEXT, IN_RAM, ON_DISK, HITS, USED],
-        [TOKENS, OWN, IN_CONTEXT, IN_RAM, ON_DISK, HITS, USED],
+        [TOKENS, OWN, SHARED, IN_CONTEXT, IN_RAM, ON_DISK, HITS, LAST_USED],
+        [TOKENS, OWN, IN_CONTEXT, IN_RAM, ON_DISK, HITS, LAST_USED],
     ):
         if sum(column.width for column in columns) + 4 + _MIN_TITLE <= width:
             return columns
@@ -64,12 +64,14 @@ def prompt_head(columns: Sequence[Column], width: int, sorted_by: str = "") -> l
 
 def prompt_row(row: PromptRow, columns: Sequence[Column], color: str, width: int, now: float) -> list[Part]:
     """One line of the table of prompts; a diamond in place of the square is a pinned one."""
+    last_used = age(max(0.0, now - row.last_used))
     figures = {
         TOKENS: count(row.tokens),
         OWN: mib(row.own_bytes),
         SHARED: mib(row.shared_bytes) if row.shared_bytes else "·",
         HITS: count(row.hits),
-        USED: age(max(0.0, now - row.last_used)),
+        USED: last_used,
+        LAST_USED: last_used,
         IN_CONTEXT: _tokens_or_dot(row.context_tokens),
         IN_RAM: _tokens_or_dot(row.host_tokens),
         ON_DISK: _tokens_or_dot(row.disk_tokens),

@@ -125,7 +125,7 @@ def _times(stats: RequestStats) -> str:
     if stats.first_token_ms is not None:
         parts.append(f"first token {duration(stats.first_token_ms)}")
     if stats.tokens_per_second is not None:
-        parts.append(f"{count(stats.generated_tokens)} tokens at {rate(stats.tokens_per_second)} tok/s")
+        parts.append(f"{rate(stats.tokens_per_second)} tok/s")
     return " · ".join(parts)
 
 

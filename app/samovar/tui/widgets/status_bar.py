@@ -61,7 +61,7 @@ class StatusBar(Widget):
         line = pieces[0]
         if len(pieces) > 1:
             line = line.truncate(max(_MIN_NAME_CELLS, width // 3), ellipsis=True)
-        least = next((keys for keys in _KEYS[2:] if line.cell_length + 3 + len(keys) <= width), "")
+        least = next((keys for keys in _KEYS[-2:] if line.cell_length + 3 + len(keys) <= width), "")
         for piece in pieces[1:]:
             longer = Content.assemble(line, "   ", piece)
             if longer.cell_length + 3 + len(least) > width:

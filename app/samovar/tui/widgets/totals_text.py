@@ -79,5 +79,5 @@ def model_lines(models: Sequence[DiskModel], width: int) -> Content:
             )
         )
     if not models:
-        lines.append(Content.assemble(("nothing lies on disk yet", "$faint")))
+        lines.append(Content.assemble(("nothing lies on disk", "$faint")))
     return Content("\n").join(lines)
