@@ -155,11 +155,12 @@ async def test_fetching_brings_what_lies_on_disk_only(tmp_path: Path) -> None:
 
 async def test_a_tier_is_cleared_after_a_question(tmp_path: Path) -> None:
     async with desk(tmp_path) as here:
-        for key, tier in (("c", Tier.HOST), ("C", Tier.DISK)):
+        for key in "cC":
             await here.press(key)
             await here.here.until(lambda: isinstance(here.here.app.screen, Question))
             await here.press("y")
-            await here.here.until(lambda tier=tier: here.here.client.of(ClearTier)[-1:] == [ClearTier(tier)])
+            await here.here.until(lambda: here.here.app.screen is here.screen)
+        assert here.here.client.of(ClearTier) == [ClearTier(Tier.HOST), ClearTier(Tier.DISK)]
         here.here.client.push(TierCleared(Tier.DISK, 800, 2 * GIB, 28))
         await here.until_noticed("2.0 GiB left disk: 800 blocks · 28 blocks stay: pinned or in use")
 
@@ -321,7 +322,7 @@ async def test_the_palette_opens_it_and_typing_goes_nowhere_else(tmp_path: Path)
     async with desk(tmp_path) as here:
         await here.press("z")
         assert here.here.text == ""
-        commands = here.here.app.get_system_commands(here.screen)
+        commands = here.here.app.get_system_commands(here.here.app.screen)
         assert any(command.title == "All of the cache" for command in commands)
 
 

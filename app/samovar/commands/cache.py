@@ -6,7 +6,7 @@ disk is done by `maintain`, and the rest is one clear sentence.
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +15,18 @@ import msgspec
 from rich.cells import cell_len, set_cell_size
 
 from samovar.chats import cache_words
-from samovar.commands.maintain import Cleared, DiskList, Job, Pruned, Verified, maintain
+from samovar.commands.maintain import (
+    MODULE,
+    Action,
+    Cleared,
+    DiskList,
+    Job,
+    Pruned,
+    R,
+    Verified,
+    ignore,
+    maintain,
+)
 from samovar.commands.status import where
 from samovar.commands.visit import Visit, visit_any
 from samovar.core.commands import (
@@ -52,7 +63,8 @@ NO_ENGINE: Final = "No engine is running, so nothing is in the context or in RAM
 class Place:
     """Where the cache is: the running hosts, the preferred one among them, and the folder on disk.
 
-    `find` gives the id of the chat that a user names, None if the store has none.
+    `find` gives the id of the chat that a user names, None if the store has none. `maintainer` is what
+    Python runs to look after the disk where no host runs.
     """
 
     run_dir: Path
@@ -60,9 +72,15 @@ class Place:
     cache_dir: Path
     disk_limit: str
     find: Callable[[str], str | None] = lambda name: None
+    maintainer: Sequence[str] = MODULE
 
-    def job(self, action: Any) -> Job:  # noqa: ANN401 - one of Job's own literals
-        return Job(str(self.cache_dir), self.disk_limit, action)
+    async def maintain(
+        self, action: Action, result: type[R], progress: Callable[[int, int], None] = ignore
+    ) -> R:
+        """Do a job on the disk without a host."""
+        return await maintain(
+            Job(str(self.cache_dir), self.disk_limit, action), result, progress, self.maintainer
+        )
 
 
 async def list_cache(place: Place, *, as_json: bool) -> int:
@@ -79,12 +97,12 @@ async def list_cache(place: Place, *, as_json: bool) -> int:
 
 async def verify(place: Place, *, as_json: bool) -> int:
     """Hash all files on disk again; returns 1 if one was bad."""
-    show = _progress if sys.stderr.isatty() and not as_json else _no_progress
+    show = _progress if sys.stderr.isatty() and not as_json else ignore
     async with visit_any(place.run_dir, place.socket_name) as host:
         if host is not None:
             found = await _verify_live(host, show)
     if host is None:
-        found = await maintain(place.job("verify"), Verified, show)
+        found = await place.maintain("verify", Verified, show)
     if show is _progress:
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)
     if as_json:
@@ -101,7 +119,7 @@ async def prune(place: Place, *, as_json: bool) -> int:
             answer = await host.ask(PruneDisk(), DiskPruned)
             found = Pruned(answer.models, answer.num_blocks, answer.num_bytes)
     if host is None:
-        found = await maintain(place.job("prune"), Pruned)
+        found = await place.maintain("prune", Pruned)
     if as_json:
         _print_json(msgspec.to_builtins(found))
     else:
@@ -124,7 +142,7 @@ async def clear(place: Place, *, ram: bool, disk: bool, as_json: bool) -> int:
     if host is None:
         if ram:
             raise SamovarError(NO_ENGINE)
-        found[Tier.DISK] = await maintain(place.job("clear"), Cleared)
+        found[Tier.DISK] = await place.maintain("clear", Cleared)
     if as_json:
         names = {Tier.HOST: "ram", Tier.DISK: "disk"}
         _print_json({names[tier]: msgspec.to_builtins(result) for tier, result in found.items()})
@@ -253,7 +271,7 @@ def _live_list(snapshot: CacheSnapshot) -> dict[str, Any]:
 
 
 async def _disk_list(place: Place) -> dict[str, Any]:
-    found = await maintain(place.job("list"), DiskList)
+    found = await place.maintain("list", DiskList)
     prompts = []
     for prompt in found.prompts:
         row = PromptRow(
@@ -363,7 +381,3 @@ def _told(problem: str) -> int:
 
 def _progress(done: int, total: int) -> None:
     print(f"\r\x1b[Kverified {count(done)} of {count(total)} files", end="", file=sys.stderr, flush=True)
-
-
-def _no_progress(_done: int, _total: int) -> None:
-    pass

@@ -16,6 +16,7 @@ from samovar.core.snapshot import DiskModel
 
 MODULE: Final = ("-m", "samovar.engine.maintain")
 _MAX_LINE_BYTES: Final = 1 << 28  # a list of all prompts is one line
+Action = Literal["list", "verify", "prune", "clear"]
 R = TypeVar("R", "DiskList", "Verified", "Pruned", "Cleared")
 
 
@@ -24,7 +25,7 @@ class Job(msgspec.Struct, frozen=True):
 
     cache_dir: str
     disk_limit: str
-    action: Literal["list", "verify", "prune", "clear"]
+    action: Action
 
 
 class DiskPrompt(msgspec.Struct, frozen=True):
@@ -72,6 +73,10 @@ class Cleared(msgspec.Struct, frozen=True):
     problem: str = ""
 
 
+def ignore(_done: int, _total: int) -> None:
+    """Nobody watches the progress."""
+
+
 class _Progress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     done: int
     total: int
@@ -80,10 +85,13 @@ class _Progress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 async def maintain(
     job: Job,
     result: type[R],
-    progress: Callable[[int, int], None] = lambda done, total: None,
-    module: Sequence[str] = MODULE,
+    progress: Callable[[int, int], None],
+    module: Sequence[str],
 ) -> R:
-    """Do one job in a child process; SamovarError if it fails. `progress` hears (done, total)."""
+    """Do one job in a child process; SamovarError if it fails. `progress` hears (done, total).
+
+    `module` is what Python runs.
+    """
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *module,
