@@ -131,7 +131,7 @@ async def test_a_sleeping_model_says_what_waking_costs_and_a_message_wakes_it(tm
         await here.until(lambda: "answering" in here.activity, here.activity)
         here.client.finish(request, "So")
         await here.until(lambda: here.entries[-1].state == "complete")
-        assert "asleep" not in here.activity
+        await here.until(lambda: "asleep" not in here.activity)
 
 
 async def test_commands_of_the_cache_work_on_the_shown_chat(tmp_path: Path) -> None:

@@ -1,12 +1,14 @@
 """What the cache has done, as sentences that every front end shows. Pure."""
 
+from typing import Final
+
 from samovar.core.events import DiskPruned, DiskVerified, SwapFinished, TierCleared
 from samovar.core.figures import count, duration
 from samovar.core.safe_text import clean
 from samovar.core.snapshot import CacheSnapshot, PromptRow, Tier, TierUse
 from samovar.core.units import format_size
 
-TIER_NAMES = {Tier.CONTEXT: "the context", Tier.HOST: "RAM", Tier.DISK: "disk"}
+TIER_NAMES: Final = {Tier.CONTEXT: "the context", Tier.HOST: "RAM", Tier.DISK: "disk"}
 
 
 def swapped(swap: SwapFinished) -> str:
@@ -78,6 +80,14 @@ def set_aside(num_files: int) -> str:
 def quoted(title: str) -> str:
     """`“Rust lifetimes”`."""
     return f"“{' '.join(clean(title).split()) or 'untitled'}”"
+
+
+def where(row: PromptRow) -> str:
+    """The hottest tier that the whole prompt is in, in a word, and whether it is pinned there."""
+    names = {Tier.CONTEXT: "context", Tier.HOST: "RAM", Tier.DISK: "disk"}
+    some = row.context_tokens or row.host_tokens or row.disk_tokens
+    name = names[row.tier] if row.tier is not None else "partly" if some else "nowhere"
+    return f"{name}, pinned" if row.pinned else name
 
 
 def evicted(row: PromptRow | None, place: str) -> str:

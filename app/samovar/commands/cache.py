@@ -27,7 +27,6 @@ from samovar.commands.maintain import (
     ignore,
     maintain,
 )
-from samovar.commands.status import where
 from samovar.commands.visit import Visit, visit_any
 from samovar.core.commands import (
     ClearTier,
@@ -318,10 +317,9 @@ def _list_lines(report: dict[str, Any]) -> list[str]:
     for row in rows:
         live = f"{count(row.context_tokens):>8} {count(row.host_tokens):>8} " if report["running"] else ""
         last_used = age(max(0.0, now - row.last_used))
-        place = f"{where(row)}, pinned" if row.pinned else where(row)
         lines.append(
             f"{_title(row.title)} {count(row.tokens):>8} {live}{count(row.disk_tokens):>8} {last_used:>5}"
-            f"  {place}"
+            f"  {cache_words.where(row)}"
         )
     if not rows:
         lines[-1] = "nothing is cached"

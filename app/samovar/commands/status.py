@@ -12,7 +12,7 @@ from samovar.core.commands import Describe, StopHost
 from samovar.core.errors import SamovarError
 from samovar.core.events import CacheChanged, HostFailed, LoadingProgressed
 from samovar.core.safe_text import clean
-from samovar.core.snapshot import CacheSnapshot, PromptRow, Tier, TierUse
+from samovar.core.snapshot import CacheSnapshot, TierUse
 from samovar.core.units import format_size
 
 STOP_PATIENCE_S: Final = 20.0
@@ -132,7 +132,7 @@ def _tier(tier: TierUse) -> dict[str, Any]:
 def _as_text(snapshot: CacheSnapshot) -> list[str]:
     context, totals = snapshot.context, snapshot.totals
     lines = [
-        f"model     {snapshot.model}",
+        f"model     {clean(snapshot.model)}",
         f"context   {cache_words.asleep(snapshot)}"
         if snapshot.asleep
         else f"context   {context.used_tokens:,} of {context.total_tokens:,} tokens",
@@ -150,7 +150,7 @@ def _as_text(snapshot: CacheSnapshot) -> list[str]:
         title = clean(row.title) or "untitled"
         lines.append(
             f"{title[:32]:<32} {row.tokens:>8,} {format_size(row.own_bytes):>10} "
-            f"{format_size(row.shared_bytes):>10} {row.hits:>5}  {where(row)}"
+            f"{format_size(row.shared_bytes):>10} {row.hits:>5}  {cache_words.where(row)}"
         )
     return lines
 
@@ -159,19 +159,6 @@ def _tier_lines(name: str, tier: TierUse) -> list[str]:
     """What a tier holds, and what is wrong with it."""
     notes = (cache_words.lowered(tier), cache_words.set_aside(tier.quarantined), clean(tier.problem))
     return [f"{name:<9} {_tier_text(tier)}", *(f"{'':<9} {note}" for note in notes if note)]
-
-
-def where(row: PromptRow) -> str:
-    """The hottest tier that the whole prompt is in, in a word."""
-    match row.tier:
-        case Tier.CONTEXT:
-            return "context"
-        case Tier.HOST:
-            return "RAM"
-        case Tier.DISK:
-            return "disk"
-        case None:
-            return "partly" if row.host_tokens or row.context_tokens or row.disk_tokens else "nowhere"
 
 
 def _tier_text(tier: TierUse) -> str:

@@ -30,7 +30,8 @@ from samovar.core.errors import SamovarError
 from samovar.core.figures import count, duration, mib, percent, rate
 from samovar.core.request import RequestStats
 from samovar.core.safe_text import clean
-from samovar.core.snapshot import CacheSnapshot
+from samovar.core.snapshot import CacheSnapshot, TierUse
+from samovar.core.units import format_size
 from samovar.sessions.encoding import storable
 from samovar.sessions.store import MessageState, Store, StoredMessage
 
@@ -315,12 +316,22 @@ def cost_line(stats: RequestStats) -> str:
 
 
 def cache_lines(snapshot: CacheSnapshot) -> list[str]:
-    """The table of prompts as plain lines."""
-    lines = [f"{'prompt':<32} {'tokens':>8} {'MiB':>8} {'hits':>5}"]
+    """The tiers and the table of prompts as plain lines."""
+    tiers = [*tier_lines("RAM", snapshot.host), *tier_lines("disk", snapshot.disk)]
+    lines = [*tiers, f"{'prompt':<32} {'tokens':>8} {'MiB':>8} {'hits':>5}  where"]
     for row in snapshot.prompts:
         size = mib(row.own_bytes + row.shared_bytes)
-        lines.append(f"{clean(row.title)[:32]:<32} {count(row.tokens):>8} {size:>8} {row.hits:>5}")
-    return lines if snapshot.prompts else ["nothing is cached yet"]
+        figures = f"{count(row.tokens):>8} {size:>8} {row.hits:>5}"
+        lines.append(f"{clean(row.title)[:32]:<32} {figures}  {cache_words.where(row)}")
+    return lines if snapshot.prompts else [*tiers, "nothing is cached yet"]
+
+
+def tier_lines(name: str, use: TierUse) -> list[str]:
+    """What a tier holds, and what is wrong with it."""
+    limit = "" if use.limit_bytes is None else f" of {format_size(use.limit_bytes)}"
+    text = "off" if use.off else f"{format_size(use.bytes)}{limit} in {count(use.blocks)} blocks"
+    notes = (cache_words.lowered(use), cache_words.set_aside(use.quarantined), clean(use.problem))
+    return [f"{name:<5} {text}", *(f"{'':<5} {note}" for note in notes if note)]
 
 
 def _keys() -> KeyBindings:

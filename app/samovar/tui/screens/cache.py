@@ -20,7 +20,9 @@ from textual.widgets import Static
 from samovar.chats import cache_words, changes
 from samovar.chats.cache_desk import Limit
 from samovar.chats.conversation import Conversations
+from samovar.chats.host_state import HostPhase
 from samovar.core.figures import count
+from samovar.core.safe_text import clean
 from samovar.core.snapshot import FREE, SHARED, CacheSnapshot, LastRequest, PromptRow, Tier, TierUse
 from samovar.core.units import format_size
 from samovar.tui.rows import prompt_colors
@@ -146,7 +148,7 @@ class CacheScreen(Screen[None]):
     def on_mount(self) -> None:
         self.app.theme_changed_signal.subscribe(self, lambda _: self._draw())
         self.set_interval(AGES_EVERY_S, self._draw)
-        self._conversations.cache.ask_for_requests()
+        self._ask_for_requests()
         self.action_part("prompts")
 
     def on_resize(self, event: events.Resize) -> None:
@@ -165,7 +167,7 @@ class CacheScreen(Screen[None]):
             case changes.CacheDrawn(snapshot):
                 newest = next(iter(self._known.values()), None)
                 if snapshot.last is not None and snapshot.last != newest:
-                    self._conversations.cache.ask_for_requests()
+                    self._ask_for_requests()
                 self._draw()
             case changes.RequestsTold(requests):
                 self._take_requests(requests)
@@ -182,11 +184,17 @@ class CacheScreen(Screen[None]):
                 self._ask_limit(Limit(command), text)
             case changes.HostChanged():
                 self._verifying = (0, 0)  # what it was at ended with it
+                if self._conversations.host.phase is HostPhase.READY:
+                    self._ask_for_requests()
                 self._draw()
             case changes.ChatsChanged():
                 self._draw()
             case _:
                 pass
+
+    def _ask_for_requests(self) -> None:
+        if self._conversations.host.phase is HostPhase.READY:
+            self._conversations.cache.ask_for_requests()
 
     def _take_requests(self, requests: tuple[LastRequest, ...]) -> None:
         known: dict[str, LastRequest] = {}
@@ -199,7 +207,7 @@ class CacheScreen(Screen[None]):
 
     def _say(self, text: str, color: str) -> None:
         """Show one line for some seconds."""
-        self._notice = Content.assemble((text, color))
+        self._notice = Content.assemble((clean(text), color))
         if self._notice_timer is not None:
             self._notice_timer.stop()
         self._notice_timer = self.set_timer(NOTICE_S, self._end_notice)
@@ -214,21 +222,21 @@ class CacheScreen(Screen[None]):
     def _draw(self) -> None:
         snapshot = self._conversations.snapshot
         colors = prompt_colors(self._conversations.chats, snapshot, palette_of(self.app.current_theme))
-        self.query_one("#cache-title", Static).update(self._title(snapshot))
+        self._set("#cache-title", self._title(snapshot))
         self._draw_tiers(snapshot, colors)
         self._draw_prompts(snapshot, colors)
         self._draw_requests(colors)
         width = max(20, self._figures.scrollable_content_region.width)
         models = totals_text.model_lines(snapshot.disk_models, width)
-        self.query_one("#models", Static).update(models)
+        self._set("#models", models)
         totals = totals_text.total_lines(snapshot.totals, snapshot.totals_ever, width)
-        self.query_one("#totals", Static).update(totals)
-        self.query_one("#parts", Static).update(self._part_line())
+        self._set("#totals", totals)
+        self._set("#parts", self._part_line())
         self._draw_foot()
 
     def _title(self, snapshot: CacheSnapshot) -> Content:
         parts: list[Part] = [("cache", "bold $brass")]
-        facts = [" ".join(snapshot.model.split())] if snapshot.model else []
+        facts = [" ".join(clean(snapshot.model).split())] if snapshot.model else []
         if self._conversations.host.doing:
             facts.append(self._conversations.host.doing)
         elif asleep := cache_words.asleep(snapshot):
@@ -245,18 +253,16 @@ class CacheScreen(Screen[None]):
         runs = [(keys.get(run.owner, run.owner), run.num_cells) for run in snapshot.context.runs]
         cells.set_runs(runs, snapshot.context.total_tokens)
         width = self.query_one("#context-tier .tier-figures").size.width
-        line = panel_text.context_line(snapshot, width)
-        self.query_one("#context-tier .tier-figures", Static).update(line)
+        self._set("#context-tier .tier-figures", panel_text.context_line(snapshot, width))
         for name, use, color in (("ram", snapshot.host, "brass"), ("disk", snapshot.disk, "teal")):
             tier = self.query_one(f"#{name}-tier")
-            tier.query_one(".tier-figures", Static).update(panel_text.tier_line(name.upper(), use, width))
+            self._set(f"#{name}-tier .tier-figures", panel_text.tier_line(name.upper(), use, width))
             meter = tier.query_one(Meter)
             meter.visible = not use.off and use.limit_bytes is not None
             meter.set_segments([(color, use.bytes)], use.limit_bytes or 1)
             notes = panel_text.tier_notes(use, max(20, tier.size.width), with_small=is_wide)
-            static = tier.query_one(".tier-notes", Static)
-            static.update(notes)
-            static.display = bool(notes.plain)
+            tier.query_one(".tier-notes").display = bool(notes.plain)
+            self._set(f"#{name}-tier .tier-notes", notes)
 
     def _draw_prompts(self, snapshot: CacheSnapshot, colors: Mapping[str, str]) -> None:
         rows = {row.session: row for row in self._sorted(snapshot)}
@@ -269,7 +275,7 @@ class CacheScreen(Screen[None]):
         self._prompts.set_rows(list(rows), draw)
         width = self._prompts.row_width
         head = prompt_rows.prompt_head(prompt_rows.all_columns(width), width, self._sorted_by)
-        self.query_one("#prompt-head", Static).update(Content.assemble(*head))
+        self._set("#prompt-head", Content.assemble(*head))
 
     def _sorted(self, snapshot: CacheSnapshot) -> list[PromptRow]:
         keys: dict[str, Callable[[PromptRow], tuple[int, str]]] = {
@@ -290,17 +296,17 @@ class CacheScreen(Screen[None]):
 
         self._requests.set_rows(list(known), draw)
         head = request_text.request_head(self._requests.row_width)
-        self.query_one("#request-head", Static).update(Content.assemble(*head))
+        self._set("#request-head", Content.assemble(*head))
         self._draw_detail()
 
     @on(RowList.Moved, "#request-list")
     def _draw_detail(self) -> None:
         last = self._known.get(self._requests.cursor)
-        detail = self.query_one("#request-detail", Static)
-        detail.display = last is not None
+        self.query_one("#request-detail").display = last is not None
         if last is not None:
             width, roomy = max(20, self._requests.row_width), self.has_class("-split")
-            detail.update(request_text.request_detail(last, width, self._clock(), roomy=roomy))
+            detail = request_text.request_detail(last, width, self._clock(), roomy=roomy)
+            self._set("#request-detail", detail)
 
     def _part_line(self) -> Content:
         parts: list[Part] = []
@@ -320,9 +326,15 @@ class CacheScreen(Screen[None]):
         if self._field.display:
             keys, general = "enter sets it · esc leaves it as it is", ""
         lines = [Content.assemble((keys, "$faint")), Content.assemble((general, "$faint"))]
-        self.query_one("#cache-notice", Static).update(notice)
+        self._set("#cache-notice", notice)
         text = Content("\n").join(line.truncate(width, ellipsis=True) for line in lines)
-        self.query_one("#cache-keys", Static).update(text)
+        self._set("#cache-keys", text)
+
+    def _set(self, selector: str, content: Content) -> None:
+        """Update one text, if it is another one."""
+        static = self.query_one(selector, Static)
+        if not (isinstance(static.content, Content) and static.content.is_same(content)):
+            static.update(content)
 
     # Parts
 
@@ -355,8 +367,16 @@ class CacheScreen(Screen[None]):
 
     @property
     def _row(self) -> PromptRow | None:
-        """The prompt under the cursor."""
-        return self._conversations.cache.row(self._prompts.cursor)
+        """The prompt under the cursor; None where there is none, or no host to do anything with it."""
+        return self._conversations.cache.row(self._prompts.cursor) if self._has_host() else None
+
+    def _has_host(self) -> bool:
+        """Whether a host is there to do something; says so if not."""
+        host = self._conversations.host
+        if host.phase in (HostPhase.STOPPED, HostPhase.FAILED):
+            self._say(host.doing, "$red" if host.phase is HostPhase.FAILED else "$secondary")
+            return False
+        return True
 
     def action_pin(self) -> None:
         if (row := self._row) is not None:
@@ -405,6 +425,8 @@ class CacheScreen(Screen[None]):
             self._conversations.show(session)
 
     def action_clear(self, tier_name: str) -> None:
+        if not self._has_host():
+            return
         tier = Tier(tier_name)
         use = self._use(tier)
         name = cache_words.TIER_NAMES[tier]
@@ -423,6 +445,8 @@ class CacheScreen(Screen[None]):
         )
 
     def action_verify(self) -> None:
+        if not self._has_host():
+            return
         if self._conversations.snapshot.disk.off:
             self._say("disk is off: there is nothing to verify", "$secondary")
             return
@@ -430,6 +454,8 @@ class CacheScreen(Screen[None]):
         self._conversations.cache.verify()
 
     def action_prune(self) -> None:
+        if not self._has_host():
+            return
         stale = [model for model in self._conversations.snapshot.disk_models if model.stale]
         if not stale:
             self._say("nothing to prune: every model on disk can still be used", "$secondary")

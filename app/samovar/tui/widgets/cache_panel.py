@@ -58,7 +58,7 @@ class CachePanel(VerticalScroll):
         yield Static("", id="saved")
         yield Static("", id="swaps")
         yield Static("", id="losses")
-        yield Static("f5 shows everything", id="more")
+        yield Static("", id="more")
 
     def on_mount(self) -> None:
         self.set_interval(AGES_EVERY_S, self._draw)
@@ -100,6 +100,7 @@ class CachePanel(VerticalScroll):
         self._draw_prompts(width)
         self._draw_request(width)
         self._draw_totals(width)
+        self._set("more", panel_text.more_line(snapshot))
 
     def _draw_prompts(self, width: int) -> None:
         snapshot = self._snapshot

@@ -145,6 +145,12 @@ def saved_line(totals: Totals, ever: Totals | None, width: int) -> Content:
     return two_sides(left, [("ever ", "$faint"), (duration(ever.saved_ms), "$green")], width)
 
 
+def more_line(snapshot: CacheSnapshot) -> Content:
+    """What a token costs here, and where there is more."""
+    size = f"{format_size(snapshot.bytes_per_token)} a token · " if snapshot.bytes_per_token else ""
+    return Content.assemble((f"{size}f5 shows everything", "$faint"))
+
+
 def mean(total_ms: float, number: int) -> str:
     """`6 ms`, or `–` where there is nothing to take the mean of."""
     return duration(total_ms / number) if number else "–"
