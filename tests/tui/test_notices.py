@@ -154,3 +154,14 @@ async def test_commands_of_the_cache_work_on_the_shown_chat(tmp_path: Path) -> N
         here.client.push(CommandRefused("there is less than that"))
         await here.until(lambda: here.error == "there is less than that")
         assert here.text == "/disk 9GiB"
+
+
+async def test_a_refused_deed_is_not_taken_for_a_limit(tmp_path: Path) -> None:
+    async with station(tmp_path) as here:
+        await here.send("/ram 2GiB")
+        here.client.push(CommandRefused("nothing to evict", "evict"))
+        await here.until(lambda: here.error == "nothing to evict")
+        assert here.text == ""
+        here.client.push(CommandRefused("that is too much", "set_ram_limit"))
+        await here.until(lambda: here.error == "that is too much")
+        assert here.text == "/ram 2GiB"

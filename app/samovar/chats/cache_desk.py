@@ -46,6 +46,11 @@ class Limit(enum.Enum):
 
 
 NOT_CACHED: Final = "nothing of this chat is in the cache yet"
+_COMMANDS: Final[dict[Limit, type[SetRamLimit | SetTokenLimit | SetDiskLimit]]] = {
+    Limit.RAM: SetRamLimit,
+    Limit.TOKENS: SetTokenLimit,
+    Limit.DISK: SetDiskLimit,
+}
 _NAMES: Final = {Limit.RAM: "RAM limit", Limit.TOKENS: "token limit", Limit.DISK: "disk limit"}
 
 
@@ -70,13 +75,7 @@ class CacheDesk:
         """Change a limit; a notice says when the host has taken it, `LimitRefused` that it has not."""
         self._wanted.pop(limit, None)
         self._wanted[limit] = text
-        match limit:
-            case Limit.RAM:
-                self._client.send(SetRamLimit(text))
-            case Limit.TOKENS:
-                self._client.send(SetTokenLimit(text))
-            case Limit.DISK:
-                self._client.send(SetDiskLimit(text))
+        self._client.send(_COMMANDS[limit](text))
 
     def prefetch(self, session: str) -> bool:
         """Bring a session's blocks from disk to RAM; False if it is known that none lie there."""
@@ -130,13 +129,8 @@ class CacheDesk:
                 self.snapshot = snapshot
                 self._confirm()
                 self._notify(changes.CacheDrawn(snapshot))
-            case CommandRefused(message) if self._wanted:
-                limit = next(iter(self._wanted))
-                self._notify(changes.LimitRefused(limit.value, self._wanted.pop(limit), message))
-            case CommandRefused(message):
-                self._pins.clear()
-                self._evictions.clear()
-                self._notify(changes.Noticed(message, is_error=True))
+            case CommandRefused(message, tag):
+                self._refused(message, tag)
             case RequestsListed(requests):
                 self._notify(changes.RequestsTold(requests))
             case VerifyProgressed(done, total):
@@ -151,6 +145,17 @@ class CacheDesk:
                 self._notify(changes.Noticed(cache_words.cleared(event)))
             case _:
                 pass
+
+    def _refused(self, message: str, tag: str) -> None:
+        """Say it; a limit goes back to where it was typed. Without a tag it is the oldest limit asked for."""
+        asked = (limit for limit in self._wanted if tag in ("", _COMMANDS[limit].__struct_config__.tag))
+        limit = next(asked, None)
+        if limit is not None:
+            self._notify(changes.LimitRefused(limit.value, self._wanted.pop(limit), message))
+            return
+        self._pins.clear()
+        self._evictions.clear()
+        self._notify(changes.Noticed(message, is_error=True))
 
     def _confirm(self) -> None:
         """Say what the picture shows to be done of what was asked for."""
