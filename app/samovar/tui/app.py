@@ -54,6 +54,7 @@ class SamovarApp(App[None]):
         "widgets/cache_panel.tcss",
         "widgets/row_list.tcss",
         "widgets/status_bar.tcss",
+        "widgets/tiers.tcss",
     ]
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+p", "command_palette", "all commands", id="palette", priority=True),

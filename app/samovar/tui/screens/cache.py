@@ -5,7 +5,7 @@ room all parts stand beside one another, else one at a time.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import ClassVar, Final
 
 from textual import events, on
@@ -23,18 +23,18 @@ from samovar.chats.conversation import Conversations
 from samovar.chats.host_state import HostPhase
 from samovar.core.figures import count
 from samovar.core.safe_text import clean
-from samovar.core.snapshot import FREE, SHARED, CacheSnapshot, LastRequest, PromptRow, Tier, TierUse
+from samovar.core.snapshot import CacheSnapshot, PromptRow, Tier, TierUse
 from samovar.core.units import format_size
 from samovar.tui.rows import prompt_colors
 from samovar.tui.screens.help import GLYPH_KEYS, HelpGroup, HelpScreen, group_of
 from samovar.tui.screens.question import Question
 from samovar.tui.theme import palette_of
-from samovar.tui.widgets import cell_map, panel_text, prompt_rows, request_text, totals_text
-from samovar.tui.widgets.cell_map import CellMap
+from samovar.tui.widgets import totals_text
 from samovar.tui.widgets.limit_field import LimitField
-from samovar.tui.widgets.meter import Meter
 from samovar.tui.widgets.parts import Part
-from samovar.tui.widgets.row_list import RowList
+from samovar.tui.widgets.prompt_table import PromptList, PromptTable
+from samovar.tui.widgets.request_table import RequestTable
+from samovar.tui.widgets.tiers import Tiers
 
 NOTICE_S: Final = 8.0
 AGES_EVERY_S: Final = 20.0
@@ -56,19 +56,6 @@ _LABELS: Final = {
     Limit.TOKENS: ("token limit", "a number, unlimited or off"),
     Limit.DISK: ("disk limit", "auto, 8GiB or off · + - step"),
 }
-
-
-class PromptList(RowList):
-    """The prompts, and what can be done with the one under the cursor."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("p", "screen.pin", "pin the prompt: it stays; again: let it go", id="cache.pin"),
-        Binding("e", "screen.evict", "evict it from context and RAM", id="cache.evict"),
-        Binding("E", "screen.evict_everywhere", "evict it from the disk too", id="cache.evict_all"),
-        Binding("f", "screen.fetch", "fetch it from disk to RAM", id="cache.fetch"),
-        Binding("s", "screen.sort", "sort by the next column", id="cache.sort"),
-        Binding("enter", "screen.open", "open the chat", id="cache.open"),
-    ]
 
 
 class CacheScreen(Screen[None]):
@@ -102,13 +89,12 @@ class CacheScreen(Screen[None]):
         super().__init__()
         self._conversations = conversations
         self._clock = clock
-        self._prompts = PromptList("nothing is cached yet", id="prompt-list")
-        self._requests = RowList("no request yet", follows_first=True, id="request-list")
+        self._tiers = Tiers(id="tiers")
+        self._prompts = PromptTable(id="prompts", classes="part")
+        self._requests = RequestTable(id="requests", classes="part")
         self._figures = VerticalScroll(id="figures", classes="part")
         self._field = LimitField(id="limit-field")
-        self._known: dict[str, LastRequest] = {}
         self._part = "prompts"
-        self._sorted_by = prompt_rows.USED.head
         self._notice = Content("")
         self._verifying = (0, 0)
         self._notice_timer: Timer | None = None
@@ -120,27 +106,15 @@ class CacheScreen(Screen[None]):
 
     def compose(self) -> ComposeResult:
         yield Static("", id="cache-title")
-        with Horizontal(id="tiers"):
-            for name, bar in (("context", CellMap()), ("ram", Meter()), ("disk", Meter())):
-                with Vertical(id=f"{name}-tier", classes="tier"):
-                    with Horizontal(classes="tier-line"):
-                        yield Static("", classes="tier-figures")
-                        yield bar
-                    if name != "context":
-                        yield Static("", classes="tier-notes")
+        yield self._tiers
         yield Static("", id="parts")
         with Horizontal(id="cache-body"):
             with Vertical(id="left"):
-                with Vertical(id="prompts", classes="part"):
-                    yield Static("", id="prompt-head", classes="row-head")
-                    yield self._prompts
+                yield self._prompts
                 with self._figures:
                     yield Static("", id="models")
                     yield Static("", id="totals")
-            with Vertical(id="requests", classes="part"):
-                yield Static("", id="request-head", classes="row-head")
-                yield self._requests
-                yield Static("", id="request-detail")
+            yield self._requests
         yield Static("", id="cache-notice")
         yield self._field
         yield Static("", id="cache-keys")
@@ -153,8 +127,10 @@ class CacheScreen(Screen[None]):
 
     def on_resize(self, event: events.Resize) -> None:
         width, height = event.size
-        self.set_class(width >= SPLIT_FROM[0] and height >= SPLIT_FROM[1], "-split")
-        self.set_class(width >= _TIERS_WIDE_FROM and height >= SPLIT_FROM[1], "-wide-tiers")
+        is_split = width >= SPLIT_FROM[0] and height >= SPLIT_FROM[1]
+        self.set_class(is_split, "-split")
+        self._requests.set_class(is_split, "-roomy")
+        self._tiers.set_class(width >= _TIERS_WIDE_FROM and height >= SPLIT_FROM[1], "-wide")
         self.call_after_refresh(self._draw)
 
     # Changes
@@ -165,12 +141,11 @@ class CacheScreen(Screen[None]):
             return
         match change:
             case changes.CacheDrawn(snapshot):
-                newest = next(iter(self._known.values()), None)
-                if snapshot.last is not None and snapshot.last != newest:
+                if snapshot.last is not None and snapshot.last != self._requests.newest:
                     self._ask_for_requests()
                 self._draw()
             case changes.RequestsTold(requests):
-                self._take_requests(requests)
+                self._requests.set_requests(requests)
                 self._draw()
             case changes.VerifyMoved(done, total):
                 self._verifying = (done, total)
@@ -196,15 +171,6 @@ class CacheScreen(Screen[None]):
         if self._conversations.host.phase is HostPhase.READY:
             self._conversations.cache.ask_for_requests()
 
-    def _take_requests(self, requests: tuple[LastRequest, ...]) -> None:
-        known: dict[str, LastRequest] = {}
-        for last in requests:
-            key = f"{last.session} {last.finished_at}"
-            while key in known:
-                key += "'"
-            known[key] = last
-        self._known = known
-
     def _say(self, text: str, color: str) -> None:
         """Show one line for some seconds."""
         self._notice = Content.assemble((clean(text), color))
@@ -223,9 +189,9 @@ class CacheScreen(Screen[None]):
         snapshot = self._conversations.snapshot
         colors = prompt_colors(self._conversations.chats, snapshot, palette_of(self.app.current_theme))
         self._set("#cache-title", self._title(snapshot))
-        self._draw_tiers(snapshot, colors)
-        self._draw_prompts(snapshot, colors)
-        self._draw_requests(colors)
+        self._tiers.set_snapshot(snapshot, colors)
+        self._prompts.set_prompts(snapshot.prompts, colors, self._clock())
+        self._requests.draw(colors, self._clock())
         width = max(20, self._figures.scrollable_content_region.width)
         models = totals_text.model_lines(snapshot.disk_models, width)
         self._set("#models", models)
@@ -244,69 +210,6 @@ class CacheScreen(Screen[None]):
         if snapshot.bytes_per_token:
             facts.append(f"{format_size(snapshot.bytes_per_token)} a token")
         return Content.assemble(*parts, ("   " + " · ".join(facts), "$secondary"))
-
-    def _draw_tiers(self, snapshot: CacheSnapshot, colors: Mapping[str, str]) -> None:
-        is_wide = self.has_class("-wide-tiers")
-        keys = {SHARED: cell_map.SHARED, FREE: cell_map.FREE}
-        cells = self.query_one(CellMap)
-        cells.set_colors(colors)
-        runs = [(keys.get(run.owner, run.owner), run.num_cells) for run in snapshot.context.runs]
-        cells.set_runs(runs, snapshot.context.total_tokens)
-        width = self.query_one("#context-tier .tier-figures").size.width
-        self._set("#context-tier .tier-figures", panel_text.context_line(snapshot, width))
-        for name, use, color in (("ram", snapshot.host, "brass"), ("disk", snapshot.disk, "teal")):
-            tier = self.query_one(f"#{name}-tier")
-            self._set(f"#{name}-tier .tier-figures", panel_text.tier_line(name.upper(), use, width))
-            meter = tier.query_one(Meter)
-            meter.visible = not use.off and use.limit_bytes is not None
-            meter.set_segments([(color, use.bytes)], use.limit_bytes or 1)
-            notes = panel_text.tier_notes(use, max(20, tier.size.width), with_small=is_wide)
-            tier.query_one(".tier-notes").display = bool(notes.plain)
-            self._set(f"#{name}-tier .tier-notes", notes)
-
-    def _draw_prompts(self, snapshot: CacheSnapshot, colors: Mapping[str, str]) -> None:
-        rows = {row.session: row for row in self._sorted(snapshot)}
-        now = self._clock()
-
-        def draw(key: str, width: int) -> list[Part]:
-            columns = prompt_rows.all_columns(width)
-            return prompt_rows.prompt_row(rows[key], columns, colors.get(key, "$secondary"), width, now)
-
-        self._prompts.set_rows(list(rows), draw)
-        width = self._prompts.row_width
-        head = prompt_rows.prompt_head(prompt_rows.all_columns(width), width, self._sorted_by)
-        self._set("#prompt-head", Content.assemble(*head))
-
-    def _sorted(self, snapshot: CacheSnapshot) -> list[PromptRow]:
-        keys: dict[str, Callable[[PromptRow], tuple[int, str]]] = {
-            prompt_rows.TOKENS.head: lambda row: (-row.tokens, ""),
-            prompt_rows.OWN.head: lambda row: (-row.own_bytes, ""),
-            prompt_rows.HITS.head: lambda row: (-row.hits, ""),
-            prompt_rows.BY_TITLE: lambda row: (0, row.title.casefold()),
-        }
-        key = keys.get(self._sorted_by)
-        return sorted(snapshot.prompts, key=key) if key is not None else list(snapshot.prompts)
-
-    def _draw_requests(self, colors: Mapping[str, str]) -> None:
-        known, now = self._known, self._clock()
-
-        def draw(key: str, width: int) -> list[Part]:
-            last = known[key]
-            return request_text.request_row(last, colors.get(last.session, "$secondary"), width, now)
-
-        self._requests.set_rows(list(known), draw)
-        head = request_text.request_head(self._requests.row_width)
-        self._set("#request-head", Content.assemble(*head))
-        self._draw_detail()
-
-    @on(RowList.Moved, "#request-list")
-    def _draw_detail(self) -> None:
-        last = self._known.get(self._requests.cursor)
-        self.query_one("#request-detail").display = last is not None
-        if last is not None:
-            width, roomy = max(20, self._requests.row_width), self.has_class("-split")
-            detail = request_text.request_detail(last, width, self._clock(), roomy=roomy)
-            self._set("#request-detail", detail)
 
     def _part_line(self) -> Content:
         parts: list[Part] = []
@@ -343,7 +246,8 @@ class CacheScreen(Screen[None]):
         self._part = part
         for name in _PARTS:
             self.set_class(name == part, f"-see-{name}")
-        {"prompts": self._prompts, "requests": self._requests, "figures": self._figures}[part].focus()
+        goals = {"prompts": self._prompts.list, "requests": self._requests.list, "figures": self._figures}
+        goals[part].focus()
         self.call_after_refresh(self._draw)
 
     def action_next_part(self, step: int) -> None:
@@ -368,7 +272,7 @@ class CacheScreen(Screen[None]):
     @property
     def _row(self) -> PromptRow | None:
         """The prompt under the cursor; None where there is none, or no host to do anything with it."""
-        return self._conversations.cache.row(self._prompts.cursor) if self._has_host() else None
+        return self._conversations.cache.row(self._prompts.list.cursor) if self._has_host() else None
 
     def _has_host(self) -> bool:
         """Whether a host is there to do something; says so if not."""
@@ -410,13 +314,11 @@ class CacheScreen(Screen[None]):
             self._say(f"{title} has nothing on disk to fetch", "$secondary")
 
     def action_sort(self) -> None:
-        order = [prompt_rows.USED, prompt_rows.TOKENS, prompt_rows.OWN, prompt_rows.HITS]
-        heads = [*(column.head for column in order), prompt_rows.BY_TITLE]
-        self._sorted_by = heads[(heads.index(self._sorted_by) + 1) % len(heads)]
+        self._prompts.sort_by_next()
         self._draw()
 
     def action_open(self) -> None:
-        session = self._prompts.cursor
+        session = self._prompts.list.cursor
         if session not in self._conversations.chats:
             self._say("this prompt is of no chat here: a script or a side task asked it", "$secondary")
             return
