@@ -84,12 +84,24 @@ def _parser() -> argparse.ArgumentParser:
     chat.add_argument("-s", "--session", help="open this chat (its id or title)")
     chat.set_defaults(run=_run_line_mode)
 
-    cache = commands.add_parser("cache", help="look at the cache of the running engine")
+    cache = commands.add_parser("cache", help="look at the cache, and look after it")
     actions = cache.add_subparsers(metavar="ACTION", required=True)
     status = actions.add_parser("status", help="what is cached, how big, how often it was used")
     _add_options(status)
     status.add_argument("--json", action="store_true", help="print one JSON object")
     status.set_defaults(run=_run_cache_status)
+    for name, explained in _CACHE_ACTIONS.items():
+        action = actions.add_parser(name, help=explained)
+        _add_options(action)
+        action.add_argument("--json", action="store_true", help="print one JSON object")
+        action.set_defaults(run=_run_cache, action=name)
+        if name in ("pin", "unpin", "evict"):
+            action.add_argument("session", metavar="CHAT", help="its id or title")
+        if name == "evict":
+            action.add_argument("--everywhere", action="store_true", help="off the disk too")
+        if name == "clear":
+            action.add_argument("--ram", action="store_true", help="what is in RAM")
+            action.add_argument("--disk", action="store_true", help="what is on disk")
 
     stop = commands.add_parser("stop", help="end the running engine and free its memory")
     _add_options(stop)
@@ -109,6 +121,16 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         )
 
 
+_CACHE_ACTIONS: Final = {
+    "list": "every cached prompt, and whose blocks lie on disk",
+    "verify": "hash all files on disk again; exit code 1 if one is bad",
+    "prune": "delete the blocks of models that are gone or have changed",
+    "clear": "empty RAM or the disk, but for what is pinned or in use",
+    "pin": "keep a chat's prompt whatever else comes",
+    "unpin": "let a pinned chat's prompt go when room is needed",
+    "evict": "take a chat's prompt out of context and RAM",
+    "log": "what the last requests cost, and why",
+}
 _HELP: Final = {
     "model": "a GGUF file (default: the bundled SmolLM2; also SAMOVAR_MODEL)",
     "context": "size of the context in tokens",
@@ -232,6 +254,45 @@ def _run_cache_status(args: argparse.Namespace) -> int:
     except SamovarError:  # settings that cannot start an engine say nothing of the one that runs
         socket_name = ""
     return asyncio.run(print_status(paths.run_dir, socket_name, as_json=args.json))
+
+
+def _run_cache(args: argparse.Namespace) -> int:
+    from samovar.commands import cache
+
+    config, paths = _settings(args)
+    try:
+        socket_name = config.engine_settings(resolve_model(config)).socket_name()
+    except SamovarError:  # a model that cannot be loaded says nothing of the cache
+        socket_name = ""
+
+    def find(name: str) -> str | None:
+        if not paths.database.exists():
+            return None
+        store = Store.open(paths.database)
+        try:
+            session = store.find(name)
+            return session.id if session is not None else None
+        finally:
+            store.close()
+
+    place = cache.Place(paths.run_dir, socket_name, paths.cache_dir, config.disk_limit, find)
+    match args.action:
+        case "list":
+            work = cache.list_cache(place, as_json=args.json)
+        case "verify":
+            work = cache.verify(place, as_json=args.json)
+        case "prune":
+            work = cache.prune(place, as_json=args.json)
+        case "clear":
+            work = cache.clear(place, ram=args.ram, disk=args.disk, as_json=args.json)
+        case "pin" | "unpin":
+            pinned = args.action == "pin"
+            work = cache.pin(place, args.session, pinned=pinned, as_json=args.json)
+        case "evict":
+            work = cache.evict(place, args.session, everywhere=args.everywhere, as_json=args.json)
+        case _:
+            work = cache.log(place, as_json=args.json)
+    return asyncio.run(work)
 
 
 def _run_stop(_: argparse.Namespace) -> int:

@@ -4,10 +4,18 @@ from pathlib import Path
 
 import msgspec
 
-from samovar.core.events import CacheChanged, CommandRefused, PrefillProgressed, SwapFinished
+from samovar.core.commands import Evict, Pin, Prefetch, SetDiskLimit
+from samovar.core.events import (
+    CacheChanged,
+    CommandRefused,
+    LoadingProgressed,
+    PrefillProgressed,
+    SwapFinished,
+)
 from samovar.core.request import RequestStats, TierTokens
-from samovar.core.snapshot import CacheSnapshot, TierUse
+from samovar.core.snapshot import CacheSnapshot, PromptRow, Tier, TierUse
 from samovar.tui.widgets.session_list import AT_WORK
+from samovar.tui.widgets.status_bar import StatusBar
 from tests.tui.support import Station, station
 
 
@@ -77,3 +85,83 @@ async def test_a_system_prompt_is_shown_as_one(tmp_path: Path) -> None:
         await here.send("/system Be brief.")
         await here.send("/system")
         await here.until(lambda: "system prompt: Be brief." in here.activity)
+
+
+async def test_the_way_back_from_disk_is_said(tmp_path: Path) -> None:
+    async with station(tmp_path) as here:
+        shown = here.app.conversations.shown.id
+        here.client.push(SwapFinished(shown, True, 3041, 1, 25.0, disk_tokens=3041))
+        await here.until(lambda: "3,041 tokens back in the context in 25 ms, from disk" in here.activity)
+        here.client.push(SwapFinished(shown, True, 3041, 1, 25.0, disk_tokens=1024))
+        await here.until(lambda: "in 25 ms, 1,024 of them from disk" in here.activity)
+
+
+async def test_resting_on_a_chat_fetches_it_from_disk(tmp_path: Path) -> None:
+    async with station(tmp_path, chats=3) as here:
+        hot, cold, unknown = (row.id for row in here.sessions.rows[1:])
+        rows = (
+            PromptRow(hot, "", 9, 0, 9, 9, 1, 0, Tier.HOST, 0, 0.0),
+            PromptRow(cold, "", 9, 0, 0, 9, 1, 0, Tier.DISK, 0, 0.0),
+        )
+        snapshot = CacheSnapshot(prompts=rows, disk=TierUse(limit_bytes=1 << 30))
+        here.client.push(CacheChanged(snapshot))
+        await here.until(lambda: "◔" in drawn(here, 2), drawn(here, 2))
+        await here.pilot.press("f2", "down", "down")  # over the hot one, which needs nothing
+        await here.until(lambda: here.client.of(Prefetch) == [Prefetch(cold)])
+        await here.pilot.press("down")
+        await here.until(lambda: here.client.of(Prefetch)[-1] == Prefetch(unknown))
+        await here.pilot.press("up", "up", "enter")
+        await here.until(lambda: here.app.conversations.shown.id == hot)
+        assert Prefetch(hot) not in here.client.of(Prefetch)
+
+
+async def test_a_sleeping_model_says_what_waking_costs_and_a_message_wakes_it(tmp_path: Path) -> None:
+    async with station(tmp_path, size=(160, 48)) as here:
+        here.client.push(CacheChanged(CacheSnapshot(asleep=True, wake_ms=1200.0)))
+        await here.until(lambda: "asleep, waking costs about 1.2 s" in here.activity)
+        assert "asleep" in str(here.screen.query_one(StatusBar).render())
+        await here.send("Wake up.")
+        await here.until_asked(1)
+        here.client.push(LoadingProgressed("loading the model", 0.4))
+        await here.until(lambda: "loading the model 40 % · the reply begins then" in here.activity)
+        request = here.client.requests[0]
+        here.client.push(CacheChanged(CacheSnapshot()))
+        here.client.begin(request)
+        here.client.say(request, "So")
+        await here.until(lambda: "answering" in here.activity, here.activity)
+        here.client.finish(request, "So")
+        await here.until(lambda: here.entries[-1].state == "complete")
+        await here.until(lambda: "asleep" not in here.activity)
+
+
+async def test_commands_of_the_cache_work_on_the_shown_chat(tmp_path: Path) -> None:
+    async with station(tmp_path) as here:
+        await here.send("/pin")
+        await here.until(lambda: "nothing of this chat is in the cache yet" in here.error)
+        shown = here.app.conversations.shown.id
+        row = PromptRow(shown, "teas", 9, 9, 9, 9, 1, 0, Tier.CONTEXT, 0, 0.0)
+        here.client.push(CacheChanged(CacheSnapshot(prompts=(row,))))
+        await here.until(lambda: here.app.conversations.snapshot.prompts)
+        await here.send("/pin")
+        await here.send("/unpin")
+        assert here.client.of(Pin) == [Pin(shown, True), Pin(shown, False)]
+        await here.send("/evict")
+        assert here.client.of(Evict) == [Evict(shown)]
+        here.client.push(CacheChanged(CacheSnapshot()))
+        await here.until(lambda: "the prompt has left context and RAM" in here.activity)
+        await here.send("/disk 9GiB")
+        assert here.client.of(SetDiskLimit) == [SetDiskLimit("9GiB")]
+        here.client.push(CommandRefused("there is less than that"))
+        await here.until(lambda: here.error == "there is less than that")
+        assert here.text == "/disk 9GiB"
+
+
+async def test_a_refused_deed_is_not_taken_for_a_limit(tmp_path: Path) -> None:
+    async with station(tmp_path) as here:
+        await here.send("/ram 2GiB")
+        here.client.push(CommandRefused("nothing to evict", "evict"))
+        await here.until(lambda: here.error == "nothing to evict")
+        assert here.text == ""
+        here.client.push(CommandRefused("that is too much", "set_ram_limit"))
+        await here.until(lambda: here.error == "that is too much")
+        assert here.text == "/ram 2GiB"

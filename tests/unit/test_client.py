@@ -240,3 +240,17 @@ async def test_refused_limit_is_not_told_again(exchange: Exchange) -> None:
         call.hang_up()
         call = await exchange.welcomed()
         assert await call.hear(commands.SetTokenLimit) == commands.SetTokenLimit("9000")
+
+
+async def test_a_limit_is_told_again_when_something_else_was_refused(exchange: Exchange) -> None:
+    async with front(exchange) as one:
+        call = await exchange.welcomed()
+        await one.hear(events.Welcome)
+        one.client.send(commands.SetTokenLimit("9000"))
+        one.client.send(commands.Evict("s-1"))
+        await call.hear(commands.Evict)
+        call.say(events.CommandRefused("s-1 is not cached", "evict"))
+        await one.hear(events.CommandRefused)
+        call.hang_up()
+        call = await exchange.welcomed()
+        assert await call.hear(commands.SetTokenLimit) == commands.SetTokenLimit("9000")

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from samovar.commands import status
+from samovar.commands import status, visit
 from samovar.core import commands, events
 from samovar.core.errors import SamovarError
 from samovar.core.settings import LOCK_SUFFIX
@@ -55,7 +55,7 @@ async def test_status_of_a_host_that_serves(exchange: Exchange, capsys: pytest.C
 async def test_host_that_does_not_answer_is_one_sentence(
     exchange: Exchange, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(status, "GREETING_PATIENCE_S", 0.05)
+    monkeypatch.setattr(visit, "GREETING_PATIENCE_S", 0.05)
     with pytest.raises(SamovarError, match="End its process"):
         await status.stop_hosts(exchange.socket.parent)
     exchange.socket.with_suffix(LOCK_SUFFIX).write_text("4711")

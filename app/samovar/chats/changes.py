@@ -2,7 +2,7 @@
 
 import msgspec
 
-from samovar.core.snapshot import CacheSnapshot
+from samovar.core.snapshot import CacheSnapshot, LastRequest
 from samovar.sessions.store import StoredMessage
 
 
@@ -71,6 +71,27 @@ class CacheDrawn(msgspec.Struct, frozen=True):
     snapshot: CacheSnapshot
 
 
+class LimitRefused(msgspec.Struct, frozen=True):
+    """The host did not take a limit; `command` is the name of the `/` command that sets it."""
+
+    command: str
+    text: str
+    error: str
+
+
+class VerifyMoved(msgspec.Struct, frozen=True):
+    """`done` of `total` files on disk have been verified; a total of 0: all is done."""
+
+    done: int
+    total: int
+
+
+class RequestsTold(msgspec.Struct, frozen=True):
+    """What the last requests cost, the newest first."""
+
+    requests: tuple[LastRequest, ...]
+
+
 class Noticed(msgspec.Struct, frozen=True):
     """One line for the user."""
 
@@ -90,5 +111,8 @@ Change = (
     | SendFailed
     | HostChanged
     | CacheDrawn
+    | LimitRefused
+    | VerifyMoved
+    | RequestsTold
     | Noticed
 )

@@ -2,7 +2,7 @@
 
 Other front ends write in the same store: what they have changed is taken in when a chat is shown and when a
 message is sent. Runs in the event loop and owns every `Chat`. Disk work goes to `archive`, replies to
-`answers`, commands to the client; the screen hears of all of it as `changes`. Never imports Textual.
+`answers`, the cache to `cache_desk`; the screen hears of all of it as `changes`. Never imports Textual.
 """
 
 import time
@@ -10,19 +10,18 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from samovar.chats import changes
+from samovar.chats import cache_words, changes
 from samovar.chats.answers import Answers
 from samovar.chats.archive import Archive
+from samovar.chats.cache_desk import CacheDesk
 from samovar.chats.chat import Chat, by_recency
-from samovar.chats.host_state import HostState
+from samovar.chats.host_state import HostPhase, HostState
 from samovar.chats.turns import Turn, head_of, session_or_none, store_retry, store_turn
 from samovar.client.interface import Client
 from samovar.config import Config
-from samovar.core.commands import Focus, Forget, Rename, SetRamLimit, SetTokenLimit
+from samovar.core.commands import Focus, Forget, Rename
 from samovar.core.errors import SamovarError
 from samovar.core.events import (
-    CacheChanged,
-    CommandRefused,
     Event,
     HostReady,
     ModelInfo,
@@ -33,7 +32,6 @@ from samovar.core.events import (
     TokensGenerated,
     Welcome,
 )
-from samovar.core.figures import count, duration
 from samovar.core.snapshot import CacheSnapshot
 from samovar.sessions.encoding import storable
 from samovar.sessions.store import MessageState, Session, Store, StoredMessage
@@ -63,7 +61,12 @@ class Conversations:
         self.chats: dict[str, Chat] = {first.id: first}
         self.shown = first
         self.host = HostState()
-        self.snapshot = CacheSnapshot()
+        self.cache = CacheDesk(client, notify)
+
+    @property
+    def snapshot(self) -> CacheSnapshot:
+        """The last picture of the cache."""
+        return self.cache.snapshot
 
     # The list
 
@@ -103,6 +106,11 @@ class Conversations:
         self._client.send(Focus(session))
         self._notify(changes.ChatShown(session))
         self._archive.spawn(self._look(chat))
+
+    def prefetch(self, session: str) -> None:
+        """The user may open this chat next: what lies on disk of it comes to RAM."""
+        if session in self.chats and session != self.shown.id and self.host.phase is HostPhase.READY:
+            self.cache.prefetch(session)
 
     def rename(self, session: str, title: str) -> None:
         """Give a chat another title: here, in the store and in the host's table."""
@@ -221,14 +229,6 @@ class Conversations:
         """End the chat's running reply; what has arrived stays. False if none is running."""
         return self._answers.stop(chat)
 
-    def set_ram_limit(self, limit: str) -> None:
-        """Change the host's limit of the cache in RAM; the host refuses what is no limit."""
-        self._client.send(SetRamLimit(limit))
-
-    def set_token_limit(self, limit: str) -> None:
-        """Change the host's limit of tokens in RAM; the host refuses what is no limit."""
-        self._client.send(SetTokenLimit(limit))
-
     # Events
 
     def handle(self, event: Event) -> None:
@@ -240,18 +240,12 @@ class Conversations:
         match event:
             case RequestStarted() | PrefillProgressed() | TokensGenerated() | RequestFinished():
                 self._answers.handle(event)
-            case CacheChanged(snapshot):
-                self.snapshot = snapshot
-                self._notify(changes.CacheDrawn(snapshot))
             case HostReady() | Welcome(model=ModelInfo()):
                 self._client.send(Focus(self.shown.id))
-            case CommandRefused(message):
-                self._notify(changes.Noticed(message, is_error=True))
-            case SwapFinished(session, True, num_tokens, _, ms) if session == self.shown.id and num_tokens:
-                text = f"{count(num_tokens)} tokens back in the context in {duration(ms)}"
-                self._notify(changes.Noticed(text))
+            case SwapFinished(session, into_context=True) if session == self.shown.id and event.num_tokens:
+                self._notify(changes.Noticed(cache_words.swapped(event)))
             case _:
-                pass
+                self.cache.handle(event)
 
     async def close(self) -> None:
         """Stop what runs, let go of deleted chats, and wait until everything is on disk."""

@@ -14,6 +14,7 @@ from samovar.core.events import (
     LoadingProgressed,
     ModelInfo,
     Refused,
+    RequestStarted,
     Welcome,
 )
 
@@ -50,6 +51,8 @@ class HostState(msgspec.Struct, frozen=True):
                 return HostState(HostPhase.READY, "", None, model)
             case Welcome(model=ModelInfo() as model):
                 return HostState(HostPhase.READY, "", None, model)
+            case RequestStarted() if self.phase is HostPhase.LOADING:  # it has been woken
+                return HostState(HostPhase.READY, "", None, self.model)
             case HostLost(message):
                 return HostState(HostPhase.LOST, "restarting the engine", None, self.model, message)
             case HostStopping():

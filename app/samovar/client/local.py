@@ -364,8 +364,9 @@ class LocalClient:
                 link.served = True
                 if self._open.pop(event.request_id, None) is None:
                     return  # it has been ended here already
-            case CommandRefused() if self._replaced is not None:
-                self._forget_refused(*self._replaced)
+            case CommandRefused(command=tag) if self._replaced is not None:
+                if tag in ("", self._replaced[0].__struct_config__.tag):
+                    self._forget_refused(*self._replaced)
             case HostStopping():
                 link.stopping = True
                 self._writer = None  # what is sent from now on is for the next host

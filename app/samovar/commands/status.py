@@ -1,25 +1,20 @@
-"""`samovar cache status` and `samovar stop`: they join a running engine host and never start one."""
+"""`samovar cache status` and `samovar stop`: they visit a running engine host and never start one."""
 
-import asyncio
-import time
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from samovar.client.local import LocalClient, running_hosts
-from samovar.core.commands import Command, Describe, StopHost
+from samovar.chats import cache_words
+from samovar.client.local import running_hosts
+from samovar.commands.visit import visit
+from samovar.core.commands import Describe, StopHost
 from samovar.core.errors import SamovarError
-from samovar.core.events import CacheChanged, Event, HostFailed, LoadingProgressed, Welcome
+from samovar.core.events import CacheChanged, HostFailed, LoadingProgressed
 from samovar.core.safe_text import clean
-from samovar.core.settings import LOCK_SUFFIX
-from samovar.core.snapshot import CacheSnapshot, PromptRow, Tier, TierUse
+from samovar.core.snapshot import CacheSnapshot, TierUse
 from samovar.core.units import format_size
 
-GREETING_PATIENCE_S: Final = 5.0  # a host answers at once, also while it loads or computes
-ANSWER_PATIENCE_S: Final = 30.0  # the engine looks at its commands between two steps
 STOP_PATIENCE_S: Final = 20.0
 
 
@@ -68,59 +63,29 @@ async def stop_hosts(run_dir: Path) -> int:
 
 async def _stop(socket: Path) -> bool:
     """End one host and wait until it has ended; False if the socket is stale."""
-    joined = False
-    async with aclosing(_conversation(socket, StopHost(), STOP_PATIENCE_S)) as events:
-        async for event in events:
-            if isinstance(event, HostFailed):
-                break
-            joined = joined or isinstance(event, Welcome)
-    return joined
+    async with visit(socket, STOP_PATIENCE_S) as host:
+        if not await host.is_welcome():
+            return False
+        host.send(StopHost())
+        while not isinstance(await host.next(), HostFailed):
+            pass
+    return True
 
 
 async def _describe(socket: Path) -> CacheSnapshot | LoadingProgressed | None:
     """What a host has cached, or how far it is with loading; None if there is none or it has failed."""
-    async with aclosing(_conversation(socket, Describe(), ANSWER_PATIENCE_S)) as events:
-        async for event in events:
-            match event:
+    async with visit(socket) as host:
+        host.send(Describe())
+        while True:
+            match await host.next():
                 case CacheChanged(snapshot):
                     return snapshot
-                case LoadingProgressed():
-                    return event
+                case LoadingProgressed() as progress:
+                    return progress
                 case HostFailed():
                     return None
                 case _:
                     pass
-    return None
-
-
-async def _conversation(socket: Path, command: Command, patience_s: float) -> AsyncGenerator[Event, None]:
-    """Join a host, give it one command, and yield what it says. SamovarError if it hangs."""
-    client = LocalClient(socket, "command")
-    await client.start()
-    try:
-        client.send(command)
-        deadline = time.monotonic() + GREETING_PATIENCE_S
-        events = client.events()
-        while True:
-            try:
-                async with asyncio.timeout(deadline - time.monotonic()):
-                    event = await anext(events)
-            except (TimeoutError, StopAsyncIteration):
-                raise SamovarError(_hangs(socket)) from None
-            if isinstance(event, Welcome):
-                deadline = time.monotonic() + patience_s
-            yield event
-    finally:
-        await client.close()
-
-
-def _hangs(socket: Path) -> str:
-    """What to do about a host that does not answer."""
-    try:
-        pid = int(socket.with_suffix(LOCK_SUFFIX).read_text())
-    except (OSError, ValueError):
-        return f"The engine behind {socket} does not answer. End its process, then try again."
-    return f"The engine (process {pid}) does not answer. End it with `kill -9 {pid}`, then try again."
 
 
 def _as_json(snapshot: CacheSnapshot, *, running: bool, loading: bool) -> dict[str, Any]:
@@ -129,6 +94,8 @@ def _as_json(snapshot: CacheSnapshot, *, running: bool, loading: bool) -> dict[s
         "running": running,
         "loading": loading,
         "model": snapshot.model,
+        "asleep": snapshot.asleep,
+        "wake_ms": snapshot.wake_ms,
         "context": {
             "used_tokens": snapshot.context.used_tokens,
             "total_tokens": snapshot.context.total_tokens,
@@ -155,16 +122,22 @@ def _tier(tier: TierUse) -> dict[str, Any]:
         "limit_tokens": tier.limit_tokens,
         "blocks": tier.blocks,
         "off": tier.off,
+        "lowered_from": tier.lowered_from,
+        "queued_bytes": tier.queued_bytes,
+        "quarantined": tier.quarantined,
+        "problem": tier.problem,
     }
 
 
 def _as_text(snapshot: CacheSnapshot) -> list[str]:
     context, totals = snapshot.context, snapshot.totals
     lines = [
-        f"model     {snapshot.model}",
-        f"context   {context.used_tokens:,} of {context.total_tokens:,} tokens",
-        f"RAM       {_tier_text(snapshot.host)}",
-        f"disk      {_tier_text(snapshot.disk)}",
+        f"model     {clean(snapshot.model)}",
+        f"context   {cache_words.asleep(snapshot)}"
+        if snapshot.asleep
+        else f"context   {context.used_tokens:,} of {context.total_tokens:,} tokens",
+        *_tier_lines("RAM", snapshot.host),
+        *_tier_lines("disk", snapshot.disk),
         f"reused    {totals.reused_tokens:,} of {totals.prompt_tokens:,} prompt tokens "
         f"({100 * totals.hit_ratio:.1f} %)",
         f"saved     {totals.saved_ms / 1000:,.1f} s in {totals.requests:,} requests",
@@ -177,21 +150,15 @@ def _as_text(snapshot: CacheSnapshot) -> list[str]:
         title = clean(row.title) or "untitled"
         lines.append(
             f"{title[:32]:<32} {row.tokens:>8,} {format_size(row.own_bytes):>10} "
-            f"{format_size(row.shared_bytes):>10} {row.hits:>5}  {_where(row)}"
+            f"{format_size(row.shared_bytes):>10} {row.hits:>5}  {cache_words.where(row)}"
         )
     return lines
 
 
-def _where(row: PromptRow) -> str:
-    match row.tier:
-        case Tier.CONTEXT:
-            return "context"
-        case Tier.HOST:
-            return "RAM"
-        case Tier.DISK:
-            return "disk"
-        case None:
-            return "partly" if row.host_tokens or row.context_tokens else "nowhere"
+def _tier_lines(name: str, tier: TierUse) -> list[str]:
+    """What a tier holds, and what is wrong with it."""
+    notes = (cache_words.lowered(tier), cache_words.set_aside(tier.quarantined), clean(tier.problem))
+    return [f"{name:<9} {_tier_text(tier)}", *(f"{'':<9} {note}" for note in notes if note)]
 
 
 def _tier_text(tier: TierUse) -> str:

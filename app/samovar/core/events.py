@@ -157,9 +157,13 @@ class CacheChanged(msgspec.Struct, frozen=True, tag="cache_changed"):
 
 
 class CommandRefused(msgspec.Struct, frozen=True, tag="command_refused"):
-    """A command had a bad value; nothing was changed."""
+    """A command had a bad value, or cannot be carried out now; nothing was changed.
+
+    `command` is the wire tag of what was refused (`pin`, `set_ram_limit`), empty where that is not said.
+    """
 
     message: str
+    command: str = ""
 
 
 class HostStopping(msgspec.Struct, frozen=True, tag="host_stopping"):

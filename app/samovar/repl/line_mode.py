@@ -20,7 +20,8 @@ from prompt_toolkit.key_binding import KeyBindings
 from prompt_toolkit.key_binding.key_processor import KeyPressEvent
 from prompt_toolkit.patch_stdout import patch_stdout
 
-from samovar.chats import changes, slash
+from samovar.chats import cache_words, changes, slash
+from samovar.chats.cache_desk import Limit
 from samovar.chats.conversation import Conversations
 from samovar.client.interface import Client
 from samovar.config import Config
@@ -29,7 +30,8 @@ from samovar.core.errors import SamovarError
 from samovar.core.figures import count, duration, mib, percent, rate
 from samovar.core.request import RequestStats
 from samovar.core.safe_text import clean
-from samovar.core.snapshot import CacheSnapshot
+from samovar.core.snapshot import CacheSnapshot, TierUse
+from samovar.core.units import format_size
 from samovar.sessions.encoding import storable
 from samovar.sessions.store import MessageState, Store, StoredMessage
 
@@ -152,10 +154,12 @@ class LineMode:
                 if problem := await chats.retry(chats.shown):
                     raise SamovarError(problem)
                 await self._wait_for_reply()
-            case "ram":
-                chats.set_ram_limit(command.argument)
-            case "tokens":
-                chats.set_token_limit(command.argument)
+            case "ram" | "tokens" | "disk":
+                chats.cache.set_limit(Limit(command.name), command.argument)
+            case "pin" | "unpin":
+                chats.cache.pin(chats.shown.id, pinned=command.name == "pin")
+            case "evict":
+                chats.cache.evict(chats.shown.id)
             case "cache":
                 for line in cache_lines(chats.snapshot):
                     _say(line)
@@ -210,8 +214,10 @@ class LineMode:
             case changes.SendFailed(text=text, error=error):
                 _say(error, "error")
                 self._unsent = text
-            case changes.Noticed(text, is_error=True):
+            case changes.Noticed(text, is_error=True) | changes.LimitRefused(error=text):
                 _say(text, "error")
+            case changes.Noticed(text):
+                _say(text, "faint")
             case changes.HostChanged():
                 self._tell_host()
                 self._prompt.app.invalidate()
@@ -267,6 +273,7 @@ class LineMode:
         if host.doing:
             return f" {host.doing} "
         context = f"context {count(snapshot.context.used_tokens)} / {count(snapshot.context.total_tokens)}"
+        context = cache_words.asleep(snapshot) or context
         ram = "off" if snapshot.host.off else f"{mib(snapshot.host.bytes)} MiB"
         hit = percent(snapshot.totals.hit_ratio)
         return f" {snapshot.model} · {context} · RAM {ram} · hit ratio {hit} · /help "
@@ -309,12 +316,22 @@ def cost_line(stats: RequestStats) -> str:
 
 
 def cache_lines(snapshot: CacheSnapshot) -> list[str]:
-    """The table of prompts as plain lines."""
-    lines = [f"{'prompt':<32} {'tokens':>8} {'MiB':>8} {'hits':>5}"]
+    """The tiers and the table of prompts as plain lines."""
+    tiers = [*tier_lines("RAM", snapshot.host), *tier_lines("disk", snapshot.disk)]
+    lines = [*tiers, f"{'prompt':<32} {'tokens':>8} {'MiB':>8} {'hits':>5}  where"]
     for row in snapshot.prompts:
         size = mib(row.own_bytes + row.shared_bytes)
-        lines.append(f"{clean(row.title)[:32]:<32} {count(row.tokens):>8} {size:>8} {row.hits:>5}")
-    return lines if snapshot.prompts else ["nothing is cached yet"]
+        figures = f"{count(row.tokens):>8} {size:>8} {row.hits:>5}"
+        lines.append(f"{clean(row.title)[:32]:<32} {figures}  {cache_words.where(row)}")
+    return lines if snapshot.prompts else [*tiers, "nothing is cached yet"]
+
+
+def tier_lines(name: str, use: TierUse) -> list[str]:
+    """What a tier holds, and what is wrong with it."""
+    limit = "" if use.limit_bytes is None else f" of {format_size(use.limit_bytes)}"
+    text = "off" if use.off else f"{format_size(use.bytes)}{limit} in {count(use.blocks)} blocks"
+    notes = (cache_words.lowered(use), cache_words.set_aside(use.quarantined), clean(use.problem))
+    return [f"{name:<5} {text}", *(f"{'':<5} {note}" for note in notes if note)]
 
 
 def _keys() -> KeyBindings:

@@ -7,8 +7,8 @@ from samovar.chats.host_state import HostPhase, HostState
 from samovar.core.figures import count, duration, rate
 
 
-def activity(host: HostState, chat: Chat, notice: str, now: float) -> Content:
-    """The most important thing at this moment; `notice` is of the last seconds."""
+def activity(host: HostState, chat: Chat, notice: str, sleep: str, now: float) -> Content:
+    """The most important thing at this moment; `notice` is of the last seconds, `sleep` lasts."""
     if host.phase is HostPhase.FAILED:
         return Content.assemble((host.doing, "$red"))
     if chat.reply is not None:
@@ -17,7 +17,7 @@ def activity(host: HostState, chat: Chat, notice: str, now: float) -> Content:
         return Content.assemble((_reply_activity(chat.reply, now), "$brass"))
     if notice:
         return Content.assemble((notice, "$secondary"))
-    return Content.assemble((host.doing, "$brass")) if host.doing else Content("")
+    return Content.assemble((host.doing, "$brass")) if host.doing else Content.assemble((sleep, "$secondary"))
 
 
 def _reply_activity(reply: Reply, now: float) -> str:

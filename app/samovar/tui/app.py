@@ -14,7 +14,7 @@ from textual.binding import Binding, BindingType
 from textual.screen import Screen
 from textual.widgets import TextArea
 
-from samovar.chats.changes import Change
+from samovar.chats.changes import Change, LimitRefused, Noticed
 from samovar.chats.conversation import Conversations
 from samovar.client.interface import Client
 from samovar.config import Config
@@ -23,6 +23,7 @@ from samovar.core.events import HostFailed
 from samovar.sessions.store import Store
 from samovar.tui.alt_digits import make_alt_digits_keys
 from samovar.tui.bridge import Bridge
+from samovar.tui.screens.cache import CacheScreen
 from samovar.tui.screens.workstation import Workstation
 from samovar.tui.theme import COLOR_NAMES, DEFAULT_THEME, load_themes, palette_of
 
@@ -43,13 +44,17 @@ class SamovarApp(App[None]):
     CSS_PATH: ClassVar[list[str | PurePath]] = [
         "app.tcss",
         "screens/workstation.tcss",
+        "screens/cache.tcss",
         "screens/help.tcss",
+        "screens/question.tcss",
         "widgets/sidebar.tcss",
         "widgets/session_list.tcss",
         "widgets/chat_view.tcss",
         "widgets/composer.tcss",
         "widgets/cache_panel.tcss",
+        "widgets/row_list.tcss",
         "widgets/status_bar.tcss",
+        "widgets/tiers.tcss",
     ]
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+p", "command_palette", "all commands", id="palette", priority=True),
@@ -125,7 +130,12 @@ class SamovarApp(App[None]):
             await self._client.close()
 
     def _show(self, change: Change) -> None:
-        if self._workstation is not None:
+        if self._workstation is None:
+            return
+        above = next((screen for screen in self.screen_stack if isinstance(screen, CacheScreen)), None)
+        if above is not None:
+            above.apply(change)
+        if above is None or not isinstance(change, Noticed | LimitRefused):
             self._workstation.apply(change)
 
     # Themes
@@ -167,6 +177,9 @@ class SamovarApp(App[None]):
         yield SystemCommand("New chat", "ctrl+n", station.action_new)
         yield SystemCommand("Chats", "f2: go to the list of chats", station.action_chats)
         yield SystemCommand("Cache", "f4: show or hide the cache panel", station.action_cache)
+        yield SystemCommand(
+            "All of the cache", "f5: every prompt, the last requests", station.action_whole_cache
+        )
         yield SystemCommand("Rename chat", "f6: give this chat another title", station.action_rename)
         yield SystemCommand("Delete chat", "undo brings it back", station.action_delete)
         yield SystemCommand("Undo delete", "bring back the chat deleted last", station.action_undo_delete)

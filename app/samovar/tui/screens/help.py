@@ -35,6 +35,7 @@ GLYPH_KEYS = HelpGroup(
         ("◐  in RAM", "back in the context in milliseconds"),
         ("◔  on disk", "read from disk first"),
         ("○  nowhere", "will be processed again"),
+        ("◆  pinned", "stays in the cache, in place of the ■ in the table of prompts"),
         ("◉  at work", "its prompt is being read, or its reply written"),
     ),
 )

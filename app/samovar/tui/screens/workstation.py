@@ -12,12 +12,14 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.screen import Screen
 
-from samovar.chats import changes, slash
+from samovar.chats import cache_words, changes, slash
+from samovar.chats.cache_desk import Limit
 from samovar.chats.chat import Chat
 from samovar.chats.conversation import Conversations
 from samovar.core.errors import SamovarError
 from samovar.core.safe_text import clean
 from samovar.tui.rows import prompt_colors, session_rows
+from samovar.tui.screens.cache import CacheScreen
 from samovar.tui.screens.help import GLYPH_KEYS, HelpScreen, command_group, group_of
 from samovar.tui.theme import palette_of
 from samovar.tui.widgets.cache_panel import CachePanel
@@ -46,6 +48,9 @@ class Workstation(Screen[None]):
         Binding("f1", "help", "this help", id="help"),
         Binding("f2", "chats", "go to the chats", id="chats", priority=True),
         Binding("f4", "cache", "show or hide the cache", id="cache", priority=True),
+        Binding(
+            "f5", "whole_cache", "all of the cache, on a screen of its own", id="whole_cache", priority=True
+        ),
         Binding("ctrl+n", "new", "new chat", id="new", priority=True),
         Binding("f6", "rename", "rename the chat", id="rename", priority=True),
         Binding("ctrl+up", "step(-1)", "previous chat", id="previous", priority=True),
@@ -61,13 +66,13 @@ class Workstation(Screen[None]):
     def __init__(self, conversations: Conversations, max_fps: int, clock: Callable[[], float]) -> None:
         super().__init__()
         self._conversations = conversations
+        self._clock = clock
         self._sidebar = Sidebar(id="sidebar")
         self._view = ChatView(conversations.shown, max_fps=max_fps, clock=clock, id="chat")
         self._panel = CachePanel(clock=clock, id="panel")
         self._status = StatusBar(id="status")
         self._rename_from_list = False
         self._deleted_last = ""
-        self._ram_wanted = ""  # asked for with /ram, until the host has taken or refused it
 
     def compose(self) -> ComposeResult:
         with Horizontal(id="body"):
@@ -93,10 +98,7 @@ class Workstation(Screen[None]):
             case changes.ChatShown():
                 self._view.show(self._conversations.shown)
                 self._draw_rows()
-            case changes.CacheDrawn(snapshot):
-                if self._ram_wanted and snapshot.host.setting == self._ram_wanted:
-                    self._view.say(f"RAM limit: {self._ram_wanted}")
-                    self._ram_wanted = ""
+            case changes.CacheDrawn():
                 self._draw_rows()
                 self._draw_cache()
             case changes.HostChanged():
@@ -104,12 +106,14 @@ class Workstation(Screen[None]):
                 self._draw_status()
             case changes.Noticed(text, is_error):
                 if is_error:
-                    if self._ram_wanted:
-                        self._view.give_back(f"/ram {self._ram_wanted}")
-                        self._ram_wanted = ""
                     self._view.say_error(text)
                 else:
                     self._view.say(text)
+            case changes.LimitRefused(command, text, error):
+                self._view.give_back(f"/{command} {text}")
+                self._view.say_error(error)
+            case changes.VerifyMoved() | changes.RequestsTold():
+                pass  # the cache screen asked for it
             case changes.SendFailed(session, text, error):
                 self._give_back(session, text)
                 self._view.say_error(error)
@@ -129,7 +133,9 @@ class Workstation(Screen[None]):
         self._draw_status()
 
     def _draw_status(self) -> None:
-        self._status.set_figures(status_figures(self._conversations.host, self._conversations.snapshot))
+        snapshot = self._conversations.snapshot
+        self._view.set_sleep(cache_words.asleep(snapshot))
+        self._status.set_figures(status_figures(self._conversations.host, snapshot))
 
     def _give_back(self, session: str, text: str) -> None:
         """Put a text that could not be sent back where it was written."""
@@ -184,11 +190,12 @@ class Workstation(Screen[None]):
                 self._system_prompt(argument)
             case slash.SlashCommand("retry"):
                 self.run_worker(self.action_retry())
-            case slash.SlashCommand("ram", limit):
-                self._ram_wanted = limit
-                self._conversations.set_ram_limit(limit)
-            case slash.SlashCommand("tokens", limit):
-                self._conversations.set_token_limit(limit)
+            case slash.SlashCommand("ram" | "tokens" | "disk", limit):
+                self._conversations.cache.set_limit(Limit(command.name), limit)
+            case slash.SlashCommand("pin" | "unpin"):
+                self._conversations.cache.pin(self._view.chat.id, pinned=command.name == "pin")
+            case slash.SlashCommand("evict"):
+                self._conversations.cache.evict(self._view.chat.id)
             case slash.SlashCommand("cache"):
                 self.action_cache()
             case slash.SlashCommand("help"):
@@ -214,6 +221,10 @@ class Workstation(Screen[None]):
         if event.session != self._view.chat.id:
             self._conversations.show(event.session)
         self._back_to_writing()
+
+    @on(SessionList.Rested)
+    def _rested(self, event: SessionList.Rested) -> None:
+        self._conversations.prefetch(event.session)
 
     @on(SessionList.RenameWanted)
     def _rename(self, event: SessionList.RenameWanted) -> None:
@@ -283,6 +294,7 @@ class Workstation(Screen[None]):
             group_of("WRITING", MessageInput.BINDINGS),
             group_of("CHATS · f2 goes there, esc back", SessionList.BINDINGS),
             group_of("READING · tab or a click goes there, esc back", Transcript.BINDINGS),
+            CacheScreen.help_group(),
             command_group(),
             GLYPH_KEYS,
         ]
@@ -301,6 +313,11 @@ class Workstation(Screen[None]):
         self.toggle_class(
             "-panel-hidden" if self.has_class("-wide") or self.has_class("-huge") else "-panel-open"
         )
+
+    def action_whole_cache(self) -> None:
+        """Show everything about the cache."""
+        self.remove_class("-panel-open")
+        self.app.push_screen(CacheScreen(self._conversations, self._clock))
 
     def action_new(self) -> None:
         self._conversations.new()

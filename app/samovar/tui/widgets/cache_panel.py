@@ -13,15 +13,16 @@ from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
-from samovar.core.figures import duration, percent, rate
+from samovar.core.figures import percent, rate
 from samovar.core.snapshot import FREE, SHARED, CacheSnapshot
 from samovar.tui.widgets import cell_map, panel_text
 from samovar.tui.widgets.cell_map import CellMap
 from samovar.tui.widgets.meter import History, Meter
+from samovar.tui.widgets.prompt_rows import prompt_lines
 
 AGES_EVERY_S: Final = 20.0
 HISTORY_LENGTH: Final = 64
-_OTHER_LINES: Final = 29  # what the panel needs beside the rows of prompts
+_OTHER_LINES: Final = 34  # what the panel needs beside the rows of prompts
 
 
 class CachePanel(VerticalScroll):
@@ -40,8 +41,10 @@ class CachePanel(VerticalScroll):
         yield CellMap(id="cells")
         yield Static("", id="ram-line")
         yield Meter(id="ram-meter")
+        yield Static("", id="ram-notes")
         yield Static("", id="disk-line")
         yield Meter(id="disk-meter")
+        yield Static("", id="disk-notes")
         yield Static("", id="prompts")
         yield Static("LAST REQUEST", id="request-heading")
         yield Meter(id="request-meter")
@@ -53,6 +56,9 @@ class CachePanel(VerticalScroll):
             yield Static("", id="speed")
             yield History(id="speed-history")
         yield Static("", id="saved")
+        yield Static("", id="swaps")
+        yield Static("", id="losses")
+        yield Static("", id="more")
 
     def on_mount(self) -> None:
         self.set_interval(AGES_EVERY_S, self._draw)
@@ -90,15 +96,17 @@ class CachePanel(VerticalScroll):
             meter = self.query_one(f"#{name}-meter", Meter)
             meter.display = not use.off and use.limit_bytes is not None
             meter.set_segments([(color, use.bytes)], use.limit_bytes or 1)
+            self._set_or_hide(f"{name}-notes", panel_text.tier_notes(use, width, with_small=name == "disk"))
         self._draw_prompts(width)
         self._draw_request(width)
-        self._draw_totals()
+        self._draw_totals(width)
+        self._set("more", panel_text.more_line(snapshot))
 
     def _draw_prompts(self, width: int) -> None:
         snapshot = self._snapshot
         if snapshot.prompts:
             max_rows = max(6, self.size.height - _OTHER_LINES)
-            content = panel_text.prompt_lines(snapshot, self._colors, width, max_rows, self._clock())
+            content = prompt_lines(snapshot, self._colors, width, max_rows, self._clock())
         else:
             content = panel_text.empty_lines(width)
         self._set("prompts", content)
@@ -113,7 +121,7 @@ class CachePanel(VerticalScroll):
             )
             self._set("request", panel_text.request_lines(last.stats, last.title, width))
 
-    def _draw_totals(self) -> None:
+    def _draw_totals(self, width: int) -> None:
         totals = self._snapshot.totals
         for name in ("#hit-row", "#speed-row", "#saved"):
             self.query_one(name).display = totals.requests > 0
@@ -123,12 +131,17 @@ class CachePanel(VerticalScroll):
                 "hit", Content.assemble(("HIT RATIO  ", "$secondary"), (percent(totals.hit_ratio), "$text"))
             )
             self._set("speed", Content.assemble(("TOK/S      ", "$secondary"), (rate(speed), "$text")))
-            saved = duration(totals.saved_ms)
             self.query_one("#hit-history", History).set_values(
                 tuple(self._hit_ratios), highest=1.0, color="green"
             )
             self.query_one("#speed-history", History).set_values(tuple(self._speeds), color="brass")
-            self._set("saved", Content.assemble(("SAVED      ", "$secondary"), (saved, "$green")))
+            self._set("saved", panel_text.saved_line(totals, self._snapshot.totals_ever, width))
+        self._set_or_hide("swaps", panel_text.swaps_line(totals, width))
+        self._set_or_hide("losses", panel_text.losses_line(totals, width))
+
+    def _set_or_hide(self, name: str, content: Content) -> None:
+        self.query_one(f"#{name}").display = bool(content.plain)
+        self._set(name, content)
 
     def _set(self, name: str, content: Content) -> None:
         """Update one text; lay out only where its height or width may change."""

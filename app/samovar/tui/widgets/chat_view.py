@@ -44,6 +44,7 @@ class ChatView(Vertical):
         self.chat = chat
         self._clock = clock
         self._host = HostState()
+        self._sleep = ""
         self._notice = ""
         self._refusal = ""
         self._notice_timer: Timer | None = None
@@ -143,6 +144,12 @@ class ChatView(Vertical):
         self._welcome.set_notes(host.model.notes if host.model is not None else ())
         self._draw_activity()
 
+    def set_sleep(self, text: str) -> None:
+        """Say that the model is asleep, and what waking it costs; empty while it is awake."""
+        if text != self._sleep:
+            self._sleep = text
+            self._draw_activity()
+
     def say(self, text: str) -> None:
         """Show a short line for some seconds, in place of an error; empty to take it back."""
         self._notice = text
@@ -173,7 +180,8 @@ class ChatView(Vertical):
         self._activity_at = time.monotonic()
         self._phase = self.chat.reply.phase if self.chat.reply is not None else None
         aside = self._notice if self.chat.reply is not None else ""
-        self.composer.set_activity(activity(self._host, self.chat, self._notice, self._clock()), aside)
+        doing = activity(self._host, self.chat, self._notice, self._sleep, self._clock())
+        self.composer.set_activity(doing, aside)
 
     def _load(self) -> None:
         chat, now = self.chat, self._clock()

@@ -1,38 +1,23 @@
 """The lines of the cache panel: a snapshot in, styled text of a given width out. Pure."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
 from typing import Final
 
-import msgspec
-from rich.cells import cell_len, set_cell_size
 from textual.content import Content
 
-from samovar.core.figures import age, count, duration, mib, rate
+from samovar.chats import cache_words
+from samovar.core.figures import count, duration, mib, rate
 from samovar.core.request import MismatchReason, RequestStats
 from samovar.core.safe_text import clean
-from samovar.core.snapshot import CacheSnapshot, TierUse
+from samovar.core.snapshot import CacheSnapshot, TierUse, Totals
 from samovar.core.units import format_size
-from samovar.tui.widgets.session_list import AT_WORK, GLYPHS
+from samovar.tui.widgets.parts import fitted, two_sides
 
-Part = tuple[str, str]
-
+WARNING: Final = "▲"
 EMPTY: Final = (
     "what the model has read stays hot. here you will see every chat's prompt, where it lies, and what the"
     " next message costs"
 )
-
-
-class Column(msgspec.Struct, frozen=True):
-    """One column of figures in the table of prompts."""
-
-    head: str
-    width: int
-
-
-_TOKENS, _OWN, _HITS = Column("tokens", 7), Column("MiB", 6), Column("×", 4)
-_SHARED, _USED = Column("shared", 7), Column("used", 5)
-_MIN_TITLE: Final = 15
 
 
 def empty_lines(width: int) -> Content:
@@ -40,15 +25,12 @@ def empty_lines(width: int) -> Content:
     return Content.assemble(("\n".join(textwrap.wrap(EMPTY, width)), "$faint"))
 
 
-def two_sides(left: Sequence[Part], right: Sequence[Part], width: int) -> Content:
-    """Parts at the left and at the right edge of a line of `width` cells."""
-    gap = width - sum(cell_len(text) for text, _ in (*left, *right))
-    return Content.assemble(*left, " " * max(1, gap), *right)
-
-
 def context_line(snapshot: CacheSnapshot, width: int) -> Content:
     """`CONTEXT            4,915 / 8,192 cells`."""
     use = snapshot.context
+    if snapshot.asleep:
+        cost = "" if snapshot.wake_ms is None else f" · waking {duration(snapshot.wake_ms)}"
+        return two_sides([("CONTEXT", "$secondary")], [("asleep", "$text"), (cost, "$faint")], width)
     if not use.total_tokens:
         return two_sides([("CONTEXT", "$secondary")], [], width)
     total = count(use.total_tokens)
@@ -71,56 +53,23 @@ def tier_line(name: str, use: TierUse, width: int) -> Content:
     return two_sides([*left, *figures], [(setting, "$faint")], width)
 
 
-def columns_for(width: int) -> list[Column]:
-    """The columns that fit beside a readable title, in their order."""
-    room = width - _MIN_TITLE - 4 - _TOKENS.width - _OWN.width - _HITS.width
-    extra = []
-    if room >= _USED.width:
-        extra.append(_USED)
-        room -= _USED.width
-    shared = [_SHARED] if room >= _SHARED.width else []
-    return [_TOKENS, _OWN, *shared, _HITS, *extra]
-
-
-def prompt_lines(
-    snapshot: CacheSnapshot, colors: Mapping[str, str], width: int, max_rows: int, now: float
-) -> Content:
-    """The table of prompts; `colors` are those of the sessions."""
-    columns = columns_for(width)
-    title_width = width - 4 - sum(column.width for column in columns)
-    heads = "".join(column.head.rjust(column.width) for column in columns)
-    head = set_cell_size("PROMPTS", title_width + 2)
-    lines: list[Content] = [Content.assemble((head, "$secondary"), (heads, "$faint"))]
-    for row in snapshot.prompts[:max_rows]:
-        figures = {
-            _TOKENS: count(row.tokens),
-            _OWN: mib(row.own_bytes),
-            _SHARED: mib(row.shared_bytes) if row.shared_bytes else "·",
-            _HITS: count(row.hits),
-            _USED: age(max(0.0, now - row.last_used)),
-        }
-        title = _fitted(" ".join(clean(row.title).split()) or "untitled", title_width)
-        color = colors.get(row.session, "$secondary")
-        parts: list[Part] = [("■ ", color), (title, "$text" if row.tier or row.running else "$secondary")]
-        for column in columns:
-            style = "$text" if column is _TOKENS else "$secondary"
-            parts.append((figures[column].rjust(column.width), style))
-        parts.append((f" {AT_WORK if row.running else GLYPHS[row.tier]}", color))
-        lines.append(Content.assemble(*parts))
-    if (more := len(snapshot.prompts) - max_rows) > 0:
-        lines.append(Content.assemble((f"  and {count(more)} more", "$faint")))
-    sharing = [row.shared_bytes for row in snapshot.prompts if row.shared_bytes]
-    if len(sharing) > 1:
-        figures = {_OWN: mib(max(sharing)), _HITS: count(len(sharing))}
-        if snapshot.bytes_per_token:
-            figures[_TOKENS] = count(round(max(sharing) / snapshot.bytes_per_token))
-        texts = [figures.get(column, "").rjust(column.width) for column in columns]
-        shared = Content.assemble(
-            ("■ ", "$cream"),
-            (_fitted("shared prefix", title_width), "$secondary"),
-            ("".join(texts), "$secondary"),
-        )
-        lines.append(shared)
+def tier_notes(use: TierUse, width: int, *, with_small: bool) -> Content:
+    """What is to be said under a tier's meter: what is wrong with it; `with_small`, its blocks too."""
+    lines: list[Content] = []
+    small = [f"{count(use.blocks)} {'block' if use.blocks == 1 else 'blocks'}"]
+    if use.queued_bytes:
+        small.append(f"{format_size(use.queued_bytes)} being written")
+    if with_small and not use.off:
+        lines.append(Content.assemble((fitted(" · ".join(small), width).rstrip(), "$faint")))
+    problem = " ".join(clean(use.problem).split())
+    for text, color in (
+        (cache_words.lowered(use), "$brass"),
+        (cache_words.set_aside(use.quarantined), "$brass"),
+        (problem, "$red"),
+    ):
+        if text:
+            wrapped = textwrap.wrap(f"{WARNING} {text}", width)
+            lines += [Content.assemble((line, color)) for line in wrapped]
     return Content("\n").join(lines)
 
 
@@ -146,28 +95,62 @@ def request_lines(stats: RequestStats, title: str, width: int) -> Content:
     tiers = (("context", stats.reused.context), ("ram", stats.reused.host), ("disk", stats.reused.disk))
     sources = " · ".join(f"{count(tokens)} from {name}" for name, tokens in tiers if tokens)
     if sources:
-        lines.append(Content.assemble((_fitted(sources, width), "$faint")))
+        lines.append(Content.assemble((fitted(sources, width), "$faint")))
     figures = []
     if stats.first_token_ms is not None:
         figures.append(f"first token {duration(stats.first_token_ms)}")
     if stats.tokens_per_second is not None:
         figures.append(f"{rate(stats.tokens_per_second)} tok/s")
     if figures:
-        lines.append(Content.assemble((_fitted(" · ".join(figures), width), "$secondary")))
+        lines.append(Content.assemble((fitted(" · ".join(figures), width), "$secondary")))
     if stats.mismatch is not None:
         text = f"first difference at {count(stats.mismatch.pos)}: {stats.mismatch.reason.value}"
         if stats.mismatch.reason is MismatchReason.NEW_CHAT:
             text = f"never seen from {count(stats.mismatch.pos)} on"
-        lines.append(Content.assemble((_fitted(text, width), "$faint")))
+        lines.append(Content.assemble((fitted(text, width), "$faint")))
     if title and width >= 30:
-        lines.append(Content.assemble((_fitted(f"in {' '.join(clean(title).split())}", width), "$faint")))
+        lines.append(Content.assemble((fitted(f"in {' '.join(clean(title).split())}", width), "$faint")))
     return Content("\n").join(lines)
 
 
-def _fitted(text: str, width: int) -> str:
-    """The text in exactly `width` cells."""
-    return (
-        set_cell_size(text, width)
-        if cell_len(text) <= width
-        else set_cell_size(text, max(0, width - 1)) + "…"
-    )
+def swaps_line(totals: Totals, width: int) -> Content:
+    """`SWAPS      12 in 6 ms · 14 out 1 ms`: how many, and how long one took on average; empty if none."""
+    if not totals.swaps_in and not totals.swaps_out:
+        return Content("")
+    swaps = (("in", totals.swaps_in, totals.swap_in_ms), ("out", totals.swaps_out, totals.swap_out_ms))
+    text = " · ".join(f"{count(number)} {name} {mean(ms, number)}" for name, number, ms in swaps)
+    return Content.assemble(("SWAPS      ", "$secondary"), (fitted(text, width - 11).rstrip(), "$text"))
+
+
+def losses_line(totals: Totals, width: int) -> Content:
+    """`EVICTED    12 blocks · 3 from disk`; empty if nothing was."""
+    parts = []
+    if totals.evictions:
+        parts.append(f"{count(totals.evictions)} blocks")
+    if totals.disk_evictions:
+        parts.append(f"{count(totals.disk_evictions)} from disk")
+    if totals.not_stored:
+        parts.append(f"{count(totals.not_stored)} did not fit")
+    if not parts:
+        return Content("")
+    text = fitted(" · ".join(parts), width - 11).rstrip()
+    return Content.assemble(("EVICTED    ", "$secondary"), (text, "$text"))
+
+
+def saved_line(totals: Totals, ever: Totals | None, width: int) -> Content:
+    """`SAVED      3 m 12 s           ever 2 h 5 m`."""
+    left = [("SAVED      ", "$secondary"), (duration(totals.saved_ms), "$green")]
+    if ever is None:
+        return Content.assemble(*left)
+    return two_sides(left, [("ever ", "$faint"), (duration(ever.saved_ms), "$green")], width)
+
+
+def more_line(snapshot: CacheSnapshot) -> Content:
+    """What a token costs here, and where there is more."""
+    size = f"{format_size(snapshot.bytes_per_token)} a token · " if snapshot.bytes_per_token else ""
+    return Content.assemble((f"{size}f5 shows everything", "$faint"))
+
+
+def mean(total_ms: float, number: int) -> str:
+    """`6 ms`, or `–` where there is nothing to take the mean of."""
+    return duration(total_ms / number) if number else "–"

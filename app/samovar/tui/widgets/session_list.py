@@ -16,6 +16,7 @@ from textual.geometry import Region, Size
 from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
+from textual.timer import Timer
 
 from samovar.core.figures import short_count
 from samovar.core.safe_text import clean
@@ -25,6 +26,7 @@ from samovar.tui.theme import palette_of, rich_style, session_color
 GLYPHS: Final = {Tier.CONTEXT: "●", Tier.HOST: "◐", Tier.DISK: "◔", None: "○"}
 AT_WORK: Final = "◉"  # its prompt is being read or its reply written
 NEW: Final = ""  # the row that makes a new chat, in place of a chat's id
+REST_S: Final = 0.15
 _COUNT_WIDTH: Final = 5
 
 
@@ -62,6 +64,13 @@ class SessionList(ScrollView, can_focus=True):
             super().__init__()
             self.session = session
 
+    class Rested(Message):
+        """The cursor has stayed on a chat for a moment: it may be opened next."""
+
+        def __init__(self, session: str) -> None:
+            super().__init__()
+            self.session = session
+
     class RenameWanted(Message):
         """The user wants to give a chat another title."""
 
@@ -86,6 +95,7 @@ class SessionList(ScrollView, can_focus=True):
         self._shown = NEW
         self._cursor = NEW
         self._hover: int | None = None
+        self._rest_timer: Timer | None = None
 
     @property
     def rows(self) -> Sequence[SessionRow]:
@@ -203,6 +213,13 @@ class SessionList(ScrollView, can_focus=True):
         self._cursor = order[max(0, min(place, len(order) - 1))]
         self._show_cursor()
         self.refresh()
+        if self._rest_timer is not None:
+            self._rest_timer.stop()
+        self._rest_timer = self.set_timer(REST_S, self._tell_rest)
+
+    def _tell_rest(self) -> None:
+        if self._cursor != NEW and self.has_focus:
+            self.post_message(self.Rested(self._cursor))
 
     def action_page(self, step: int) -> None:
         self.action_move(step * max(1, self.size.height - 1))

@@ -13,7 +13,13 @@ from samovar.core.figures import count, duration, rate
 from samovar.core.safe_text import clean
 from samovar.core.snapshot import CacheSnapshot
 
-_KEYS = ("f1 help · f2 chats · f4 cache · ctrl+p palette", "f1 help · f2 chats · f4 cache", "f1 help", "")
+_KEYS = (
+    "f1 help · f2 chats · f4 cache · f5 all of it · ctrl+p palette",
+    "f1 help · f2 chats · f4 cache · ctrl+p palette",
+    "f1 help · f2 chats · f4 cache",
+    "f1 help",
+    "",
+)
 _METER_CELLS = 16
 _MIN_NAME_CELLS = 12
 
@@ -25,12 +31,15 @@ class StatusFigures(msgspec.Struct, frozen=True):
     tokens_per_second: float | None = None
     first_token_ms: float | None = None
     saved_ms: float = 0.0
+    asleep: bool = False
 
 
 def status_figures(host: HostState, snapshot: CacheSnapshot) -> StatusFigures:
     """The figures of this moment."""
     first_token_ms = snapshot.last.stats.first_token_ms if snapshot.last is not None else None
-    return StatusFigures(host, snapshot.decode_tokens_per_second, first_token_ms, snapshot.totals.saved_ms)
+    return StatusFigures(
+        host, snapshot.decode_tokens_per_second, first_token_ms, snapshot.totals.saved_ms, snapshot.asleep
+    )
 
 
 class StatusBar(Widget):
@@ -52,7 +61,7 @@ class StatusBar(Widget):
         line = pieces[0]
         if len(pieces) > 1:
             line = line.truncate(max(_MIN_NAME_CELLS, width // 3), ellipsis=True)
-        least = next((keys for keys in _KEYS[2:] if line.cell_length + 3 + len(keys) <= width), "")
+        least = next((keys for keys in _KEYS[-2:] if line.cell_length + 3 + len(keys) <= width), "")
         for piece in pieces[1:]:
             longer = Content.assemble(line, "   ", piece)
             if longer.cell_length + 3 + len(least) > width:
@@ -73,6 +82,7 @@ def status_pieces(figures: StatusFigures) -> list[Content]:
     speed, first = figures.tokens_per_second, figures.first_token_ms
     return [
         Content.assemble((" ".join(clean(host.model.name).split()), "$brass")),
+        Content.assemble(("asleep", "$text")) if figures.asleep else Content(""),
         Content.assemble((rate(speed).rjust(3), "$text"), (" tok/s", "$secondary")) if speed else Content(""),
         Content.assemble(("first token ", "$secondary"), (duration(first), "$text"))
         if first
