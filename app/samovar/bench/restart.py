@@ -66,7 +66,7 @@ class _Host:
 
 
 async def run(settings: EngineSettings, tokens: int = 3000, repeats: int = 3) -> Result:
-    """Ask a chat of about `tokens`; then ask again, quit, start and ask, `repeats` times. One folder for all."""
+    """Ask a chat of about `tokens`; then ask again, quit, start and ask, `repeats` times, in one folder."""
     with tempfile.TemporaryDirectory(prefix="samovar-bench-") as name:
         folder = Path(name)
         chat = Chat(_CHAT)
