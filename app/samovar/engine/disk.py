@@ -33,7 +33,8 @@ Tell = Callable[[str | None, events.Event], None]
 class Fetch:
     """Blocks of `tokens` on their way from disk to RAM; `held` keeps what is there already.
 
-    `then` is called once, when nothing more comes. `num_read` tokens were read.
+    `then` is called once, when nothing more comes. `num_read` tokens were read. Once it was released nobody
+    waits for it (`is_wanted`), and it holds nothing.
     """
 
     ticket: int
@@ -44,6 +45,7 @@ class Fetch:
     rows: tuple[Row, ...] = ()
     blobs: tuple[Blob, ...] = ()
     is_open: bool = True
+    is_wanted: bool = True
     num_read: int = 0
     ms: float = 0.0
     t_start: float = field(default_factory=time.monotonic)
@@ -79,6 +81,7 @@ class Disk:
         self._swapper = swap.Swapper(folder, setting, self._put)
         self._tickets = itertools.count(1)
         self._fetches: dict[int, Fetch] = {}
+        self._behind: list[tuple[Fetch, tuple[Row, ...]]] = []
         self._pending: dict[bytes, Block] = {}
         self._in_flight: dict[bytes, Block] = {}
         self._deferred: list[swap.Result] = []
@@ -156,13 +159,31 @@ class Disk:
         for block in fetch.held:
             block.users -= 1
         fetch.held.clear()
+        fetch.is_wanted = False
 
     def _on_found(self, found: swap.Found) -> None:
         fetch = self._fetches[found.ticket]
         fetch.ms += found.ms
+        self._read(fetch, found.rows)
+
+    def _read(self, fetch: Fetch, found: tuple[Row, ...]) -> None:
+        """Ask for what was found and RAM lacks; what another fetch reads already is waited for."""
+        if not fetch.is_wanted:
+            self._close(fetch)
+            return
+        coming = {row.key for other in self._fetches.values() for row in other.rows}
+        if any(row.key in coming for row in found):
+            self._behind.append((fetch, found))
+            return
         here = self._index.match(fetch.tokens).num_tokens
         rows, blobs = [], []
-        for row in found.rows:
+        for row in found:
+            known = self._index.get(row.key)
+            if known is not None:
+                known.on_disk = True
+                known.users += 1
+                fetch.held.append(known)
+                continue
             end = row.start + len(row.tokens) // 4
             if end <= here and len(row.tokens) // 4 < self._index.block_tokens:
                 break  # RAM has as much of it
@@ -187,8 +208,9 @@ class Disk:
             if block is None:
                 self._host.release(blob)
                 continue
-            block.users += 1
-            fetch.held.append(block)
+            if fetch.is_wanted:
+                block.users += 1
+                fetch.held.append(block)
         self._close(fetch)
 
     def _enter(self, fetch: Fetch, row: Row, blob: Blob) -> Block | None:
@@ -216,6 +238,9 @@ class Disk:
         fetch.is_open = False
         if fetch.then is not None:
             fetch.then(fetch)
+        behind, self._behind = self._behind, []
+        for waiting, found in behind:
+            self._read(waiting, found)
 
     # ---- to disk
 
