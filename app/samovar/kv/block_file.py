@@ -141,15 +141,16 @@ def _open(file: Path) -> io.FileIO:
     try:
         descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        if error.errno in (errno.ELOOP, errno.EMLINK, errno.ENXIO):
+        if error.errno in (errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.ENOTDIR):
             raise BadBlock("a link or something else is in its place") from error
+        if error.errno == errno.EACCES:
+            raise BadBlock("it may not be read") from error
         raise
-    stream = io.FileIO(descriptor)
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
-        stream.close()
+        os.close(descriptor)
         raise BadBlock("it is no file of this user")
-    return stream
+    return io.FileIO(descriptor)
 
 
 def _read_head(stream: io.FileIO, secret: bytes) -> tuple[BlockHeader, blake3, bytes]:
@@ -168,7 +169,7 @@ def _read_head(stream: io.FileIO, secret: bytes) -> tuple[BlockHeader, blake3, b
     encoded = stream.read(length)
     try:
         header = _decoder.decode(encoded or b"")
-    except msgspec.DecodeError as error:
+    except (ValueError, RecursionError) as error:  # no MessagePack, no UTF-8, or nested without end
         raise BadBlock("its header is damaged") from error
     if header.size < 0 or total != _PREFIX.size + length + header.size:
         raise BadBlock("its length is wrong")
