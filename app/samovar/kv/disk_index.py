@@ -227,6 +227,7 @@ class DiskIndex:
         found = self._db.execute("PRAGMA integrity_check(1)").fetchone()
         if found is None or found[0] != "ok":
             raise DamagedIndex("SQLite's check fails")
+        self.usage()
 
     # ---- models
 
