@@ -365,12 +365,14 @@ class DiskTier:
         assert self._model_id is not None
         with self._guard():
             self._index.pin(session, self._model_id, pinned)
+            self._make_room(0)  # what was pinned may have been over the budget
 
     def forget(self, session: str) -> int:
         """Delete what only this session has; the number of blocks."""
         with self._guard():
             keys = self._index.disown(session)
             self._delete_leaves(keys)
+            self._make_room(0)
             return len(keys)
 
     # ---- counters for ever
