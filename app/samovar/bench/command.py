@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from samovar.bench import engine, idle, restart, stops, switchboard
+from samovar.bench import engine, idle, restart, startup, stops, switchboard
 from samovar.bench.driver import own_host
 from samovar.client.interface import Client
 from samovar.config import Config, resolve_model
@@ -62,6 +62,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     again.add_argument("--repeats", type=_count, default=3, help="restarts (default 3)")
     _add_common(again, context=4096)
 
+    begin = kinds.add_parser("startup", help="starting with a full disk cache, compared with an empty one")
+    begin.add_argument("--blocks", type=_count, default=50_000, help="blocks on disk (default 50000)")
+    begin.add_argument("--repeats", type=_count, default=9, help="starts of each (default 9)")
+    _add_common(begin, context=4096)
+
     inner = kinds.add_parser("engine", help="capture, restore and decode, compared with bare llama.cpp")
     inner.add_argument(
         "--tokens", type=_count, default=4096, help="tokens to capture and restore (default 4096)"
@@ -94,6 +99,9 @@ def run(args: argparse.Namespace) -> int:
         case "restart":
             returned = asyncio.run(restart.run(settings, args.tokens, args.repeats))
             _print(returned, restart.text(returned), as_json=args.json)
+        case "startup":
+            started = asyncio.run(startup.run(settings, args.blocks, args.repeats))
+            _print(started, startup.text(started), as_json=args.json)
         case "engine":
             measured = asyncio.run(engine.run(settings, args.tokens, args.repeats))
             _print(measured, engine.text(measured), as_json=args.json)

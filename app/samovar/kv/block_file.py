@@ -85,7 +85,15 @@ def load_secret(file: Path) -> bytes:
         temporary.unlink(missing_ok=True)
 
 
-def write_block(file: Path, temporary: Path, secret: bytes, header: BlockHeader, payload: memoryview) -> None:
+def write_block(
+    file: Path,
+    temporary: Path,
+    secret: bytes,
+    header: BlockHeader,
+    payload: memoryview,
+    *,
+    sync: bool = True,
+) -> None:
     """Write a block under `temporary`, sync it and move it to `file`. OSError leaves nothing behind."""
     encoded = msgspec.msgpack.encode(header)
     tag = _tag(secret, len(encoded))
@@ -93,7 +101,7 @@ def write_block(file: Path, temporary: Path, secret: bytes, header: BlockHeader,
     tag.update(payload)
     prefix = _PREFIX.pack(_MAGIC, LAYOUT, len(encoded), tag.digest())
     try:
-        _write_private(temporary, [prefix, encoded, payload])
+        _write_private(temporary, [prefix, encoded, payload], sync=sync)
         os.replace(temporary, file)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -189,8 +197,8 @@ def _tag(secret: bytes, header_bytes: int) -> blake3:
     return blake3(_SIGNED_PREFIX.pack(LAYOUT, header_bytes), key=secret)
 
 
-def _write_private(file: Path, parts: Iterable[bytes | memoryview]) -> None:
-    """Write and sync a new file that only this user may read."""
+def _write_private(file: Path, parts: Iterable[bytes | memoryview], *, sync: bool = True) -> None:
+    """Write a new file that only this user may read."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(file, flags, 0o600)
     try:
@@ -198,6 +206,7 @@ def _write_private(file: Path, parts: Iterable[bytes | memoryview]) -> None:
             view = memoryview(part)
             while view:
                 view = view[os.write(descriptor, view) :]
-        os.fsync(descriptor)
+        if sync:
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
