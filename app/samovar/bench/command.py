@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from samovar.bench import engine, idle, stops, switchboard
+from samovar.bench import engine, idle, restart, startup, stops, switchboard
 from samovar.bench.driver import own_host
 from samovar.client.interface import Client
 from samovar.config import Config, resolve_model
@@ -55,6 +55,18 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     halt.add_argument("--stops", type=_count, default=100, help="how many (default 100)")
     _add_common(halt, context=4096)
 
+    again = kinds.add_parser(
+        "restart", help="a long chat asked cold, hot, and warm from disk after a restart"
+    )
+    again.add_argument("--tokens", type=_count, default=3000, help="tokens of the chat (default 3000)")
+    again.add_argument("--repeats", type=_count, default=3, help="restarts (default 3)")
+    _add_common(again, context=4096)
+
+    begin = kinds.add_parser("startup", help="starting with a full disk cache, compared with an empty one")
+    begin.add_argument("--blocks", type=_count, default=50_000, help="blocks on disk (default 50000)")
+    begin.add_argument("--repeats", type=_count, default=9, help="starts of each (default 9)")
+    _add_common(begin, context=4096)
+
     inner = kinds.add_parser("engine", help="capture, restore and decode, compared with bare llama.cpp")
     inner.add_argument(
         "--tokens", type=_count, default=4096, help="tokens to capture and restore (default 4096)"
@@ -84,6 +96,12 @@ def run(args: argparse.Namespace) -> int:
         case "stops":
             halted = asyncio.run(stops.run(factory, args.stops))
             _print(halted, stops.text(halted), as_json=args.json)
+        case "restart":
+            returned = asyncio.run(restart.run(settings, args.tokens, args.repeats))
+            _print(returned, restart.text(returned), as_json=args.json)
+        case "startup":
+            started = asyncio.run(startup.run(settings, args.blocks, args.repeats))
+            _print(started, startup.text(started), as_json=args.json)
         case "engine":
             measured = asyncio.run(engine.run(settings, args.tokens, args.repeats))
             _print(measured, engine.text(measured), as_json=args.json)

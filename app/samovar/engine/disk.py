@@ -34,7 +34,8 @@ MakeSwapper = Callable[[Callable[[swap.Result], None]], swap.Swapper]
 class Fetch:
     """Blocks of `tokens` on their way from disk to RAM; `held` keeps what is there already.
 
-    `then` is called once, when nothing more comes. `num_read` tokens were read.
+    `then` is called once, when nothing more comes. `num_read` tokens were read. Once it was released nobody
+    waits for it (`is_wanted`), and it holds nothing.
     """
 
     ticket: int
@@ -80,6 +81,7 @@ class Disk:
         self._swapper = make_swapper(self._put)
         self._tickets = itertools.count(1)
         self._fetches: dict[int, Fetch] = {}
+        self._behind: list[tuple[Fetch, tuple[Row, ...]]] = []
         self._pending: dict[bytes, Block] = {}
         self._in_flight: dict[bytes, Block] = {}
         self._deferred: list[swap.Result] = []
@@ -158,13 +160,31 @@ class Disk:
         for block in fetch.held:
             block.users -= 1
         fetch.held.clear()
+        fetch.is_wanted = False
 
     def _on_found(self, found: swap.Found) -> None:
         fetch = self._fetches[found.ticket]
         fetch.ms += found.ms
+        self._read(fetch, found.rows)
+
+    def _read(self, fetch: Fetch, found: tuple[Row, ...]) -> None:
+        """Ask for what was found and RAM lacks; what another fetch reads already is waited for."""
+        if not fetch.is_wanted:
+            self._close(fetch)
+            return
+        coming = {row.key for other in self._fetches.values() for row in other.rows}
+        if any(row.key in coming for row in found):
+            self._behind.append((fetch, found))
+            return
         here = self._index.match(fetch.tokens).num_tokens
         rows, blobs = [], []
-        for row in found.rows:
+        for row in found:
+            known = self._index.get(row.key)
+            if known is not None:
+                known.on_disk = True
+                known.users += 1
+                fetch.held.append(known)
+                continue
             end = row.start + len(row.tokens) // 4
             if end <= here and len(row.tokens) // 4 < self._index.block_tokens:
                 break  # RAM has as much of it
@@ -219,6 +239,9 @@ class Disk:
         fetch.is_open = False
         if fetch.then is not None:
             fetch.then(fetch)
+        behind, self._behind = self._behind, []
+        for waiting, found in behind:
+            self._read(waiting, found)
 
     # ---- to disk
 

@@ -85,7 +85,15 @@ def load_secret(file: Path) -> bytes:
         temporary.unlink(missing_ok=True)
 
 
-def write_block(file: Path, temporary: Path, secret: bytes, header: BlockHeader, payload: memoryview) -> None:
+def write_block(
+    file: Path,
+    temporary: Path,
+    secret: bytes,
+    header: BlockHeader,
+    payload: memoryview,
+    *,
+    sync: bool = True,
+) -> None:
     """Write a block under `temporary`, sync it and move it to `file`. OSError leaves nothing behind."""
     encoded = msgspec.msgpack.encode(header)
     tag = _tag(secret, len(encoded))
@@ -93,7 +101,7 @@ def write_block(file: Path, temporary: Path, secret: bytes, header: BlockHeader,
     tag.update(payload)
     prefix = _PREFIX.pack(_MAGIC, LAYOUT, len(encoded), tag.digest())
     try:
-        _write_private(temporary, [prefix, encoded, payload])
+        _write_private(temporary, [prefix, encoded, payload], sync=sync)
         os.replace(temporary, file)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -141,15 +149,16 @@ def _open(file: Path) -> io.FileIO:
     try:
         descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        if error.errno in (errno.ELOOP, errno.EMLINK, errno.ENXIO):
+        if error.errno in (errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.ENOTDIR):
             raise BadBlock("a link or something else is in its place") from error
+        if error.errno == errno.EACCES:
+            raise BadBlock("it may not be read") from error
         raise
-    stream = io.FileIO(descriptor)
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
-        stream.close()
+        os.close(descriptor)
         raise BadBlock("it is no file of this user")
-    return stream
+    return io.FileIO(descriptor)
 
 
 def _read_head(stream: io.FileIO, secret: bytes) -> tuple[BlockHeader, blake3, bytes]:
@@ -168,7 +177,7 @@ def _read_head(stream: io.FileIO, secret: bytes) -> tuple[BlockHeader, blake3, b
     encoded = stream.read(length)
     try:
         header = _decoder.decode(encoded or b"")
-    except msgspec.DecodeError as error:
+    except (ValueError, RecursionError) as error:  # no MessagePack, no UTF-8, or nested without end
         raise BadBlock("its header is damaged") from error
     if header.size < 0 or total != _PREFIX.size + length + header.size:
         raise BadBlock("its length is wrong")
@@ -188,8 +197,8 @@ def _tag(secret: bytes, header_bytes: int) -> blake3:
     return blake3(_SIGNED_PREFIX.pack(LAYOUT, header_bytes), key=secret)
 
 
-def _write_private(file: Path, parts: Iterable[bytes | memoryview]) -> None:
-    """Write and sync a new file that only this user may read."""
+def _write_private(file: Path, parts: Iterable[bytes | memoryview], *, sync: bool = True) -> None:
+    """Write a new file that only this user may read."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(file, flags, 0o600)
     try:
@@ -197,6 +206,7 @@ def _write_private(file: Path, parts: Iterable[bytes | memoryview]) -> None:
             view = memoryview(part)
             while view:
                 view = view[os.write(descriptor, view) :]
-        os.fsync(descriptor)
+        if sync:
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)

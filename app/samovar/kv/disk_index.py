@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from samovar.kv.block_file import BlockHeader
 
@@ -41,7 +41,7 @@ CREATE TABLE models (
     build TEXT NOT NULL
 ) STRICT;
 CREATE TABLE blocks (
-    key BLOB NOT NULL PRIMARY KEY,
+    key BLOB NOT NULL PRIMARY KEY CHECK (length(key) = 16),
     model INTEGER NOT NULL,
     parent BLOB NOT NULL,
     start INTEGER NOT NULL,
@@ -81,14 +81,45 @@ CREATE TABLE sessions (
 ) STRICT, WITHOUT ROWID;
 """
 
+_PAST: Final = (str, str, bytes, int, float, int)
+
 _PINNED: Final = """EXISTS (
     SELECT 1 FROM owners JOIN sessions USING (session) WHERE owners.key = blocks.key AND sessions.pinned
 )"""
 _IS_LEAF: Final = "NOT EXISTS (SELECT 1 FROM blocks AS child WHERE child.parent = blocks.key)"
 
 
+# Result codes that speak of the disk or of other processes; all others speak of what is in the file.
+_OUTSIDE: Final = frozenset(
+    {
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_INTERRUPT,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_AUTH,
+        sqlite3.SQLITE_READONLY,
+    }
+)
+
+
 class NewerIndex(Exception):
     """The index was written by a newer release; it is left alone."""
+
+
+class DamagedIndex(sqlite3.DatabaseError):
+    """The index holds what was never written into it."""
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether an error means that the index itself cannot be used any more."""
+    if isinstance(error, DamagedIndex):
+        return True
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF not in _OUTSIDE
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +208,27 @@ class DiskIndex:
             raise
         self._db.execute("COMMIT")
 
+    def _select(self, sql: str, values: Sequence[object], *types: type) -> list[tuple[Any, ...]]:
+        """Rows of these types; DamagedIndex for any other."""
+        found = self._db.execute(sql, values).fetchall()
+        for row in found:
+            if not all(isinstance(value, kind) for value, kind in zip(row, types, strict=True)):
+                raise DamagedIndex("a value of the wrong type")
+        return found
+
+    def _one(self, sql: str, values: Sequence[object], *types: type) -> tuple[Any, ...]:
+        """The one row that must be there."""
+        for row in self._select(sql, values, *types):
+            return row
+        raise DamagedIndex("a row is missing")
+
+    def check(self) -> None:
+        """Have SQLite look at every page; DamagedIndex if something is wrong."""
+        found = self._db.execute("PRAGMA integrity_check(1)").fetchone()
+        if found is None or found[0] != "ok":
+            raise DamagedIndex("SQLite's check fails")
+        self.usage()
+
     # ---- models
 
     def model_id(self, fingerprint: str, name: str, path: str, weights: str, build: str) -> int:
@@ -187,17 +239,19 @@ class DiskIndex:
                 " ON CONFLICT (fingerprint) DO UPDATE SET name = excluded.name, path = excluded.path",
                 (fingerprint, name, path, weights, build),
             )
-            found = self._db.execute("SELECT id FROM models WHERE fingerprint = ?", (fingerprint,)).fetchone()
+            found = self._one("SELECT id FROM models WHERE fingerprint = ?", (fingerprint,), int)
         return int(found[0])
 
     def models(self) -> list[ModelRow]:
         return [
             ModelRow(*row)
-            for row in self._db.execute(
+            for row in self._select(
                 "SELECT id, fingerprint, name, path, weights, build,"
                 " (SELECT count(*) FROM blocks WHERE model = models.id),"
                 " (SELECT coalesce(sum(held), 0) FROM blocks WHERE model = models.id)"
-                " FROM models ORDER BY name"
+                " FROM models ORDER BY name",
+                (),
+                *(int, str, str, str, str, str, int, int),
             )
         ]
 
@@ -219,23 +273,26 @@ class DiskIndex:
 
     def state(self, key: bytes) -> int | None:
         """The state of an entry, None if there is none."""
-        found = self._db.execute("SELECT state FROM blocks WHERE key = ?", (key,)).fetchone()
-        return int(found[0]) if found else None
+        found = self._select("SELECT state FROM blocks WHERE key = ?", (key,), int)
+        return int(found[0][0]) if found else None
 
     def keys(self) -> list[bytes]:
         """All keys: for `verify` alone."""
-        return [row[0] for row in self._db.execute("SELECT key FROM blocks")]
+        return [row[0] for row in self._select("SELECT key FROM blocks", (), bytes)]
 
     def usage(self) -> tuple[int, int, int]:
         """(bytes, tokens, blocks), those that are being written or deleted included."""
-        found = self._db.execute("SELECT bytes, tokens, blocks FROM meta").fetchone()
-        return int(found[0]), int(found[1]), int(found[2])
+        num_bytes, num_tokens, num_blocks = self._one(
+            "SELECT bytes, tokens, blocks FROM meta", (), int, int, int
+        )
+        return num_bytes, num_tokens, num_blocks
 
     def _rows(self, where: str, values: Sequence[object]) -> list[Row]:
-        found = self._db.execute(
+        found = self._select(
             "SELECT blocks.key, parent, start, tokens, size, held, fingerprint"
             f" FROM blocks JOIN models ON models.id = model WHERE {where}",
             values,
+            *(bytes, bytes, int, bytes, int, int, str),
         )
         return [Row(*row) for row in found]
 
@@ -261,10 +318,15 @@ class DiskIndex:
             )
             return done.rowcount == 1
 
-    def end_write(self, key: bytes, owners: Iterable[str]) -> None:
+    def end_write(self, key: bytes, owners: Iterable[str], writer: str) -> bool:
+        """The file is there; False if somebody has taken the entry away meanwhile."""
         with self._write():
-            self._db.execute("UPDATE blocks SET state = ?, writer = '' WHERE key = ?", (STORED, key))
+            done = self._db.execute(
+                "UPDATE blocks SET state = ?, writer = '' WHERE key = ? AND state = ? AND writer = ?",
+                (STORED, key, WRITING, writer),
+            )
             self._own([key], owners)
+            return done.rowcount == 1
 
     def begin_delete(self, keys: Iterable[bytes], writer: str) -> None:
         with self._write():
@@ -279,15 +341,18 @@ class DiskIndex:
 
     def unsettled(self) -> list[tuple[bytes, str]]:
         """(key, writer) of all blocks that are being written or deleted."""
-        return list(self._db.execute("SELECT key, writer FROM blocks WHERE state != 1"))
+        found = self._select("SELECT key, writer FROM blocks WHERE state != 1", (), bytes, str)
+        return [(key, writer) for key, writer in found]
 
     def victim(self) -> tuple[bytes, int] | None:
         """(key, bytes held) of the leaf that was not used for the longest time and is not pinned."""
-        found = self._db.execute(
+        found = self._select(
             f"SELECT key, held FROM blocks WHERE state = 1 AND {_IS_LEAF} AND NOT {_PINNED}"
-            " ORDER BY used LIMIT 1"
-        ).fetchone()
-        return (found[0], int(found[1])) if found else None
+            " ORDER BY used LIMIT 1",
+            (),
+            *(bytes, int),
+        )
+        return (found[0][0], found[0][1]) if found else None
 
     def touch(self, keys: Sequence[bytes], owners: Iterable[str] = ()) -> None:
         """Mark a chain as just used, and note whose it is."""
@@ -305,12 +370,12 @@ class DiskIndex:
 
     def of_model(self, model: int) -> list[bytes]:
         """Keys of all blocks of a model, children before parents."""
-        found = self._db.execute("SELECT key FROM blocks WHERE model = ? ORDER BY start DESC", (model,))
+        found = self._select("SELECT key FROM blocks WHERE model = ? ORDER BY start DESC", (model,), bytes)
         return [row[0] for row in found]
 
     def unpinned(self) -> list[bytes]:
         """Keys of all blocks that no pinned session owns, children before parents."""
-        found = self._db.execute(f"SELECT key FROM blocks WHERE NOT {_PINNED} ORDER BY start DESC")
+        found = self._select(f"SELECT key FROM blocks WHERE NOT {_PINNED} ORDER BY start DESC", (), bytes)
         return [row[0] for row in found]
 
     def _own(self, keys: Iterable[bytes], owners: Iterable[str]) -> None:
@@ -322,7 +387,7 @@ class DiskIndex:
 
     def _tick(self) -> int:
         """The index's clock: it orders uses, and no change of the system's time disturbs it."""
-        found = self._db.execute("UPDATE meta SET clock = clock + 1 RETURNING clock").fetchone()
+        found = self._one("UPDATE meta SET clock = clock + 1 RETURNING clock", (), int)
         return int(found[0])
 
     # ---- sessions
@@ -343,20 +408,23 @@ class DiskIndex:
     def past(self, model: int) -> list[PastRow]:
         return [
             PastRow(session, title, past, hits, used, bool(pinned))
-            for session, title, past, hits, used, pinned in self._db.execute(
+            for session, title, past, hits, used, pinned in self._select(
                 "SELECT session, title, past, hits, used, pinned FROM sessions WHERE model = ? ORDER BY used",
                 (model,),
+                *_PAST,
             )
         ]
 
     def all_past(self) -> list[tuple[str, int, PastRow]]:
         """(model name, tokens of the session's longest chain, past) of all sessions of all models."""
-        found = self._db.execute(
+        found = self._select(
             "SELECT models.name, coalesce((SELECT max(start + length(tokens) / 4)"
             " FROM owners JOIN blocks USING (key)"
             " WHERE owners.session = sessions.session AND blocks.model = sessions.model), 0),"
             " session, title, past, hits, used, pinned"
-            " FROM sessions JOIN models ON models.id = sessions.model ORDER BY used DESC"
+            " FROM sessions JOIN models ON models.id = sessions.model ORDER BY used DESC",
+            (),
+            *(str, int, *_PAST),
         )
         return [
             (name, num_tokens, PastRow(session, title, past, hits, used, bool(pinned)))
@@ -374,11 +442,12 @@ class DiskIndex:
         with self._write():
             keys = [
                 row[0]
-                for row in self._db.execute(
+                for row in self._select(
                     "SELECT key FROM owners AS mine JOIN blocks USING (key)"
                     " WHERE session = ?1 AND NOT EXISTS"
                     " (SELECT 1 FROM owners WHERE key = mine.key AND session != ?1) ORDER BY start DESC",
                     (session,),
+                    bytes,
                 )
             ]
             self._db.execute("DELETE FROM owners WHERE session = ?", (session,))
@@ -388,7 +457,7 @@ class DiskIndex:
     # ---- counters
 
     def totals(self) -> bytes:
-        return bytes(self._db.execute("SELECT totals FROM meta").fetchone()[0])
+        return bytes(self._one("SELECT totals FROM meta", (), bytes)[0])
 
     def set_totals(self, totals: bytes) -> None:
         with self._write():

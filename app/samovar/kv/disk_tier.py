@@ -25,12 +25,23 @@ from samovar.core.errors import SamovarError
 from samovar.core.snapshot import DiskModel, Totals
 from samovar.kv.block import child_key
 from samovar.kv.block_file import BadBlock, BlockHeader, check_block, load_secret, read_block, write_block
-from samovar.kv.disk_index import DiskIndex, ModelRow, NewerIndex, PastRow, Row
+from samovar.kv.disk_index import (
+    STORED,
+    DamagedIndex,
+    DiskIndex,
+    ModelRow,
+    NewerIndex,
+    PastRow,
+    Row,
+    is_damage,
+)
 from samovar.kv.host_tier import page_bytes
 from samovar.kv.index import common_prefix
 from samovar.kv.tokens import pack, unpack
 
 MAX_SET_ASIDE: Final = 16
+MAX_ATTEMPTS: Final = 8
+CLOCK_SLACK_S: Final = 3.0
 RESERVE_SHARE: Final = 0.02
 RESERVE_BYTES: Final = 64 * 1024 * 1024
 
@@ -100,10 +111,12 @@ class DiskTier:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             _make_private(self._folder)
             self._secret = load_secret(cache_dir / "kv.secret")
-            self._index = self._open_index(distrust=distrust)
-            self._inode = (self._folder / "index.db").stat().st_ino
-            self._model_id = self._enter(model) if model else None
-            self._sweep()
+            try:
+                self._open(distrust=distrust)
+            except sqlite3.Error as error:
+                if distrust or not self._is_damage(error):
+                    raise
+                self._open(distrust=True)
         except NewerIndex:
             raise DiskError(
                 f"The disk cache in {self._folder} was written by a newer Samovar and is left alone. "
@@ -207,10 +220,15 @@ class DiskTier:
         if sound:
             try:
                 found = self._file(row.key).lstat()
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 sound = False
             else:
-                sound = stat.S_ISREG(found.st_mode) and found.st_size == row.header().file_bytes()
+                num_bytes = row.header().file_bytes()
+                sound = (
+                    stat.S_ISREG(found.st_mode)
+                    and found.st_size == num_bytes
+                    and row.held == page_bytes(num_bytes)
+                )
         if not sound:
             self._set_aside(row.key)
         return sound
@@ -273,22 +291,37 @@ class DiskTier:
                 self._index.touch([key], owners)
                 return True
             held = page_bytes(header.file_bytes())
-            if not self._make_room(held):
+            if not self._make_room_for(header, held):
                 return False
-            self._check_free(held)
-            if not self._index.begin_write(header, held, self._model_id, self._writer):
-                return True  # another host writes it
             file = self._file(key)
             try:
+                if file.parent.is_symlink() or file.parent.is_file():
+                    file.parent.unlink()
                 file.parent.mkdir(mode=0o700, exist_ok=True)
                 write_block(file, self._temporary(key), self._secret, header, payload)
             except BaseException:
                 with contextlib.suppress(sqlite3.Error):
                     self._index.end_delete([key])
                 raise
-            self._index.end_write(key, owners)
+            if not self._index.end_write(key, owners, self._writer):
+                file.unlink(missing_ok=True)  # another host took this one for dead
+                return False
             self._drop_needless(header)
         return True
+
+    def _make_room_for(self, header: BlockHeader, held: int) -> bool:
+        """Enter a block that is about to be written, within the budget; False if it cannot be."""
+        assert self._model_id is not None
+        self._sweep()
+        for _ in range(MAX_ATTEMPTS):
+            if not self._make_room(held):
+                return False
+            self._check_free(held)
+            with self._index.exclusive():
+                # Another host may have taken the room meanwhile.
+                if self._index.usage()[0] + held <= self.limit_bytes():
+                    return self._index.begin_write(header, held, self._model_id, self._writer)
+        return False
 
     def touch(self, keys: Sequence[bytes], owner: str) -> None:
         """A chain was used by, or belongs to, the session `owner`."""
@@ -332,12 +365,14 @@ class DiskTier:
         assert self._model_id is not None
         with self._guard():
             self._index.pin(session, self._model_id, pinned)
+            self._make_room(0)  # what was pinned may have been over the budget
 
     def forget(self, session: str) -> int:
         """Delete what only this session has; the number of blocks."""
         with self._guard():
             keys = self._index.disown(session)
             self._delete_leaves(keys)
+            self._make_room(0)
             return len(keys)
 
     # ---- counters for ever
@@ -390,7 +425,8 @@ class DiskTier:
             for row in self._index.models():
                 if row.id != self._model_id and _is_stale(row, build, weights_of):
                     self._delete_leaves(self._index.of_model(row.id))
-                    self._index.drop_model(row.id)
+                    if not self._index.of_model(row.id):
+                        self._index.drop_model(row.id)
                     names.append(row.name)
             after = self._index.usage()
             return names, before[2] - after[2], before[0] - after[0]
@@ -398,20 +434,31 @@ class DiskTier:
     def verify(self) -> Iterator[tuple[int, int] | Checked]:
         """Hash all files again, one a step: (done, total) each time, at the end what was found."""
         with self._guard():
+            try:
+                self._index.check()
+            except DamagedIndex:
+                self._index.close()
+                self._open(distrust=True)
+                yield Checked(0, 0, 1, 0)
+                return
             orphans = self._sweep()
             rows = self._index.keys()
             num_files = num_bytes = bad = 0
-            known = {_name(key) for key in rows}
         for done, key in enumerate(rows):
             yield done, len(rows)
             with self._guard():
                 row = self._index.get(key)
                 if row is None:
+                    if self._index.state(key) == STORED:  # of no model
+                        self._set_aside(key)
+                        bad += 1
                     continue  # deleted, or being written, meanwhile
                 try:
                     header = check_block(self._file(key), self._secret)
-                    if header != row.header() or header.key != child_key(
-                        header.parent, unpack(header.tokens)
+                    if (
+                        header != row.header()
+                        or header.key != child_key(header.parent, unpack(header.tokens))
+                        or row.held != page_bytes(header.file_bytes())
                     ):
                         raise BadBlock("it is another block than the index says")
                     num_files += 1
@@ -425,8 +472,11 @@ class DiskTier:
                     bad += 1
         with self._guard():
             for file in self._files():
-                if file.name not in known and self._index.state(_key(file.name)) is None:
-                    file.unlink(missing_ok=True)
+                key = _key(file.name)
+                state = self._index.state(key)
+                in_use = state is not None and file.parent == self._file(key).parent
+                if not in_use or (state == STORED and file != self._file(key)):
+                    _remove(file)
                     orphans += 1
             self._index.recount()
         yield Checked(num_files, num_bytes, bad, orphans)
@@ -458,29 +508,32 @@ class DiskTier:
     def _delete(self, keys: Sequence[bytes]) -> None:
         self._index.begin_delete(keys, self._writer)
         for key in keys:
-            self._file(key).unlink(missing_ok=True)
+            _remove(self._file(key))
         self._index.end_delete(keys)
 
     def _set_aside(self, key: bytes) -> None:
         """A block that may not be used: its file goes to the side, for whoever wants to know why."""
         self.quarantined += 1
         self._index.begin_delete([key], self._writer)
-        file = self._file(key)
+        self._move_aside(self._file(key))
+        self._index.end_delete([key])
+
+    def _move_aside(self, file: Path) -> None:
         with contextlib.suppress(OSError):
             kept = sorted(self._bad.iterdir(), key=lambda old: old.lstat().st_mtime)
             for old in kept[: max(0, len(kept) - MAX_SET_ASIDE + 1)]:
                 _remove(old)
             os.replace(file, self._bad / file.name)
-        if os.path.lexists(file):
-            _remove(file)
-        self._index.end_delete([key])
+        _remove(file)
 
     def _sweep(self) -> int:
-        """Delete what a process that died was writing or deleting; the number of blocks."""
-        dead = [key for key, writer in self._index.unsettled() if not _is_alive(writer)]
+        """Delete what a dead process, or this one in vain, was writing or deleting; the number of blocks."""
+        dead = [
+            key for key, writer in self._index.unsettled() if writer == self._writer or not _is_alive(writer)
+        ]
         for key in dead:
             for file in (self._file(key), *self._file(key).parent.glob(f"{_stem(key)}.*")):
-                file.unlink(missing_ok=True)
+                _remove(file)
         self._index.end_delete(dead)
         return len(dead)
 
@@ -491,22 +544,32 @@ class DiskTier:
     def _enter(self, model: Model) -> int:
         return self._index.model_id(model.fingerprint, model.name, model.path, model.weights, model.build)
 
-    def _open_index(self, *, distrust: bool) -> DiskIndex:
+    def _open(self, *, distrust: bool) -> None:
         file = self._folder / "index.db"
-        if not distrust:
-            try:
-                return DiskIndex(file)
-            except sqlite3.DatabaseError as error:
-                if isinstance(error, sqlite3.OperationalError) and "malformed" not in str(error):
-                    raise
-        # Damaged. Without it nobody knows what the files are worth; they are only a cache.
-        for suffix in ("", "-wal", "-shm"):
-            damaged = file.with_name(file.name + suffix)
-            with contextlib.suppress(FileNotFoundError):
-                os.replace(damaged, self._bad / damaged.name)
-        self._wipe_folder(self._blocks)
-        self.quarantined += 1
-        return DiskIndex(file)
+        with contextlib.suppress(FileNotFoundError):
+            distrust = distrust or not stat.S_ISREG(file.lstat().st_mode)
+        if distrust:
+            # Without the index nobody knows what the files are worth; they are only a cache.
+            for suffix in ("", "-wal", "-shm"):
+                self._move_aside(file.with_name(file.name + suffix))
+            self._wipe_folder(self._blocks)
+            self.quarantined += 1
+        self._index = DiskIndex(file)
+        try:
+            self._inode = file.stat().st_ino
+            self._model_id = self._enter(self._model) if self._model else None
+            self._sweep()
+        except BaseException:
+            self._index.close()
+            raise
+
+    def _is_damage(self, error: OSError | sqlite3.Error) -> bool:
+        """Whether the index cannot be used any more; one that only claims to be read-only cannot either."""
+        if not isinstance(error, sqlite3.Error):
+            return False
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_READONLY:
+            return os.access(self._folder / "index.db", os.W_OK)
+        return is_damage(error)
 
     @contextlib.contextmanager
     def _guard(self) -> Iterator[None]:
@@ -527,10 +590,9 @@ class DiskTier:
         if not self._folder.is_dir():
             return DiskError(f"The folder {self._folder} is gone: prompts are kept in RAM only.")
         reason = ((error.strerror if isinstance(error, OSError) else "") or str(error)).lower()
-        damaged = isinstance(error, sqlite3.DatabaseError) and "malformed" in reason
         return DiskError(
             f"The disk cache in {self._folder} fails ({reason}): prompts are kept in RAM only.",
-            damaged=damaged,
+            damaged=self._is_damage(error),
         )
 
 
@@ -572,10 +634,12 @@ def _key(name: str) -> bytes:
 
 
 def _remove(file: Path) -> None:
+    """Delete whatever is there."""
     if file.is_dir() and not file.is_symlink():
         shutil.rmtree(file, ignore_errors=True)
-    else:
-        file.unlink(missing_ok=True)
+        return
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        file.unlink()
 
 
 def _make_private(folder: Path) -> None:
@@ -593,6 +657,8 @@ def _writer_id(pid: int) -> str:
 
 def _is_alive(writer: str) -> bool:
     try:
-        return _writer_id(int(writer.split()[0])) == writer
-    except (psutil.Error, ValueError, IndexError):
+        pid, created = writer.split()
+        # Which second a process began in depends on the clock, which is being set all the time.
+        return abs(psutil.Process(int(pid)).create_time() - float(created)) < CLOCK_SLACK_S
+    except (psutil.Error, ValueError):
         return False
