@@ -26,10 +26,6 @@ def refused(engine: Engine) -> list[str]:
     return [event.message for _, event in engine.events if isinstance(event, events.CommandRefused)]
 
 
-def row_of(engine: Engine, session: str) -> object:
-    return next(row for row in told(engine).prompts if row.session == session)
-
-
 def chat(engine: Engine, session: str, own: int = 60) -> tuple[list[ChatMessage], Asked]:
     """A session with one finished turn: its history, and the turn."""
     history = [system(words(20))]

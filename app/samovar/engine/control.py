@@ -125,7 +125,7 @@ class CacheControl:
         try:
             self._do(client, command)
         except SamovarError as error:
-            self._tell(client, events.CommandRefused(str(error)))
+            self._tell(client, events.CommandRefused(str(error), command.__struct_config__.tag))
 
     def _do(self, client: str, command: Control) -> None:
         match command:
