@@ -79,12 +79,15 @@ async def _stop(socket: Path) -> bool:
 
 async def _describe(socket: Path) -> CacheSnapshot | LoadingProgressed | None:
     """What a host has cached, or how far it is with loading; None if there is none or it has failed."""
+    is_waking = False  # then it answers as soon as the model is loaded again
     async with aclosing(_conversation(socket, Describe(), ANSWER_PATIENCE_S)) as events:
         async for event in events:
             match event:
+                case Welcome():
+                    is_waking = event.model is not None
                 case CacheChanged(snapshot):
                     return snapshot
-                case LoadingProgressed():
+                case LoadingProgressed() if not is_waking:
                     return event
                 case HostFailed():
                     return None

@@ -24,6 +24,7 @@ from samovar.engine.report import Reporter
 from samovar.engine.residency import Residency
 from samovar.engine.running import Running
 from samovar.engine.scheduler import Job, Rank, StepCosts, StepPlan, plan_step
+from samovar.engine.sleep import ModelChangedError, Sleep
 from samovar.engine.slots import Slots
 from samovar.engine.stream import TextStream
 from samovar.kv.block import root_key
@@ -38,6 +39,7 @@ PROGRESS_S: Final = 0.1
 TEXT_S: Final = 0.03
 """Tokens that come faster than this share an event: each wakes other threads, on the cores that decode."""
 LONG_STEP_MS: Final = 25.0
+TICK_S: Final = 1.0
 
 Emit = Callable[[str | None, events.Event], None]
 
@@ -68,6 +70,7 @@ class EngineLoop:
         emit: Emit,
         available_bytes: Callable[[], int],
         block_tokens: int | None = None,
+        sleep: Sleep | None = None,
     ) -> None:
         traits = backend.traits
         self._backend = backend
@@ -90,7 +93,10 @@ class EngineLoop:
             add_bos=traits.add_bos,
             tokenizer=traits.tokenizer,
         )
-        self._reporter = Reporter(traits.name, self.slots, self.index, self.host, self.mover, self.ledger)
+        self.sleep = sleep or Sleep(backend, settings.keep_alive_s, tell=lambda event: emit(None, event))
+        self._reporter = Reporter(
+            traits.name, self.slots, self.index, self.host, self.mover, self.ledger, self.sleep
+        )
         self._inbox: queue.SimpleQueue[Envelope | ClientGone] = queue.SimpleQueue()
         self._abortable = False
         self._in_step: frozenset[str] = frozenset()
@@ -145,7 +151,7 @@ class EngineLoop:
 
     @property
     def stopping(self) -> bool:
-        """Whether `StopHost` came."""
+        """Whether the host is to end: `StopHost` came, or the model's file has changed."""
         return self._stopping
 
     def run(self) -> None:
@@ -156,20 +162,32 @@ class EngineLoop:
             self._finish(running, FinishReason.CANCELLED, "The engine host was stopped.")
 
     def serve_once(self, *, wait: bool) -> None:
-        """Take the commands that are there (or `wait` for one if nothing else is to do), make one step."""
+        """Take the commands that are there, make one step. If idle, `wait` for a command, and tick."""
         self._backend.clear_interrupt()
-        self._take_commands(wait=wait and not (self._running or self._waiting))
+        idle = not (self._running or self._waiting)
+        self._take_commands(min(TICK_S, self.sleep.due_in_s()) if wait and idle else 0.0)
         if self._stopping:
             return
         self._admit()
         if self._running:
             self._step()
+            self.sleep.touch()
             if time.perf_counter() - self._t_snapshot > SNAPSHOT_S:
                 self._publish()
+        elif not self._waiting:
+            self._tick()
 
-    def _take_commands(self, *, wait: bool) -> None:
+    def _tick(self) -> None:
+        """What is due while nothing runs; called every second at least, so it must be cheap."""
+        if self.sleep.due_in_s() == 0:
+            for sequence in self.slots.used():
+                self._residency.leave(sequence)
+            self.sleep.fall_asleep()
+            self._publish()
+
+    def _take_commands(self, wait_s: float) -> None:
         try:
-            message = self._inbox.get(block=wait)
+            message = self._inbox.get(timeout=wait_s) if wait_s > 0 else self._inbox.get_nowait()
             while True:
                 self._handle(message)
                 message = self._inbox.get_nowait()
@@ -207,6 +225,8 @@ class EngineLoop:
                 self._change_limits(client, limit, self._token_setting)
             case commands.SetTokenLimit(limit):
                 self._change_limits(client, self._ram_setting, limit)
+            case commands.SetKeepAlive(seconds):
+                self.sleep.keep_alive_s = seconds
             case commands.Describe():
                 self._publish(client)
             case commands.StopHost():
@@ -231,7 +251,12 @@ class EngineLoop:
         self._publish()
 
     def _bring_in(self, session: str | None) -> None:
-        """Restore the session that the user now looks at, and drop the cells of those that nobody does."""
+        """Restore the session that the user now looks at, and drop the cells of those that nobody does.
+
+        Looking at a chat does not wake the model; its next request does, and restores it.
+        """
+        if self.sleep.asleep:
+            return
         record = self._records.get(session) if session is not None else None
         if session is not None and record is not None and record.previous is not None:
             waits = any(r.request.session == session and not r.is_side_task for r in self._all())
@@ -269,6 +294,9 @@ class EngineLoop:
         self._waiting.append(running)
         num_cells = self._backend.traits.num_cells
         try:
+            self.sleep.touch()
+            if self.sleep.asleep:
+                self.sleep.wake()
             prompt = self.prompts.build(request.messages)
             if not prompt:
                 raise SamovarError("There is nothing to answer: the prompt is empty.")
@@ -279,6 +307,9 @@ class EngineLoop:
                 )
         except SamovarError as error:
             self._finish(running, FinishReason.FAILED, str(error))
+            if isinstance(error, ModelChangedError):
+                self._emit(None, events.HostStopping())
+                self._stopping = True
             return
         running.prompt, running.known = prompt, list(prompt)
         running.max_tokens = request.max_tokens

@@ -4,6 +4,7 @@ Errors are `SamovarError`s written for the user.
 """
 
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from samovar.engine.fingerprint import fingerprint, weights_id
 from samovar.engine.llama import ContextOptions, LlamaBackend, LlamaModel
 from samovar.engine.probe import ProbeResult, check_file, check_memory, probe
 from samovar.engine.prompt import fallback_template
+from samovar.engine.sleep import ModelChangedError
 
 DEFAULT_CONTEXT: Final = 8192
 STATE_SHARE: Final = 0.25
@@ -29,11 +31,17 @@ MAX_BLOCK_TOKENS: Final = 1024
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A model ready to serve."""
+    """A model ready to serve.
+
+    `check_reload` raises SamovarError where it must not be loaded again (the file has gone or changed, too
+    little memory). `load_ms` is what loading took, without the probe.
+    """
 
     backend: LlamaBackend
     info: ModelInfo
     block_tokens: int
+    check_reload: Callable[[], None]
+    load_ms: float
 
 
 def available_bytes() -> int:
@@ -66,6 +74,7 @@ def load(settings: EngineSettings, cache_dir: Path, on_progress: Callable[[str, 
     )
     num_cells = settings.context_tokens or min(found.trained_context or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
     check_memory(found, num_cells, settings.num_slots, available_bytes())
+    t_load = time.perf_counter()
     model = LlamaModel(
         path,
         extra_bufts=found.extra_bufts,
@@ -85,6 +94,7 @@ def load(settings: EngineSettings, cache_dir: Path, on_progress: Callable[[str, 
             kv_type_v=settings.kv_type_v,
         ),
     )
+    load_ms = 1000 * (time.perf_counter() - t_load)
     traits = backend.traits
     block_tokens = choose_block_tokens(settings.block_tokens, traits.family.window, found)
     print_id = fingerprint(
@@ -104,7 +114,21 @@ def load(settings: EngineSettings, cache_dir: Path, on_progress: Callable[[str, 
         has_template=traits.template is not None,
         notes=_notes(found, traits),
     )
-    return Loaded(backend, info, block_tokens)
+
+    def check_reload() -> None:
+        check_file(path)
+        try:
+            is_same = weights_id(path) == weights
+        except OSError as error:
+            raise SamovarError(f"The model {path} cannot be read ({error.strerror}). Try again.") from error
+        if not is_same:
+            raise ModelChangedError(
+                f"The model file {path} has changed since the engine loaded it, so the engine ends. "
+                "Send again: it starts with the new file."
+            )
+        check_memory(found, num_cells, settings.num_slots, available_bytes())
+
+    return Loaded(backend, info, block_tokens, check_reload, load_ms)
 
 
 def choose_block_tokens(wanted: int, window: int, found: ProbeResult) -> int:
