@@ -27,7 +27,7 @@ from samovar.kv.family import Family
 
 BUILD: Final[str] = llama_cpp.__version__
 
-KV_TYPES: Final[dict[str, int]] = {
+GGML_TYPES: Final[dict[str, int]] = {
     "f32": C.GGML_TYPE_F32,
     "f16": C.GGML_TYPE_F16,
     "bf16": 30,  # GGML_TYPE_BF16 in ggml.h; the bindings leave it out
@@ -36,8 +36,8 @@ KV_TYPES: Final[dict[str, int]] = {
     "q5_0": C.GGML_TYPE_Q5_0,
     "q4_1": C.GGML_TYPE_Q4_1,
     "q4_0": C.GGML_TYPE_Q4_0,
+    "iq4_nl": C.GGML_TYPE_IQ4_NL,
 }
-UNQUANTIZED: Final = frozenset({"f32", "f16", "bf16"})
 
 _LOG_WARN, _LOG_ERROR = 3, 4  # enum ggml_log_level in ggml.h; the bindings leave it out
 _QUANTIZATION: Final = re.compile(r"[.\-_](?:I?Q\d\w*|B?F16|F32)$", re.IGNORECASE)
@@ -65,6 +65,39 @@ def last_error() -> str:
     return first.rpartition("error loading model: ")[2] or "no reason given"
 
 
+def _cannot_load(path: Path) -> SamovarError:
+    return SamovarError(
+        f"llama.cpp cannot load {path} ({last_error()}). "
+        "Check that it is a complete GGUF file of a model that this build knows."
+    )
+
+
+def model_name(path: Path) -> str:
+    """A model's name for people: its file's, without the quantization (`general.name` is often odd)."""
+    stem = _QUANTIZATION.sub("", path.stem)
+    return stem.replace("-", " ").replace("_", " ").strip() or path.name
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """All metadata of a model file but for lists, read without its weights; SamovarError if it has none."""
+    _start_library()
+    _log_lines.clear()
+    params: Any = C.llama_model_default_params()
+    params.vocab_only = True
+    handle = C.llama_model_load_from_file(str(path).encode(), params)
+    if not handle:
+        raise _cannot_load(path)
+    buffer = ctypes.create_string_buffer(4096)
+    found = {}
+    for i in range(C.llama_model_meta_count(handle)):
+        C.llama_model_meta_key_by_index(handle, i, buffer, len(buffer))
+        key = buffer.value.decode("utf-8", "replace")
+        C.llama_model_meta_val_str_by_index(handle, i, buffer, len(buffer))
+        found[key] = buffer.value.decode("utf-8", "replace")
+    C.llama_model_free(handle)
+    return found
+
+
 class ContextOptions:
     """Settings of one llama context; sizes in tokens."""
 
@@ -79,13 +112,6 @@ class ContextOptions:
         kv_type_k: str,
         kv_type_v: str,
     ) -> None:
-        for kind in (kv_type_k, kv_type_v):
-            if kind not in KV_TYPES:
-                raise SamovarError(f"{kind!r} is no KV type; choose one of {', '.join(KV_TYPES)}.")
-        if kv_type_v not in UNQUANTIZED and not flash_attn:
-            raise SamovarError(
-                f'A quantized V cache ({kv_type_v}) needs flash attention: set flash_attn = "on" or "auto".'
-            )
         self.num_cells = num_cells
         self.num_slots = num_slots
         self.batch_tokens = batch_tokens
@@ -151,10 +177,7 @@ class LlamaModel:
         params.progress_callback = progress_callback
         handle = C.llama_model_load_from_file(str(self.path).encode(), params)
         if not handle:
-            raise SamovarError(
-                f"llama.cpp cannot load {self.path} ({last_error()}). "
-                "Check that it is a complete GGUF file of a model that this build knows."
-            )
+            raise _cannot_load(self.path)
         self.handle = handle
         self.vocab = C.llama_model_get_vocab(handle)
 
@@ -162,11 +185,6 @@ class LlamaModel:
         if self.handle:
             C.llama_model_free(self.handle)
             self.handle = self.vocab = None
-
-    def name(self) -> str:
-        """The model's name for people: its file's, without the quantization (`general.name` is often odd)."""
-        stem = _QUANTIZATION.sub("", self.path.stem)
-        return stem.replace("-", " ").replace("_", " ").strip() or self.path.name
 
     def template(self) -> str | None:
         text = C.llama_model_chat_template(self.handle, None)
@@ -233,7 +251,7 @@ class LlamaBackend:
         self._open_context()
         bos, eos = C.llama_vocab_bos(model.vocab), C.llama_vocab_eos(model.vocab)
         self.traits = ModelTraits(
-            name=model.name(),
+            name=model_name(model.path),
             family=model.family,
             family_name=model.family_name,
             num_cells=C.llama_n_ctx(self._ctx),
@@ -257,9 +275,10 @@ class LlamaBackend:
         params.n_batch = params.n_ubatch = options.batch_tokens
         params.n_seq_max = options.num_slots + 1
         params.kv_unified = True
+        params.swa_full = False  # layers with a window keep what their windows need, not the whole context
         params.n_threads = params.n_threads_batch = options.num_threads
         params.flash_attn_type = 1 if options.flash_attn else 0
-        params.type_k, params.type_v = KV_TYPES[options.kv_type_k], KV_TYPES[options.kv_type_v]
+        params.type_k, params.type_v = GGML_TYPES[options.kv_type_k], GGML_TYPES[options.kv_type_v]
         params.no_perf = True
         self._ctx: Any = C.llama_init_from_model(self._model.handle, params)
         if not self._ctx:
@@ -302,6 +321,10 @@ class LlamaBackend:
 
     def state_size(self, seq: int) -> int:
         return int(C.llama_state_seq_get_size(self._ctx, seq))
+
+    def window_state_size(self, seq: int) -> int:
+        """Bytes of `state_size` that are of layers with a sliding window, where there are such layers."""
+        return int(C.llama_state_seq_get_size_ext(self._ctx, seq, C.LLAMA_STATE_SEQ_FLAGS_SWA_ONLY))
 
     def save(self, seq: int, address: int, size: int) -> int:
         return int(C.llama_state_seq_get_data(self._ctx, ctypes.cast(address, _U8), size, seq))
