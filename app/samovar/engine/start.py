@@ -17,6 +17,7 @@ from samovar.core.arithmetic import bytes_per_token
 from samovar.core.errors import SamovarError
 from samovar.core.events import ModelInfo
 from samovar.core.kv_types import KV_TYPES, check_types
+from samovar.core.lint import template_warning
 from samovar.core.settings import EngineSettings
 from samovar.engine import llama
 from samovar.engine.backend import ModelTraits
@@ -193,6 +194,8 @@ def _notes(found: ProbeResult, traits: ModelTraits) -> tuple[str, ...]:
     if traits.template is None:
         used = fallback_template(traits.control_tokens).name
         notes.append(f"This model has no chat template; Samovar uses {used}, and replies may be poor.")
+    elif warning := template_warning(traits.template):
+        notes.append(warning)
     if not found.extra_bufts:
         notes.append("ggml's extra CPU buffers (AMX) fail on this machine and are off.")
     if 0 < traits.trained_context < traits.num_cells:
