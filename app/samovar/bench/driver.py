@@ -146,10 +146,11 @@ async def own_host(settings: EngineSettings, cache_dir: Path | None = None) -> A
         try:
             yield client
         finally:
+            # Closed only afterwards: what a connection's other end has not read yet is lost with it.
             client.send(StopHost())
-            await client.close()
             if client.host_pid is not None:
                 await asyncio.to_thread(_wait_until_gone, client.host_pid)
+            await client.close()
 
 
 def _wait_until_gone(pid: int) -> None:
