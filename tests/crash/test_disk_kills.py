@@ -43,7 +43,7 @@ def disk_site(smollm2: Path) -> Iterator[Site]:
         context_tokens=2048,
         ram_limit="500KiB",
         disk_limit="900KiB",
-        keep_alive_s=0.0,
+        keep_alive_s=-1.0,
         block_tokens=64,
     )
     with tempfile.TemporaryDirectory(prefix="samovar-kill-") as folder:
@@ -78,7 +78,8 @@ async def cold_replies(site: Site) -> list[str]:
     async with cold.front_end() as front_end:
         replies = [await ask(front_end, number, f"cold {number}") for number in range(NUM_CHATS)]
         processes = hosts()
-    await gone(processes)
+        front_end.send(commands.StopHost())
+        await gone(processes)
     assert all(reply.stats.reused.total == 0 for reply in replies)
     return [reply.reply for reply in replies]
 
@@ -126,4 +127,5 @@ async def test_killed_at_random_moments_the_disk_stays_sound(disk_site: Site) ->
         assert 0 < changed.snapshot.disk.bytes <= changed.snapshot.disk.limit_bytes
         assert changed.snapshot.totals.evictions > 0
         processes = hosts()
-    await gone(processes)
+        front_end.send(commands.StopHost())
+        await gone(processes)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -129,6 +130,51 @@ async def test_limits_that_are_insisted_on_reach_a_running_host(site: Site) -> N
         await three.wait_for(HostReady)
         assert three.client.host_pid == pid
         three.send(SetKeepAlive(0.0))
+
+
+async def test_host_sleeps_beside_a_front_end_and_goes_on_warm(site: Site) -> None:
+    async with site.front_end() as front_end:
+        await front_end.wait_for(HostReady)
+        pid = front_end.client.host_pid
+        for _ in range(2):
+            since = len(front_end.events)
+            request = question("Say hello.", max_tokens=4)
+            front_end.send(Submit(request))
+            ended = await end_of(front_end, request)
+            assert ended.reason in ANSWERED
+            # With a keep-alive of 0 it sleeps between two requests.
+            await front_end.wait_for(CacheChanged, lambda event: event.snapshot.asleep, since)
+        assert ended.stats.reused.host > 0
+        assert front_end.client.host_pid == pid
+        assert front_end.of(HostLost) == []
+        assert front_end.of(HostStopping) == []
+        assert len(front_end.of(RequestFinished)) == 2
+
+
+async def test_changed_model_file_ends_the_host_and_the_next_question_starts_another(
+    site: Site, smollm2: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / "model.gguf"
+    shutil.copyfile(smollm2, model)
+    other = Site(site.folder, msgspec.structs.replace(site.settings, model_path=str(model)), site.probe_dir)
+    async with other.front_end() as front_end:
+        first = question("Say hello.", max_tokens=4)
+        front_end.send(Submit(first))
+        await front_end.wait_for(CacheChanged, lambda event: event.snapshot.asleep)
+        pid = front_end.client.host_pid
+        with model.open("ab") as file:
+            file.write(bytes(32))
+        second = question("Say hello.", max_tokens=4)
+        front_end.send(Submit(second))
+        ended = await end_of(front_end, second)
+        assert (ended.reason, "has changed" in ended.error) == (FinishReason.FAILED, True)
+        await front_end.wait_for(HostStopping)
+        third = question("Say hello.", max_tokens=4)
+        front_end.send(Submit(third))
+        ended = await end_of(front_end, third)
+        assert ended.reason in ANSWERED
+        assert ended.stats.reused.total == 0
+        assert front_end.client.host_pid != pid
 
 
 async def test_hung_host_is_told_with_its_process_id(site: Site) -> None:

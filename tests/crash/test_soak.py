@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-import psutil
 import pytest
 
 from samovar.core import commands, events
@@ -41,7 +40,7 @@ def soak_site(smollm2: Path) -> Iterator[Site]:
         context_tokens=CONTEXT,
         ram_limit=str(RAM_BYTES),
         disk_limit=str(DISK_BYTES),
-        keep_alive_s=0.0,
+        keep_alive_s=-1.0,
         block_tokens=64,
     )
     with tempfile.TemporaryDirectory(prefix="samovar-soak-") as folder:
@@ -148,14 +147,15 @@ async def test_budgets_memory_and_reuse_hold(soak_site: Site, smollm2: Path, pro
         )
         assert reused / asked > 0.3
         processes = hosts()
-    await gone(processes)
+        front_end.send(commands.StopHost())
+        await gone(processes)
 
 
 async def test_lowering_the_ram_limit_gives_the_memory_back(smollm2: Path, probe_dir: Path) -> None:
     """From 1 GiB to 128 MiB while full; without soaking from 96 to 16 MiB."""
     full, low = (1 << 30, 128 << 20) if SOAK else (96 << 20, 16 << 20)
     settings = EngineSettings(
-        str(smollm2), context_tokens=8192, ram_limit=str(full), disk_limit="off", keep_alive_s=0.0
+        str(smollm2), context_tokens=8192, ram_limit=str(full), disk_limit="off", keep_alive_s=-1.0
     )
     with tempfile.TemporaryDirectory(prefix="samovar-soak-") as folder:
         async with Site(Path(folder), settings, probe_dir).front_end() as front_end:
@@ -187,5 +187,5 @@ async def test_lowering_the_ram_limit_gives_the_memory_back(smollm2: Path, probe
             after = host.memory_info().rss
             assert snapshot_of(front_end).host.bytes <= low
             assert before - after >= 0.9 * (counted - low)
-            processes = [psutil.Process(host.pid)]
-        await gone(processes)
+            front_end.send(commands.StopHost())
+            await gone([host])

@@ -68,6 +68,21 @@ def test_asking_on_in_a_chat_reuses_it(home: Path) -> None:
     assert as_json(samovar("cache", "status", "--json"))["prompts"] == []
 
 
+def test_a_plan_is_the_same_with_and_without_an_engine(home: Path) -> None:
+    arguments = ["cache", "plan", "--json", "--chats", "3", "--tokens", "1000", "--shared", "200"]
+    without = as_json(samovar(*arguments))
+    assert "No engine" in samovar("cache", "status").stdout, "a plan starts none"
+    assert without["needs"]["bytes_per_token"] == 22.5 * 1024
+    assert without["seen_bytes_per_token"] is None
+    as_json(samovar("ask", "--json", "Name a tea."))
+    beside = as_json(samovar(*arguments))
+    seen = beside.pop("seen_bytes_per_token")
+    assert seen >= 22.5 * 1024, "pages are not filled to the end"
+    del without["seen_bytes_per_token"]
+    assert beside == without
+    assert "22.5 KiB a token" in samovar("cache", "plan").stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -75,6 +90,10 @@ def test_asking_on_in_a_chat_reuses_it(home: Path) -> None:
         (["ask", "--model", __file__, "hi"], "not a GGUF model"),
         (["ask", "--ram-limit", "banana", "hi"], "ram_limit must be"),
         (["ask", "--context", "16000000", "hi"], "KiB a token"),
+        (["ask", "--kv-type-v", "q8_0", "--flash-attn", "off", "hi"], "needs flash attention"),
+        (["cache", "plan", "--chats", "0"], "at least one chat"),
+        (["cache", "plan", "--model", "/nowhere.gguf"], "no model file"),
+        (["cache", "plan", "--model", __file__], "not a GGUF model"),
         (["ask", "   "], "nothing to ask"),
         (["ask", "hello " * 4000], "tokens and the context only"),
         ([], "needs a terminal"),

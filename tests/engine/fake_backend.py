@@ -21,6 +21,7 @@ from collections.abc import Callable
 from typing import Final
 
 from samovar.core.chat import Sampling
+from samovar.core.errors import SamovarError
 from samovar.engine.backend import Batch, DecodeResult, ModelTraits, Sampler
 from samovar.engine.prompt import CHATML
 from samovar.kv.family import Family
@@ -100,6 +101,7 @@ class FakeBackend:
 
     `before_decode` runs inside each `decode`, before anything is changed: a test may interrupt there.
     `next_result` makes the next decode end so; after `good_loads` loads the next `fail_loads` ones fail.
+    `reload_error` is raised by every `reload` while it is set.
     """
 
     def __init__(
@@ -139,10 +141,13 @@ class FakeBackend:
         self.good_loads = self.fail_loads = 0
         self.num_decoded = 0
         self._interrupted = False
+        self.loaded = True
+        self.reload_error: SamovarError | None = None
 
     # ---- vocabulary
 
     def tokenize(self, text: str) -> list[int]:
+        assert self.loaded, "the model sleeps"
         tokens: list[int] = []
         pos = 0
         for found in _WORD_PATTERN.finditer(text):
@@ -153,6 +158,7 @@ class FakeBackend:
         return tokens
 
     def piece(self, token: int) -> bytes:
+        assert self.loaded, "the model sleeps"
         if token < 256:
             return bytes([token])
         if token < _FIRST_WORD:
@@ -162,9 +168,11 @@ class FakeBackend:
         return _HALVES[token - _FIRST_HALF]
 
     def is_end(self, token: int) -> bool:
+        assert self.loaded, "the model sleeps"
         return token == IM_END
 
     def new_sampler(self, sampling: Sampling, history: list[int]) -> Sampler:
+        assert self.loaded, "the model sleeps"
         sampler = FakeSampler(self)
         self.samplers.append(sampler)
         return sampler
@@ -196,6 +204,7 @@ class FakeBackend:
     # ---- decode
 
     def decode(self, batch: Batch) -> DecodeResult:
+        assert self.loaded, "the model sleeps"
         assert 0 < len(batch) <= self._batch_tokens
         assert self.is_empty(self.scratch), "scratch is left empty"
         self.before_decode()
@@ -276,6 +285,7 @@ class FakeBackend:
     # ---- memory
 
     def remove(self, seq: int, p0: int, p1: int) -> bool:
+        assert self.loaded, "the model sleeps"
         assert seq in self._attention, "llama.cpp aborts on other ids"
         first, last = max(p0, 0), p1 if p1 >= 0 else 1 << 30
         state = self._state[seq]
@@ -289,6 +299,7 @@ class FakeBackend:
         return True
 
     def copy(self, source: int, target: int, p0: int, p1: int) -> None:
+        assert self.loaded, "the model sleeps"
         assert source in self._attention
         assert target in self._attention, "llama.cpp aborts on other ids"
         assert source != target
@@ -311,6 +322,7 @@ class FakeBackend:
             self._state[target] = state
 
     def oldest_pos(self, seq: int) -> int:
+        assert self.loaded, "the model sleeps"
         assert seq != self.scratch
         cells = self._window[seq] if self.kind.has_window else self._attention[seq]
         return min(cells, default=-1)
@@ -326,9 +338,11 @@ class FakeBackend:
         )
 
     def state_size(self, seq: int) -> int:
+        assert self.loaded, "the model sleeps"
         return _HEADER.size + sum(map(len, self._parts(seq))) * _CELL.size
 
     def save(self, seq: int, address: int, size: int) -> int:
+        assert self.loaded, "the model sleeps"
         assert seq == self.scratch
         assert size == self.state_size(seq)
         parts = self._parts(seq)
@@ -339,6 +353,7 @@ class FakeBackend:
         return size
 
     def load(self, seq: int, address: int, size: int) -> int:
+        assert self.loaded, "the model sleeps"
         assert seq == self.scratch, "loads into scratch only"
         assert self.is_empty(seq), "scratch is left empty"
         data = ctypes.string_at(address, size)
@@ -369,6 +384,19 @@ class FakeBackend:
 
     def clear_interrupt(self) -> None:
         self._interrupted = False
+
+    def unload(self) -> None:
+        assert self.loaded
+        assert all(map(self.is_empty, self._attention)), "every sequence has left"
+        assert all(sampler.closed for sampler in self.samplers)
+        self.loaded = False
+
+    def reload(self, on_progress: Callable[[float], None]) -> None:
+        assert not self.loaded
+        on_progress(0.5)
+        if self.reload_error is not None:
+            raise self.reload_error
+        self.loaded = True
 
     def close(self) -> None:
         pass

@@ -1,5 +1,6 @@
 """Fetches from disk that meet one another, or that nobody waits for any longer."""
 
+import functools
 from pathlib import Path
 
 from samovar.core import commands
@@ -7,7 +8,7 @@ from samovar.core.chat import ChatMessage
 from samovar.core.settings import EngineSettings
 from samovar.engine.limits import disk_limit
 from samovar.engine.loop import EngineLoop
-from samovar.engine.swapper import Folder
+from samovar.engine.swapper import Folder, Swapper
 from samovar.kv.block import root_key
 from samovar.kv.disk_tier import Model
 from tests.engine.harness import BLOCK, Engine, user, words
@@ -26,7 +27,12 @@ class DiskEngine(Engine):
         model = Model("fingerprint", root_key("fingerprint"), BLOCK, True, "fake", "fake.gguf", "w", "b")
         where = Folder(folder, model, disk_limit, lambda _path: "w")
         self.loop = EngineLoop(
-            self.backend, settings, "fingerprint", self._emit, lambda: 1 << 30, disk_folder=where
+            self.backend,
+            settings,
+            "fingerprint",
+            self._emit,
+            lambda: 1 << 30,
+            make_swapper=functools.partial(Swapper, where, settings.disk_limit),
         )
 
     def serve_until_quiet(self) -> None:

@@ -146,6 +146,13 @@ class EngineMachine(RuleBasedStateMachine):
     def break_loads(self, good: int, bad: int) -> None:
         self.engine.backend.good_loads, self.engine.backend.fail_loads = good, bad
 
+    @rule()
+    def sleep_if_idle(self) -> None:
+        self.engine.post(commands.SetKeepAlive(0.0))
+        self.engine.step()
+        self.engine.post(commands.SetKeepAlive(-1.0))
+        self.engine.step()
+
     def teardown(self) -> None:
         self.engine.check_all_ended()
 

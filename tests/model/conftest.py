@@ -35,6 +35,12 @@ def lfm2(smollm2: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def narrow(smollm2: Path) -> Path:
+    """The tiny hybrid with heads that no quantized KV type can hold."""
+    return tiny("lfm2-narrow", smollm2)
+
+
+@pytest.fixture(scope="session")
 def mamba(smollm2: Path) -> Path:
     """A tiny recurrent model."""
     return tiny("mamba", smollm2)

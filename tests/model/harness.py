@@ -21,6 +21,7 @@ from samovar.core.snapshot import CacheSnapshot
 from samovar.engine.backend import Batch, DecodeResult, Sampler
 from samovar.engine.llama import LlamaBackend
 from samovar.engine.loop import EngineLoop, Envelope
+from samovar.engine.sleep import Sleep
 from samovar.engine.start import available_bytes, load
 
 DEADLINE_S: Final = 240.0
@@ -70,6 +71,8 @@ class RecordingBackend:
         self.load = backend.load
         self.interrupt = backend.interrupt
         self.clear_interrupt = backend.clear_interrupt
+        self.unload = backend.unload
+        self.reload = backend.reload
         self.close = backend.close
         self.last_trace = Trace()
         self.before_decode: Callable[[Batch], None] = lambda _batch: None
@@ -134,6 +137,14 @@ class Engine:
             self._on_event,
             available_bytes,
             loaded.block_tokens,
+            sleep=Sleep(
+                self.backend,
+                settings.keep_alive_s,
+                tell=lambda event: self._on_event(None, event),
+                ready=events.HostReady(loaded.info),
+                check=loaded.check_reload,
+                wake_ms=loaded.load_ms,
+            ),
         )
         self.last_submitted = ""
         self._events: list[events.Event] = []

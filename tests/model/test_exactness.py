@@ -174,6 +174,23 @@ def _logits_behind(
 def test_restored_and_forked_are_identical_to_never_having_left(
     setting: Setting, start_engine: StartEngine
 ) -> None:
+    check_restored_and_forked(setting, start_engine)
+
+
+def test_restored_is_identical_where_the_cells_of_windows_are_recycled(
+    gemma3: Path, start_engine: StartEngine
+) -> None:
+    case = Case("gemma3", "f16", 3.5, 1200)
+    engine = EngineSettings(
+        str(gemma3), context_tokens=4096, num_slots=1, ram_limit="1GiB", step_budget_ms=1e9
+    )
+    opening = check_restored_and_forked(Setting(case, engine), start_engine)
+    # Two windows of 512, and a step: every turn is longer than its layers with a window can hold.
+    assert opening.finished.stats.prompt_tokens > 1280
+
+
+def check_restored_and_forked(setting: Setting, start_engine: StartEngine) -> Reply:
+    """Returns the first reply."""
     stayed = start_engine(setting.engine)
     stayed.focus("a")
     opening = stayed.ask("a", opening_of(setting.case.own_words))
@@ -196,6 +213,7 @@ def test_restored_and_forked_are_identical_to_never_having_left(
     assert forked.finished.stats.reused.context == 0
     assert forked.processed <= 40
     assert_identical(edited, forked)
+    return opening
 
 
 def test_replies_equal_cold_ones(setting: Setting, start_engine: StartEngine) -> None:

@@ -11,14 +11,17 @@ import numpy as np
 
 WIDTH: Final = 128
 FEED_FORWARD: Final = 256
-KINDS: Final = ("lfm2", "mamba")
+HEADS: Final = {"lfm2": 4, "lfm2-narrow": 8, "mamba": 0}
 
 
 def write(tokenizer_source: Path, kind: str, out: Path) -> None:
-    """Write a `lfm2` (attention, short convolution) or a `mamba` (recurrent) with the source's vocabulary."""
-    assert kind in KINDS
+    """Write a `lfm2` (attention, short convolution) or a `mamba` (recurrent) with the source's vocabulary.
+
+    The heads of a `lfm2` have 32 numbers, those of a `lfm2-narrow` 16.
+    """
+    heads = HEADS[kind]
     source = gguf.GGUFReader(tokenizer_source)
-    writer = gguf.GGUFWriter(out, kind)
+    writer = gguf.GGUFWriter(out, "lfm2" if heads else kind)
     vocab_size = len(source.fields["tokenizer.ggml.tokens"].data)
     writer.add_context_length(8192)
     writer.add_embedding_length(WIDTH)
@@ -32,8 +35,8 @@ def write(tokenizer_source: Path, kind: str, out: Path) -> None:
                 writer.add_key_value(field.name, field.contents(), field.types[0])
     tensors = _Tensors(writer)
     tensors.random("token_embd.weight", vocab_size, WIDTH)
-    if kind == "lfm2":
-        _lfm2(writer, tensors)
+    if heads:
+        _lfm2(writer, tensors, heads)
     else:
         _mamba(writer, tensors)
     writer.write_header_to_file()
@@ -61,8 +64,8 @@ class _Tensors:
         self._writer.add_tensor(name, -np.tile(np.arange(1, state + 1, dtype=np.float32), (inner, 1)))
 
 
-def _lfm2(writer: gguf.GGUFWriter, tensors: _Tensors) -> None:
-    kv_heads, heads = [0, 2, 0, 0, 2, 0], 4
+def _lfm2(writer: gguf.GGUFWriter, tensors: _Tensors, heads: int) -> None:
+    kv_heads = [0, 2, 0, 0, 2, 0]
     head = WIDTH // heads
     writer.add_block_count(len(kv_heads))
     writer.add_feed_forward_length(FEED_FORWARD)

@@ -119,6 +119,20 @@ async def test_without_a_chat_nothing_is_stored(
     assert store.sessions() == []
 
 
+async def test_a_system_prompt_that_changes_by_itself_is_warned_of_on_stderr(
+    own_store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client = FakeClient()
+    system = "Current time: 06:23\nYou are kind, brief and cite your sources."
+    async with asking(client, own_store, Question("hi", system=system, as_json=True)) as (running, request):
+        client.finish(request, "Hello.")
+        assert await running == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["reply"] == "Hello."
+    assert "“Current time: 06:23”" in told.err
+    assert len(told.err.splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("reason", "state", "said"),
     [

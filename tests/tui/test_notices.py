@@ -4,6 +4,7 @@ from pathlib import Path
 
 import msgspec
 
+from samovar.config import Config
 from samovar.core.commands import Evict, Pin, Prefetch, SetDiskLimit
 from samovar.core.events import (
     CacheChanged,
@@ -16,6 +17,7 @@ from samovar.core.request import RequestStats, TierTokens
 from samovar.core.snapshot import CacheSnapshot, PromptRow, Tier, TierUse
 from samovar.tui.widgets.session_list import AT_WORK
 from samovar.tui.widgets.status_bar import StatusBar
+from samovar.tui.widgets.welcome import Welcome
 from tests.tui.support import Station, station
 
 
@@ -76,6 +78,23 @@ async def test_a_refusal_goes_when_the_reply_has_ended(tmp_path: Path) -> None:
         here.client.finish(here.client.requests[0], "one")
         await here.until(lambda: here.error == "")
         assert here.text == "two"
+
+
+async def test_a_system_prompt_that_changes_by_itself_is_warned_of(tmp_path: Path) -> None:
+    async with station(tmp_path) as here:
+        await here.send("/system Today is Sunday. Be brief, be kind, and cite your sources.")
+        await here.until(lambda: "“Today is Sunday”" in here.error)
+        await here.send("/system Be brief, be kind, and cite your sources.")
+        await here.until(lambda: not here.error)
+
+
+async def test_a_configured_system_prompt_that_changes_by_itself_is_warned_of_at_start(
+    tmp_path: Path,
+) -> None:
+    config = Config(system_prompt="Today is Sunday. Be brief, be kind, and cite your sources.", max_fps=60)
+    async with station(tmp_path, config=config) as here:
+        welcome = here.screen.query_one(Welcome)
+        await here.until(lambda: "“Today is Sunday”" in str(welcome.render()))
 
 
 async def test_a_system_prompt_is_shown_as_one(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from samovar.core.errors import SamovarError
 from samovar.core.settings import EngineSettings
 from samovar.paths import Paths
 
+KEEP_ALIVE_S: Final = 120.0  # of a host whose benchmark was killed
+
 _OPTIONS: Final = {
     "model": ("PATH", "a GGUF file (default: the bundled SmolLM2)"),
     "threads": ("N", "threads that compute"),
@@ -133,11 +135,11 @@ def _count(text: str) -> int:
 
 
 def _settings(args: argparse.Namespace) -> EngineSettings:
-    """Settings of the benchmark's own host: the user's, with what was given; it leaves with its client."""
+    """Settings of the benchmark's own host: the user's, with what was given. It must not sleep meanwhile."""
     overrides = {key: getattr(args, key, None) for key in _OPTIONS}
     overrides["context"] = getattr(args, "context", None)
     config = Config.load(Paths.from_env(os.environ).config_file, os.environ, overrides)
-    return msgspec.structs.replace(config.engine_settings(resolve_model(config)), keep_alive_s=0.0)
+    return msgspec.structs.replace(config.engine_settings(resolve_model(config)), keep_alive_s=KEEP_ALIVE_S)
 
 
 def _print(result: msgspec.Struct, text: str, *, as_json: bool) -> None:

@@ -16,7 +16,7 @@ from samovar.client.interface import Client
 from samovar.client.local import LocalClient
 from samovar.core import events
 from samovar.core.chat import GREEDY, ChatMessage, Role
-from samovar.core.commands import Cancel, Command, Describe, Focus, Submit
+from samovar.core.commands import Cancel, Command, Describe, Focus, StopHost, Submit
 from samovar.core.errors import SamovarError
 from samovar.core.request import Request
 from samovar.core.settings import EngineSettings
@@ -146,9 +146,11 @@ async def own_host(settings: EngineSettings, cache_dir: Path | None = None) -> A
         try:
             yield client
         finally:
-            await client.close()
+            # Closed only afterwards: what a connection's other end has not read yet is lost with it.
+            client.send(StopHost())
             if client.host_pid is not None:
                 await asyncio.to_thread(_wait_until_gone, client.host_pid)
+            await client.close()
 
 
 def _wait_until_gone(pid: int) -> None:

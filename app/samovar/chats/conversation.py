@@ -32,6 +32,7 @@ from samovar.core.events import (
     TokensGenerated,
     Welcome,
 )
+from samovar.core.lint import prompt_warning
 from samovar.core.snapshot import CacheSnapshot
 from samovar.sessions.encoding import storable
 from samovar.sessions.store import MessageState, Session, Store, StoredMessage
@@ -123,14 +124,24 @@ class Conversations:
         self._notify(changes.ChatsChanged())
         self._keep(chat, "the title cannot be stored", lambda store: store.rename(session, title))
 
-    def set_system_prompt(self, text: str) -> None:
-        """Set the shown chat's system prompt, empty for none; it counts from the next message on."""
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences about the loaded model, and about the system prompt of new chats, for who starts."""
+        warning = prompt_warning(self._config.system_prompt)
+        return (*(self.host.model.notes if self.host.model else ()), *((warning,) if warning else ()))
+
+    def set_system_prompt(self, text: str) -> str:
+        """Set the shown chat's system prompt, empty for none; it counts from the next message on.
+
+        Returns a warning if the cache will suffer from it, else an empty text.
+        """
         chat, text = self.shown, storable(text)
         chat.system_prompt = text
         self._num_changes += 1
         self._notify(changes.PathChanged(chat.id))
         what = "the system prompt cannot be stored"
         self._keep(chat, what, lambda store: store.set_system_prompt(chat.id, text))
+        return prompt_warning(text)
 
     def delete(self, session: str) -> Chat:
         """Take a chat from the list; `undo_delete` brings it back. Its neighbour is shown in its place."""

@@ -24,6 +24,7 @@ from samovar.config import Config
 from samovar.core.chat import Role
 from samovar.core.errors import SamovarError
 from samovar.core.events import Event, HostFailed, LoadingProgressed, RequestFinished, TokensGenerated
+from samovar.core.lint import prompt_warning
 from samovar.core.request import FinishReason
 from samovar.core.safe_text import clean
 from samovar.sessions.encoding import storable
@@ -103,6 +104,8 @@ async def _chat(archive: Archive | None, config: Config, question: Question) -> 
     """The chat whose path ends in the question, and where its reply is stored (None: nowhere)."""
     default = config.system_prompt if question.system is None else question.system
     text, system_prompt = storable(question.text), storable(default)
+    if warning := prompt_warning(system_prompt):
+        print(f"samovar: {clean(warning)}", file=sys.stderr)
     if archive is None:
         chat = Chat.fresh(0, system_prompt, time.time())
         chat.id, chat.title = f"ask-{uuid.uuid4().hex[:12]}", auto_title(text)

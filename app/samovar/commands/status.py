@@ -10,7 +10,7 @@ from samovar.client.local import running_hosts
 from samovar.commands.visit import visit
 from samovar.core.commands import Describe, StopHost
 from samovar.core.errors import SamovarError
-from samovar.core.events import CacheChanged, HostFailed, LoadingProgressed
+from samovar.core.events import CacheChanged, HostFailed, LoadingProgressed, Welcome
 from samovar.core.safe_text import clean
 from samovar.core.snapshot import CacheSnapshot, TierUse
 from samovar.core.units import format_size
@@ -74,13 +74,16 @@ async def _stop(socket: Path) -> bool:
 
 async def _describe(socket: Path) -> CacheSnapshot | LoadingProgressed | None:
     """What a host has cached, or how far it is with loading; None if there is none or it has failed."""
+    is_waking = False  # then it answers as soon as the model is loaded again
     async with visit(socket) as host:
         host.send(Describe())
         while True:
             match await host.next():
+                case Welcome(model=model):
+                    is_waking = model is not None
                 case CacheChanged(snapshot):
                     return snapshot
-                case LoadingProgressed() as progress:
+                case LoadingProgressed() as progress if not is_waking:
                     return progress
                 case HostFailed():
                     return None

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from samovar.core.arithmetic import KvShape
 from samovar.core.request import FinishReason, RequestStats
 from samovar.core.snapshot import CacheSnapshot, LastRequest, Tier
 
@@ -9,7 +10,9 @@ from samovar.core.snapshot import CacheSnapshot, LastRequest, Tier
 class ModelInfo(msgspec.Struct, frozen=True):
     """The loaded model. `notes` are sentences that the user should see (no chat template, AMX avoided, …).
 
-    `tokenizer` is the id under which generated token ids are valid.
+    `tokenizer` is the id under which generated token ids are valid. `kv_bytes_per_token` are keys and values
+    of one token, `state_bytes` what a sequence takes besides (recurrent and hybrid models); `shape` tells
+    the same for other KV types.
     """
 
     name: str
@@ -24,6 +27,9 @@ class ModelInfo(msgspec.Struct, frozen=True):
     block_tokens: int
     has_template: bool
     notes: tuple[str, ...] = ()
+    kv_bytes_per_token: float = 0.0
+    state_bytes: int = 0
+    shape: KvShape | None = None
 
 
 class Welcome(msgspec.Struct, frozen=True, tag="welcome"):

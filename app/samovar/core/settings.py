@@ -34,6 +34,11 @@ class EngineSettings(msgspec.Struct, frozen=True):
     step_budget_ms: float = 300.0
     gpu_layers: int = 0
 
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens of the largest step: a chunk of one prompt, and one token of every other sequence."""
+        return self.prefill_chunk + self.num_slots
+
     def host_id(self) -> str:
         """Name of the host that serves these settings: 16 hex digits.
 

@@ -4,6 +4,7 @@ All methods but `interrupt` are called by the engine thread alone.
 """
 
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -112,5 +113,11 @@ class Backend(Protocol):
         """Make a running `decode` return ABORTED soon. Any thread."""
 
     def clear_interrupt(self) -> None: ...
+
+    def unload(self) -> None:
+        """Free model and context. Until `reload` only that, `close` and the interrupt may be called."""
+
+    def reload(self, on_progress: Callable[[float], None]) -> None:
+        """Load them again, with an empty context; SamovarError if that fails, and all stays freed."""
 
     def close(self) -> None: ...

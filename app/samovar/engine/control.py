@@ -75,6 +75,7 @@ class CacheControl:
         self._is_busy = is_busy
         self._available_bytes = available_bytes
         self.disk: Disk | None = None
+        self.is_asleep: Callable[[], bool] = lambda: False
         self.ram_setting = ""
         self.token_setting = ""
         self._asked = Limits()
@@ -125,7 +126,7 @@ class CacheControl:
         try:
             self._do(client, command)
         except SamovarError as error:
-            self._tell(client, events.CommandRefused(str(error), command.__struct_config__.tag))
+            self._tell(client, events.CommandRefused(str(error), str(command.__struct_config__.tag)))
 
     def _do(self, client: str, command: Control) -> None:
         match command:
@@ -233,7 +234,8 @@ class CacheControl:
     def _arrived(self, fetch: Fetch) -> None:
         """What the disk had is in RAM; it goes on into the context if the user still looks at it."""
         record = self._records.get(fetch.session)
-        wanted = fetch.session in self._residency.focused() and not self._is_busy(fetch.session)
+        looked_at = fetch.session in self._residency.focused() and not self.is_asleep()
+        wanted = looked_at and not self._is_busy(fetch.session)
         if wanted and record is not None and record.previous is not None:
             self._residency.bring_in(fetch.session, record.previous.tokens, fetch.ms)
             self._residency.drop_idle()
@@ -306,7 +308,7 @@ class CacheControl:
         if self.disk is not None:
             self.disk.is_count_stale = True
         for session in self._residency.focused():
-            if not self._is_busy(session):
+            if not self._is_busy(session) and not self.is_asleep():
                 self.bring_in(session)
 
     def _watch_memory(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Final
 
 from samovar.core.settings import EngineSettings
 
-LAYOUT_VERSION: Final = 1
+LAYOUT_VERSION: Final = 2
 _HEADER_BYTES: Final = 1024 * 1024
 _NUM_SAMPLES: Final = 16
 _SAMPLE_BYTES: Final = 64 * 1024

@@ -29,6 +29,7 @@ from samovar.core.settings import LOCK_SUFFIX, HostJob
 from samovar.core.wire import MAX_FRAME_BYTES, PROTOCOL, decode_command, frame
 from samovar.engine import start
 from samovar.engine.loop import ClientGone, EngineLoop, Envelope
+from samovar.engine.sleep import Sleep
 from samovar.engine.swapper import Swapper
 
 log = logging.getLogger("samovar.host")
@@ -122,7 +123,10 @@ class Host:
         self._idle_timer: asyncio.TimerHandle | None = None
 
     async def serve(self) -> None:
-        """Serve until told to stop, or until nobody has been connected for `keep_alive_s`."""
+        """Serve until told to stop, or until nobody has been connected for `keep_alive_s`.
+
+        With a front end connected the engine falls asleep after that time without a request, and stays.
+        """
         self._socket.unlink(missing_ok=True)
         self._server = await asyncio.start_unix_server(self._on_connect, path=self._socket)
         os.chmod(self._socket, 0o600)
@@ -158,6 +162,14 @@ class Host:
                     Swapper,
                     start.disk_folder(Path(self._job.cache_dir), loaded),
                     self._job.settings.disk_limit,
+                ),
+                Sleep(
+                    loaded.backend,
+                    self._job.settings.keep_alive_s,
+                    tell=lambda event: self._emit(None, event),
+                    ready=events.HostReady(loaded.info),
+                    check=loaded.check_reload,
+                    wake_ms=loaded.load_ms,
                 ),
             )
             self._loop.call_soon_threadsafe(self._on_ready, engine, loaded.info)
@@ -197,7 +209,7 @@ class Host:
                     self._progress = event
                 case _:
                     pass
-            if self._stopping and isinstance(event, events.LoadingProgressed):
+            if self._stopping and isinstance(event, events.LoadingProgressed | events.HostReady):
                 continue
             for connection in list(self._connections.values()):
                 if client is None or client == connection.name:
@@ -325,16 +337,23 @@ class Host:
             match await _read_command(reader):
                 case commands.StopHost():
                     self._stop()
-                case commands.SetKeepAlive(seconds) if math.isfinite(seconds):
+                case commands.SetKeepAlive(seconds) as command if math.isfinite(seconds):
                     self._keep_alive_s = seconds
+                    self._pass_on(connection, command)
                 case commands.SetKeepAlive(seconds):
                     connection.send(events.CommandRefused(f"{seconds} is no time to stay: give seconds."))
                 case _ if self._stopping:
                     pass  # what crossed `HostStopping` on its way goes to the next host
-                case command if self._engine is not None:
-                    self._engine.post(Envelope(connection.name, command))
                 case command:
-                    self._early.append(Envelope(connection.name, command))
+                    self._pass_on(connection, command)
+
+    def _pass_on(self, connection: Connection, command: commands.Command) -> None:
+        """Give the engine a command, now or once it is there."""
+        envelope = Envelope(connection.name, command)
+        if self._engine is not None:
+            self._engine.post(envelope)
+        else:
+            self._early.append(envelope)
 
 
 async def _read_command(reader: asyncio.StreamReader) -> commands.Command:

@@ -27,7 +27,7 @@ from samovar.kv.family import Family
 
 BUILD: Final[str] = llama_cpp.__version__
 
-KV_TYPES: Final[dict[str, int]] = {
+GGML_TYPES: Final[dict[str, int]] = {
     "f32": C.GGML_TYPE_F32,
     "f16": C.GGML_TYPE_F16,
     "bf16": 30,  # GGML_TYPE_BF16 in ggml.h; the bindings leave it out
@@ -36,8 +36,8 @@ KV_TYPES: Final[dict[str, int]] = {
     "q5_0": C.GGML_TYPE_Q5_0,
     "q4_1": C.GGML_TYPE_Q4_1,
     "q4_0": C.GGML_TYPE_Q4_0,
+    "iq4_nl": C.GGML_TYPE_IQ4_NL,
 }
-UNQUANTIZED: Final = frozenset({"f32", "f16", "bf16"})
 
 _LOG_WARN, _LOG_ERROR = 3, 4  # enum ggml_log_level in ggml.h; the bindings leave it out
 _QUANTIZATION: Final = re.compile(r"[.\-_](?:I?Q\d\w*|B?F16|F32)$", re.IGNORECASE)
@@ -65,6 +65,39 @@ def last_error() -> str:
     return first.rpartition("error loading model: ")[2] or "no reason given"
 
 
+def _cannot_load(path: Path) -> SamovarError:
+    return SamovarError(
+        f"llama.cpp cannot load {path} ({last_error()}). "
+        "Check that it is a complete GGUF file of a model that this build knows."
+    )
+
+
+def model_name(path: Path) -> str:
+    """A model's name for people: its file's, without the quantization (`general.name` is often odd)."""
+    stem = _QUANTIZATION.sub("", path.stem)
+    return stem.replace("-", " ").replace("_", " ").strip() or path.name
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """All metadata of a model file but for lists, read without its weights; SamovarError if it has none."""
+    _start_library()
+    _log_lines.clear()
+    params: Any = C.llama_model_default_params()
+    params.vocab_only = True
+    handle = C.llama_model_load_from_file(str(path).encode(), params)
+    if not handle:
+        raise _cannot_load(path)
+    buffer = ctypes.create_string_buffer(4096)
+    found = {}
+    for i in range(C.llama_model_meta_count(handle)):
+        C.llama_model_meta_key_by_index(handle, i, buffer, len(buffer))
+        key = buffer.value.decode("utf-8", "replace")
+        C.llama_model_meta_val_str_by_index(handle, i, buffer, len(buffer))
+        found[key] = buffer.value.decode("utf-8", "replace")
+    C.llama_model_free(handle)
+    return found
+
+
 class ContextOptions:
     """Settings of one llama context; sizes in tokens."""
 
@@ -79,13 +112,6 @@ class ContextOptions:
         kv_type_k: str,
         kv_type_v: str,
     ) -> None:
-        for kind in (kv_type_k, kv_type_v):
-            if kind not in KV_TYPES:
-                raise SamovarError(f"{kind!r} is no KV type; choose one of {', '.join(KV_TYPES)}.")
-        if kv_type_v not in UNQUANTIZED and not flash_attn:
-            raise SamovarError(
-                f'A quantized V cache ({kv_type_v}) needs flash attention: set flash_attn = "on" or "auto".'
-            )
         self.num_cells = num_cells
         self.num_slots = num_slots
         self.batch_tokens = batch_tokens
@@ -106,11 +132,37 @@ class LlamaModel:
         gpu_layers: int = 0,
         on_progress: Callable[[float], None] | None = None,
     ) -> None:
+        self.path = path
+        self._extra_bufts = extra_bufts
+        self._gpu_layers = gpu_layers
+        self.handle: Any = None
+        self.vocab: Any = None
+        self.open(on_progress)
+        if not C.llama_model_has_decoder(self.handle) or not self.vocab:
+            raise SamovarError(f"{path} is not a text generation model; choose one that can chat.")
+        self.vocab_size: int = C.llama_vocab_n_tokens(self.vocab)
+        self.trained_context: int = C.llama_model_n_ctx_train(self.handle)
+        recurrent = C.llama_model_is_recurrent(self.handle)
+        hybrid = C.llama_model_is_hybrid(self.handle)
+        window: int = C.llama_model_n_swa(self.handle)
+        self.family: Family = Family(
+            can_trim=not (recurrent or hybrid),
+            can_share=not (recurrent or hybrid or window),
+            window=window,
+            whole_state=bool(recurrent and not hybrid),
+        )
+        self.family_name: str = (
+            "hybrid" if hybrid else "recurrent" if recurrent else "sliding window" if window else "dense"
+        )
+
+    def open(self, on_progress: Callable[[float], None] | None = None) -> None:
+        """Load the file: the first time, or again after `close`. SamovarError if llama.cpp refuses it."""
+        assert not self.handle
         _start_library()
         _log_lines.clear()
         params: Any = C.llama_model_default_params()
-        params.use_extra_bufts = extra_bufts
-        params.n_gpu_layers = gpu_layers
+        params.use_extra_bufts = self._extra_bufts
+        params.n_gpu_layers = self._gpu_layers
 
         last_percent = -1
 
@@ -123,46 +175,23 @@ class LlamaModel:
 
         progress_callback: Any = C.llama_progress_callback(report)
         params.progress_callback = progress_callback
-        handle = C.llama_model_load_from_file(str(path).encode(), params)
+        handle = C.llama_model_load_from_file(str(self.path).encode(), params)
         if not handle:
-            raise SamovarError(
-                f"llama.cpp cannot load {path} ({last_error()}). "
-                "Check that it is a complete GGUF file of a model that this build knows."
-            )
-        self.handle: Any = handle
-        self.path = path
-        self.vocab: Any = C.llama_model_get_vocab(handle)
-        if not C.llama_model_has_decoder(handle) or not self.vocab:
-            raise SamovarError(f"{path} is not a text generation model; choose one that can chat.")
-        self.vocab_size: int = C.llama_vocab_n_tokens(self.vocab)
-        self.trained_context: int = C.llama_model_n_ctx_train(handle)
-        recurrent, hybrid = C.llama_model_is_recurrent(handle), C.llama_model_is_hybrid(handle)
-        window: int = C.llama_model_n_swa(handle)
-        self.family = Family(
-            can_trim=not (recurrent or hybrid),
-            can_share=not (recurrent or hybrid or window),
-            window=window,
-            whole_state=bool(recurrent and not hybrid),
-        )
-        self.family_name = (
-            "hybrid" if hybrid else "recurrent" if recurrent else "sliding window" if window else "dense"
-        )
+            raise _cannot_load(self.path)
+        self.handle = handle
+        self.vocab = C.llama_model_get_vocab(handle)
 
     def close(self) -> None:
         if self.handle:
             C.llama_model_free(self.handle)
-            self.handle = None
-
-    def name(self) -> str:
-        """The model's name for people: its file's, without the quantization (`general.name` is often odd)."""
-        stem = _QUANTIZATION.sub("", self.path.stem)
-        return stem.replace("-", " ").replace("_", " ").strip() or self.path.name
+            self.handle = self.vocab = None
 
     def template(self) -> str | None:
         text = C.llama_model_chat_template(self.handle, None)
         return text.decode("utf-8", "replace") if text else None
 
     def tokenize(self, text: str) -> list[int]:
+        assert self.vocab, "the model sleeps"
         data = text.encode("utf-8", "replace")
         room = len(data) + 16
         while True:
@@ -173,6 +202,7 @@ class LlamaModel:
             room = -count
 
     def piece(self, token: int) -> bytes:
+        assert self.vocab, "the model sleeps"
         size = 64
         while True:
             buffer = ctypes.create_string_buffer(size)
@@ -182,6 +212,7 @@ class LlamaModel:
             size = -length
 
     def is_end(self, token: int) -> bool:
+        assert self.vocab, "the model sleeps"
         return bool(C.llama_vocab_is_eog(self.vocab, token))
 
     def control_tokens(self) -> dict[str, int]:
@@ -210,34 +241,17 @@ class LlamaBackend:
 
     def __init__(self, model: LlamaModel, options: ContextOptions) -> None:
         self._model = model
-        params: Any = C.llama_context_default_params()
-        params.n_ctx = options.num_cells
-        params.n_batch = params.n_ubatch = options.batch_tokens
-        params.n_seq_max = options.num_slots + 1
-        params.kv_unified = True
-        params.n_threads = params.n_threads_batch = options.num_threads
-        params.flash_attn_type = 1 if options.flash_attn else 0
-        params.type_k, params.type_v = KV_TYPES[options.kv_type_k], KV_TYPES[options.kv_type_v]
-        params.no_perf = True
-        self._ctx: Any = C.llama_init_from_model(model.handle, params)
-        if not self._ctx:
-            raise SamovarError(
-                f"llama.cpp cannot make a context of {options.num_cells:,} tokens "
-                f"({last_error()}). Choose a smaller `context` or another KV type."
-            )
-        self._memory: Any = C.llama_get_memory(self._ctx)
-        self._batch: Any = C.llama_batch_init(options.batch_tokens, 0, 1)
-        self._batch_tokens = options.batch_tokens
+        self._options = options
         # libc's strlen on a two-byte buffer: "false" while the first byte is 0, "true" once it is not.
         # A native function, since a Python one would take the interpreter lock at every graph node.
         self._flag = ctypes.create_string_buffer(2)
         strlen = ctypes.cast(ctypes.CDLL(None).strlen, ctypes.c_void_p).value
         assert strlen is not None
         self._abort_callback: Any = C.ggml_abort_callback(strlen)
-        C.llama_set_abort_callback(self._ctx, self._abort_callback, ctypes.addressof(self._flag))
+        self._open_context()
         bos, eos = C.llama_vocab_bos(model.vocab), C.llama_vocab_eos(model.vocab)
         self.traits = ModelTraits(
-            name=model.name(),
+            name=model_name(model.path),
             family=model.family,
             family_name=model.family_name,
             num_cells=C.llama_n_ctx(self._ctx),
@@ -254,12 +268,34 @@ class LlamaBackend:
         self.piece = model.piece
         self.is_end = model.is_end
 
+    def _open_context(self) -> None:
+        options = self._options
+        params: Any = C.llama_context_default_params()
+        params.n_ctx = options.num_cells
+        params.n_batch = params.n_ubatch = options.batch_tokens
+        params.n_seq_max = options.num_slots + 1
+        params.kv_unified = True
+        params.swa_full = False  # layers with a window keep what their windows need, not the whole context
+        params.n_threads = params.n_threads_batch = options.num_threads
+        params.flash_attn_type = 1 if options.flash_attn else 0
+        params.type_k, params.type_v = GGML_TYPES[options.kv_type_k], GGML_TYPES[options.kv_type_v]
+        params.no_perf = True
+        self._ctx: Any = C.llama_init_from_model(self._model.handle, params)
+        if not self._ctx:
+            raise SamovarError(
+                f"llama.cpp cannot make a context of {options.num_cells:,} tokens "
+                f"({last_error()}). Choose a smaller `context` or another KV type."
+            )
+        self._memory: Any = C.llama_get_memory(self._ctx)
+        self._batch: Any = C.llama_batch_init(options.batch_tokens, 0, 1)
+        C.llama_set_abort_callback(self._ctx, self._abort_callback, ctypes.addressof(self._flag))
+
     def new_sampler(self, sampling: Sampling, history: list[int]) -> "LlamaSampler":
         return LlamaSampler(self._ctx, self._model, sampling, history)
 
     def decode(self, batch: Batch) -> DecodeResult:
         raw, count = self._batch, len(batch)
-        assert 0 < count <= self._batch_tokens
+        assert 0 < count <= self._options.batch_tokens
         for row in range(count):
             raw.token[row] = batch.tokens[row]
             raw.pos[row] = batch.positions[row]
@@ -286,6 +322,10 @@ class LlamaBackend:
     def state_size(self, seq: int) -> int:
         return int(C.llama_state_seq_get_size(self._ctx, seq))
 
+    def window_state_size(self, seq: int) -> int:
+        """Bytes of `state_size` that are of layers with a sliding window, where there are such layers."""
+        return int(C.llama_state_seq_get_size_ext(self._ctx, seq, C.LLAMA_STATE_SEQ_FLAGS_SWA_ONLY))
+
     def save(self, seq: int, address: int, size: int) -> int:
         return int(C.llama_state_seq_get_data(self._ctx, ctypes.cast(address, _U8), size, seq))
 
@@ -298,11 +338,26 @@ class LlamaBackend:
     def clear_interrupt(self) -> None:
         self._flag[0] = b"\x00"
 
+    def unload(self) -> None:
+        self.close()
+        # What was made of many small pieces (the vocabulary) otherwise stays with this process.
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
+
+    def reload(self, on_progress: Callable[[float], None]) -> None:
+        self._model.open(on_progress)
+        try:
+            self._open_context()
+        except SamovarError:
+            self._model.close()
+            raise
+
     def close(self) -> None:
         if self._ctx:
             C.llama_batch_free(self._batch)
             C.llama_free(self._ctx)
-            self._ctx = None
+            self._ctx = self._memory = None
             self._model.close()
 
 

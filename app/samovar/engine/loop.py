@@ -25,6 +25,7 @@ from samovar.engine.report import Reporter
 from samovar.engine.residency import Residency
 from samovar.engine.running import Running
 from samovar.engine.scheduler import Job, Rank, StepCosts, StepPlan, plan_step
+from samovar.engine.sleep import ModelChangedError, Sleep
 from samovar.engine.slots import Slots
 from samovar.engine.stream import TextStream
 from samovar.kv.block import root_key
@@ -77,6 +78,7 @@ class EngineLoop:
         available_bytes: Callable[[], int],
         block_tokens: int | None = None,
         make_swapper: MakeSwapper | None = None,
+        sleep: Sleep | None = None,
     ) -> None:
         traits = backend.traits
         self._backend = backend
@@ -98,7 +100,10 @@ class EngineLoop:
             add_bos=traits.add_bos,
             tokenizer=traits.tokenizer,
         )
-        self._reporter = Reporter(traits.name, self.slots, self.index, self.host, self.mover, self.ledger)
+        self.sleep = sleep or Sleep(backend, settings.keep_alive_s, tell=lambda event: emit(None, event))
+        self._reporter = Reporter(
+            traits.name, self.slots, self.index, self.host, self.mover, self.ledger, self.sleep
+        )
         self._inbox: queue.SimpleQueue[Envelope | ClientGone | DiskNews] = queue.SimpleQueue()
         self._abortable = False
         self._in_step: frozenset[str] = frozenset()
@@ -129,6 +134,7 @@ class EngineLoop:
             is_busy=self._has_open_chat,
             available_bytes=available_bytes,
         )
+        self._control.is_asleep = lambda: self.sleep.asleep
         self._control.set_limits(settings.ram_limit, settings.token_limit)
         if make_swapper is not None:
             self._control.disk = Disk(
@@ -172,7 +178,7 @@ class EngineLoop:
 
     @property
     def stopping(self) -> bool:
-        """Whether `StopHost` came."""
+        """Whether the host is to end: `StopHost` came, or the model's file has changed."""
         return self._stopping
 
     def run(self) -> None:
@@ -185,9 +191,10 @@ class EngineLoop:
             self._control.disk.close(FLUSH_S)
 
     def serve_once(self, *, wait: bool) -> None:
-        """Take the commands that are there (or `wait` for one if nothing else is to do), make one step."""
+        """Take the commands that are there, make one step. If idle, `wait` for a command, and tick."""
         self._backend.clear_interrupt()
-        self._take_commands(wait=wait and not self._running and all(map(self._is_fetching, self._waiting)))
+        idle = not self._running and all(map(self._is_fetching, self._waiting))
+        self._take_commands(min(TICK_S, self.sleep.due_in_s()) if wait and idle else 0.0)
         if self._stopping:
             return
         if self._control.tick():
@@ -195,13 +202,24 @@ class EngineLoop:
         self._admit()
         if self._running:
             self._step()
+            self.sleep.touch()
             if time.perf_counter() - self._t_snapshot > SNAPSHOT_S:
                 self._publish()
+        elif not self._waiting:
+            self._tick()
         self.mover.keep_within_limits()
 
-    def _take_commands(self, *, wait: bool) -> None:
+    def _tick(self) -> None:
+        """What is due while nothing runs; called every second at least, so it must be cheap."""
+        if self.sleep.due_in_s() == 0:
+            for sequence in self.slots.used():
+                self._residency.leave(sequence)
+            self.sleep.fall_asleep()
+            self._publish()
+
+    def _take_commands(self, wait_s: float) -> None:
         try:
-            message = self._inbox.get(block=wait, timeout=TICK_S if wait else None)
+            message = self._inbox.get(timeout=wait_s) if wait_s > 0 else self._inbox.get_nowait()
             while True:
                 self._handle(message)
                 message = self._inbox.get_nowait()
@@ -239,13 +257,15 @@ class EngineLoop:
                     self._publish()
             case commands.Forget(session):
                 self._forget(session)
+            case commands.SetKeepAlive(seconds):
+                self.sleep.keep_alive_s = seconds
             case commands.Describe():
                 self._publish(client)
             case commands.ListRequests():
                 self._emit(client, events.RequestsListed(tuple(self.ledger.recent)))
             case commands.StopHost():
                 self._stopping = True
-            case commands.Hello() | commands.SetKeepAlive():
+            case commands.Hello():
                 pass
             case command:
                 self._control.handle(client, command)
@@ -254,7 +274,12 @@ class EngineLoop:
     # ---- focus
 
     def _bring_in(self, session: str | None) -> None:
-        """Restore the session that the user now looks at, and drop the cells of those that nobody does."""
+        """Restore the session that the user now looks at, and drop the cells of those that nobody does.
+
+        Looking at a chat does not wake the model; its next request does, and restores it.
+        """
+        if self.sleep.asleep:
+            return
         if session is not None and not self._has_open_chat(session):
             self._control.bring_in(session)
         self._residency.drop_idle()
@@ -291,6 +316,9 @@ class EngineLoop:
         self._waiting.append(running)
         num_cells = self._backend.traits.num_cells
         try:
+            self.sleep.touch()
+            if self.sleep.asleep:
+                self.sleep.wake()
             prompt = self.prompts.build(request.messages)
             if not prompt:
                 raise SamovarError("There is nothing to answer: the prompt is empty.")
@@ -301,6 +329,9 @@ class EngineLoop:
                 )
         except SamovarError as error:
             self._finish(running, FinishReason.FAILED, str(error))
+            if isinstance(error, ModelChangedError):
+                self._emit(None, events.HostStopping())
+                self._stopping = True
             return
         running.prompt, running.known = prompt, list(prompt)
         running.max_tokens = request.max_tokens

@@ -7,6 +7,7 @@ llama.cpp build and model. Run as `python -m samovar.engine.probe` it is that ch
 on standard input, a report on standard output. It ends with its parent, whose end closes its standard input.
 """
 
+import bisect
 import hashlib
 import os
 import platform
@@ -20,7 +21,9 @@ from typing import Final
 
 import msgspec
 
+from samovar.core.arithmetic import KvShape, bytes_per_number, context_bytes
 from samovar.core.errors import SamovarError
+from samovar.core.kv_types import Heads, check_heads
 from samovar.core.settings import EngineSettings
 from samovar.core.units import format_size
 
@@ -31,23 +34,35 @@ _LEAST_CELLS: Final = 256
 
 
 class ProbeResult(msgspec.Struct, frozen=True):
-    """What a child found out. Saved state of n tokens takes `state_bytes` + n × `bytes_per_token`."""
+    """What a child found out. Saved state of n tokens takes `state_bytes` + n × `bytes_per_token`.
+
+    Of the bytes per token, `window_bytes_per_token` are of layers that see the last `window` tokens alone.
+    """
 
     extra_bufts: bool
     bytes_per_token: float
     state_bytes: int
     trained_context: int
+    window_bytes_per_token: float = 0.0
+    window: int = 0
+    shape: KvShape = KvShape()
 
 
 class ChildReport(msgspec.Struct, frozen=True):
-    """A child's one line of output."""
+    """A child's one line of output. Sizes are of saved states; those of a window are part of the others."""
 
     error: str = ""
     size_small: int = 0
     size_large: int = 0
+    window_size_small: int = 0
+    window_size_large: int = 0
+    window: int = 0
+    has_state: bool = False
     trained_context: int = 0
+    heads: Heads = Heads()
 
 
+CELL_BYTES: Final = 12  # of each cell, its position and sequence (`llama_kv_cache::state_write_meta`)
 SMALL_TOKENS: Final = 16
 LARGE_TOKENS: Final = 48
 
@@ -79,7 +94,7 @@ def probe(
 ) -> ProbeResult:
     """The remembered answer for this machine, build and model, or a new one from child processes."""
     parts = (
-        1,
+        2,
         machine_id(),
         build,
         weights,
@@ -103,25 +118,63 @@ def probe(
         if report.error:
             failures.append(report.error)
             continue
-        per_token = (report.size_large - report.size_small) / (LARGE_TOKENS - SMALL_TOKENS)
-        result = ProbeResult(
-            extra_bufts,
-            per_token,
-            max(0, round(report.size_small - SMALL_TOKENS * per_token)),
-            report.trained_context,
-        )
+        result = digest(report, settings, extra_bufts=extra_bufts)
         _remember(remembered, result)
         return result
     raise SamovarError(failures[-1])
 
 
-def check_memory(result: ProbeResult, num_cells: int, num_slots: int, available_bytes: int) -> None:
+def digest(report: ChildReport, settings: EngineSettings, *, extra_bufts: bool) -> ProbeResult:
+    """What the sizes of two states say about any number of tokens, and about other KV types."""
+    span = LARGE_TOKENS - SMALL_TOKENS
+    per_token = (report.size_large - report.size_small) / span
+    in_window = (report.window_size_large - report.window_size_small) / span
+    state_bytes = max(0, round(report.size_small - SMALL_TOKENS * per_token))
+    heads = report.heads
+    keys, values = max(heads.key_sizes, default=0), max(heads.value_sizes, default=0)
+    shape = KvShape(
+        key_share=keys / (keys + values) if keys and values else 0.5,
+        window=report.window,
+        state_bytes=state_bytes if report.has_state else 0,
+        cell_bytes=(CELL_BYTES if per_token > in_window else 0) + (CELL_BYTES if in_window else 0),
+        heads=heads,
+    )
+    each = bytes_per_number(shape, settings.kv_type_k, settings.kv_type_v)
+    shape = msgspec.structs.replace(
+        shape,
+        numbers=max(0, round((per_token - shape.cell_bytes) / each)),
+        window_numbers=max(0, round((in_window - CELL_BYTES) / each)),
+    )
+    return ProbeResult(
+        extra_bufts, per_token, state_bytes, report.trained_context, in_window, report.window, shape
+    )
+
+
+def context_need(result: ProbeResult, num_cells: int, num_slots: int, batch_tokens: int) -> int:
+    """Bytes of a context of `num_cells` with the types that were probed."""
+    return context_bytes(
+        full_bytes=max(0.0, result.bytes_per_token - result.window_bytes_per_token - CELL_BYTES),
+        window_bytes=max(0.0, result.window_bytes_per_token - CELL_BYTES),
+        window=result.window,
+        state_bytes=result.state_bytes,
+        num_cells=num_cells,
+        num_slots=num_slots,
+        batch_tokens=batch_tokens,
+    )
+
+
+def check_memory(
+    result: ProbeResult, num_cells: int, num_slots: int, batch_tokens: int, available_bytes: int
+) -> None:
     """SamovarError, with the arithmetic, if a context of `num_cells` would not fit into memory."""
-    need = result.bytes_per_token * num_cells + result.state_bytes * (num_slots + 1)
+
+    def need_of(cells: int) -> int:
+        return context_need(result, cells, num_slots, batch_tokens)
+
+    need = need_of(num_cells)
     if need > available_bytes:
-        fits = int(
-            max(0, available_bytes - result.state_bytes * (num_slots + 1)) / max(1.0, result.bytes_per_token)
-        )
+        sizes = range(num_cells)
+        fits = bisect.bisect_right(sizes, available_bytes, key=need_of) - 1
         if fits < _LEAST_CELLS:
             raise SamovarError(
                 f"This model needs more memory than there is: {format_size(available_bytes)} are available, "
@@ -130,7 +183,7 @@ def check_memory(result: ProbeResult, num_cells: int, num_slots: int, available_
             )
         raise SamovarError(
             f"A context of {num_cells:,} tokens needs {format_size(need)} "
-            f"({result.bytes_per_token / 1024:.1f} KiB a token × {num_cells:,}), and only "
+            f"({need / num_cells / 1024:.1f} KiB a token × {num_cells:,}), and only "
             f"{format_size(available_bytes)} of memory are available. "
             f"Set `context` to {fits * 9 // 10:,} or less, or a smaller KV type such as q8_0."
         )
@@ -215,11 +268,14 @@ def _end_with_parent() -> None:
 
 def _child() -> ChildReport:
     from samovar.engine.backend import Batch, DecodeResult
-    from samovar.engine.llama import ContextOptions, LlamaBackend, LlamaModel
+    from samovar.engine.llama import ContextOptions, LlamaBackend, LlamaModel, read_metadata
+    from samovar.engine.metadata import heads_of
 
     job = msgspec.json.decode(sys.stdin.buffer.readline(), type=_Job)
     threading.Thread(target=_end_with_parent, name="lifeline", daemon=True).start()
     settings = job.settings
+    heads = heads_of(read_metadata(Path(settings.model_path)))
+    check_heads(heads, settings.kv_type_k, settings.kv_type_v)
     model = LlamaModel(Path(settings.model_path), extra_bufts=job.extra_bufts, gpu_layers=settings.gpu_layers)
     backend = LlamaBackend(
         model,
@@ -233,7 +289,7 @@ def _child() -> ChildReport:
             kv_type_v=settings.kv_type_v,
         ),
     )
-    sizes = []
+    sizes, window_sizes = [], []
     pos = 0
     for count in (SMALL_TOKENS, LARGE_TOKENS - SMALL_TOKENS):
         batch = Batch()
@@ -243,7 +299,17 @@ def _child() -> ChildReport:
             return ChildReport(error=f"llama.cpp cannot run {settings.model_path}; choose another model.")
         pos += count
         sizes.append(backend.state_size(0))
-    return ChildReport(size_small=sizes[0], size_large=sizes[1], trained_context=model.trained_context)
+        window_sizes.append(backend.window_state_size(0) if model.family.window else 0)
+    return ChildReport(
+        size_small=sizes[0],
+        size_large=sizes[1],
+        window_size_small=window_sizes[0],
+        window_size_large=window_sizes[1],
+        window=model.family.window,
+        has_state=not model.family.can_trim,
+        trained_context=model.trained_context,
+        heads=heads,
+    )
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ from samovar.core.snapshot import CacheSnapshot, ContextUse, PromptRow, Tier, Ti
 from samovar.engine.control import CacheControl
 from samovar.engine.mover import Mover
 from samovar.engine.records import SessionRecord
+from samovar.engine.sleep import Sleep
 from samovar.engine.slots import Slots
 from samovar.kv.host_tier import HostTier
 from samovar.kv.index import PrefixIndex
@@ -16,7 +17,14 @@ class Reporter:
     """Reads the engine's parts and sums them up."""
 
     def __init__(
-        self, model: str, slots: Slots, index: PrefixIndex, host: HostTier, mover: Mover, ledger: Ledger
+        self,
+        model: str,
+        slots: Slots,
+        index: PrefixIndex,
+        host: HostTier,
+        mover: Mover,
+        ledger: Ledger,
+        sleep: Sleep,
     ) -> None:
         self._model = model
         self._slots = slots
@@ -24,6 +32,7 @@ class Reporter:
         self._host = host
         self._mover = mover
         self._ledger = ledger
+        self._sleep = sleep
 
     def snapshot(
         self,
@@ -58,6 +67,8 @@ class Reporter:
                 if record.previous is not None
             ),
             totals=ledger.totals(),
+            asleep=self._sleep.asleep,
+            wake_ms=self._sleep.wake_ms,
             last=ledger.last,
             num_running=num_running,
             num_waiting=num_waiting,

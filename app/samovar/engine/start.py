@@ -4,6 +4,7 @@ Errors are `SamovarError`s written for the user.
 """
 
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,11 @@ from typing import Final
 import msgspec
 import psutil
 
+from samovar.core.arithmetic import bytes_per_token
 from samovar.core.errors import SamovarError
 from samovar.core.events import ModelInfo
+from samovar.core.kv_types import KV_TYPES, check_types
+from samovar.core.lint import template_warning
 from samovar.core.settings import EngineSettings
 from samovar.engine import llama
 from samovar.engine.backend import ModelTraits
@@ -22,6 +26,7 @@ from samovar.engine.limits import disk_limit
 from samovar.engine.llama import ContextOptions, LlamaBackend, LlamaModel
 from samovar.engine.probe import ProbeResult, check_file, check_memory, probe
 from samovar.engine.prompt import fallback_template
+from samovar.engine.sleep import ModelChangedError
 from samovar.engine.swapper import Folder
 from samovar.kv.block import root_key
 from samovar.kv.disk_tier import Model
@@ -33,12 +38,18 @@ MAX_BLOCK_TOKENS: Final = 1024
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A model ready to serve."""
+    """A model ready to serve.
+
+    `check_reload` raises SamovarError where it must not be loaded again (the file has gone or changed, too
+    little memory). `load_ms` is what loading took, without the probe.
+    """
 
     backend: LlamaBackend
     info: ModelInfo
     block_tokens: int
     weights: str
+    check_reload: Callable[[], None]
+    load_ms: float
 
 
 def available_bytes() -> int:
@@ -52,8 +63,22 @@ def default_threads() -> int:
     return max(1, min(usable, psutil.cpu_count(logical=False) or usable))
 
 
-def load(settings: EngineSettings, cache_dir: Path, on_progress: Callable[[str, float], None]) -> Loaded:
-    """Load what `settings` name; `on_progress(stage, fraction)` tells how far it is."""
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What is known of a model under some settings before it is loaded. `settings` name their threads."""
+
+    path: Path
+    settings: EngineSettings
+    weights: str
+    flash_attn: bool
+    found: ProbeResult
+    num_cells: int
+    block_tokens: int
+
+
+def examine(settings: EngineSettings, cache_dir: Path, on_progress: Callable[[str, float], None]) -> Examined:
+    """Check file and settings, and look up or find out what the model does on this machine."""
+    check_types(settings.kv_type_k, settings.kv_type_v, settings.flash_attn)
     path = Path(settings.model_path)
     on_progress("looking at the model", 0.0)
     check_file(path)
@@ -70,7 +95,20 @@ def load(settings: EngineSettings, cache_dir: Path, on_progress: Callable[[str, 
         on_stage=lambda stage: on_progress(stage, 0.0),
     )
     num_cells = settings.context_tokens or min(found.trained_context or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
-    check_memory(found, num_cells, settings.num_slots, available_bytes())
+    block_tokens = choose_block_tokens(settings.block_tokens, found.window, found)
+    return Examined(path, settings, weights, flash_attn, found, num_cells, block_tokens)
+
+
+def load(settings: EngineSettings, cache_dir: Path, on_progress: Callable[[str, float], None]) -> Loaded:
+    """Load what `settings` name; `on_progress(stage, fraction)` tells how far it is."""
+    known = examine(settings, cache_dir, on_progress)
+    path, settings, found, num_cells = known.path, known.settings, known.found, known.num_cells
+
+    def check_room() -> None:
+        check_memory(found, num_cells, settings.num_slots, settings.batch_tokens, available_bytes())
+
+    check_room()
+    t_load = time.perf_counter()
     model = LlamaModel(
         path,
         extra_bufts=found.extra_bufts,
@@ -83,17 +121,17 @@ def load(settings: EngineSettings, cache_dir: Path, on_progress: Callable[[str, 
         ContextOptions(
             num_cells=num_cells,
             num_slots=settings.num_slots,
-            batch_tokens=settings.prefill_chunk + settings.num_slots,
+            batch_tokens=settings.batch_tokens,
             num_threads=settings.num_threads,
-            flash_attn=flash_attn,
+            flash_attn=known.flash_attn,
             kv_type_k=settings.kv_type_k,
             kv_type_v=settings.kv_type_v,
         ),
     )
+    load_ms = 1000 * (time.perf_counter() - t_load)
     traits = backend.traits
-    block_tokens = choose_block_tokens(settings.block_tokens, traits.family.window, found)
     print_id = fingerprint(
-        weights, settings, build=llama.BUILD, flash_attn=flash_attn, extra_bufts=found.extra_bufts
+        known.weights, settings, build=llama.BUILD, flash_attn=known.flash_attn, extra_bufts=found.extra_bufts
     )
     info = ModelInfo(
         name=traits.name,
@@ -105,11 +143,28 @@ def load(settings: EngineSettings, cache_dir: Path, on_progress: Callable[[str, 
         kv_type_v=settings.kv_type_v,
         tokenizer=traits.tokenizer,
         fingerprint=print_id,
-        block_tokens=block_tokens,
+        block_tokens=known.block_tokens,
         has_template=traits.template is not None,
         notes=_notes(found, traits),
+        kv_bytes_per_token=bytes_per_token(found.shape, settings.kv_type_k, settings.kv_type_v),
+        state_bytes=found.shape.state_bytes,
+        shape=found.shape,
     )
-    return Loaded(backend, info, block_tokens, weights)
+
+    def check_reload() -> None:
+        check_file(path)
+        try:
+            is_same = weights_id(path) == known.weights
+        except OSError as error:
+            raise SamovarError(f"The model {path} cannot be read ({error.strerror}). Try again.") from error
+        if not is_same:
+            raise ModelChangedError(
+                f"The model file {path} has changed since the engine loaded it, so the engine ends. "
+                "Send again: it starts with the new file."
+            )
+        check_room()
+
+    return Loaded(backend, info, known.block_tokens, known.weights, check_reload, load_ms)
 
 
 def disk_folder(cache_dir: Path, loaded: Loaded) -> Folder:
@@ -154,15 +209,9 @@ def choose_block_tokens(wanted: int, window: int, found: ProbeResult) -> int:
 
 def _flash_attention(settings: EngineSettings) -> bool:
     """Flash attention is slow at depth on a CPU, so `auto` turns it on only where a quantized V needs it."""
-    match settings.flash_attn:
-        case "on":
-            return True
-        case "off":
-            return False
-        case "auto":
-            return settings.kv_type_v not in llama.UNQUANTIZED or settings.gpu_layers != 0
-        case other:
-            raise SamovarError(f"flash_attn is {other!r}; choose auto, on or off.")
+    if settings.flash_attn == "auto":
+        return KV_TYPES[settings.kv_type_v].is_quantized or settings.gpu_layers != 0
+    return settings.flash_attn == "on"
 
 
 def _notes(found: ProbeResult, traits: ModelTraits) -> tuple[str, ...]:
@@ -170,6 +219,8 @@ def _notes(found: ProbeResult, traits: ModelTraits) -> tuple[str, ...]:
     if traits.template is None:
         used = fallback_template(traits.control_tokens).name
         notes.append(f"This model has no chat template; Samovar uses {used}, and replies may be poor.")
+    elif warning := template_warning(traits.template):
+        notes.append(warning)
     if not found.extra_bufts:
         notes.append("ggml's extra CPU buffers (AMX) fail on this machine and are off.")
     if 0 < traits.trained_context < traits.num_cells:

@@ -72,6 +72,8 @@ class LineMode:
         try:
             await self._conversations.load()
             self._open_first(chat_name)
+            for note in self._conversations.notes:
+                _say(note, "faint")
             with patch_stdout(raw=True):
                 while await self._turn():
                     pass
@@ -146,7 +148,8 @@ class LineMode:
                 if chats.undo_delete() is None:
                     _say("there is nothing to bring back")
             case "system" if command.argument:
-                chats.set_system_prompt("" if command.argument == "-" else command.argument)
+                if warning := chats.set_system_prompt("" if command.argument == "-" else command.argument):
+                    _say(warning, "error")
             case "system":
                 _say(clean(chats.shown.system_prompt) or "this chat has no system prompt")
             case "retry":

@@ -102,7 +102,7 @@ class Workstation(Screen[None]):
                 self._draw_rows()
                 self._draw_cache()
             case changes.HostChanged():
-                self._view.set_host(self._conversations.host)
+                self._view.set_host(self._conversations.host, self._conversations.notes)
                 self._draw_status()
             case changes.Noticed(text, is_error):
                 if is_error:
@@ -205,10 +205,12 @@ class Workstation(Screen[None]):
 
     def _system_prompt(self, argument: str) -> None:
         if argument:
-            self._conversations.set_system_prompt("" if argument == "-" else argument)
+            warning = self._conversations.set_system_prompt("" if argument == "-" else argument)
             self._view.say(
                 "the system prompt counts from the next message on" if argument != "-" else "no system prompt"
             )
+            if warning:
+                self._view.say_error(warning)
         else:
             prompt = " ".join(clean(self._view.chat.system_prompt).split())
             self._view.say(f"system prompt: {prompt}" if prompt else "this chat has no system prompt")

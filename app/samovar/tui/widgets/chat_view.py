@@ -4,7 +4,7 @@ Shows the chat it is given, and keeps the composer's text in that chat's draft w
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from textual.app import ComposeResult
@@ -132,8 +132,8 @@ class ChatView(Vertical):
 
     # What is going on
 
-    def set_host(self, host: HostState) -> None:
-        """Take in what the engine host is at."""
+    def set_host(self, host: HostState, notes: Sequence[str]) -> None:
+        """Take in what the engine host is at; `notes` are shown in an empty chat."""
         if host.phase is HostPhase.FAILED:
             self.composer.set_error(host.error)
         elif self._host.phase is HostPhase.FAILED:
@@ -141,7 +141,7 @@ class ChatView(Vertical):
         if host.phase is HostPhase.LOST:
             self._notice = ""
         self._host = host
-        self._welcome.set_notes(host.model.notes if host.model is not None else ())
+        self._welcome.set_notes(notes)
         self._draw_activity()
 
     def set_sleep(self, text: str) -> None:
