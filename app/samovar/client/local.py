@@ -143,11 +143,17 @@ class LocalClient:
         self._task = asyncio.create_task(self._run(), name="samovar-client")
 
     async def close(self) -> None:
+        """Send what is left and hang up. A host that hangs is not waited for."""
         self._closing = True
         if self._writer is not None:
             with contextlib.suppress(OSError, TimeoutError):
-                async with asyncio.timeout(CLOSE_WITHIN_S):  # a host that hangs does not read
+                async with asyncio.timeout(CLOSE_WITHIN_S):
                     await self._writer.drain()
+                    # A socket that is closed with events unread takes the last commands with it. So only
+                    # this side is closed, and what the host says is read until it closes its own.
+                    self._writer.write_eof()
+                    if self._task is not None:
+                        await asyncio.shield(self._task)
             self._writer.close()
         if self._task is not None:
             self._task.cancel()
