@@ -80,6 +80,7 @@ class CacheControl:
         self.token_setting = ""
         self._asked = Limits()
         self._t_pressure = self._t_count = 0.0
+        self._changed = False
 
     # ---- limits
 
@@ -242,6 +243,7 @@ class CacheControl:
         self._prefetched(fetch)
 
     def _prefetched(self, fetch: Fetch) -> None:
+        self._changed = True
         if self.disk is not None:
             self.disk.release(fetch)
         record = self._records.get(fetch.session)
@@ -270,7 +272,7 @@ class CacheControl:
 
     def tick(self) -> bool:
         """Called at least once a second; whether the picture of the cache has changed."""
-        changed = self._watch_memory()
+        changed, self._changed = self._watch_memory() or self._changed, False
         if self.disk is None:
             return changed
         for news in self.disk.news:

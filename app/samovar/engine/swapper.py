@@ -233,6 +233,7 @@ class Swapper:
         self._quarantined = self._evictions = 0
         self._verifying: tuple[Upkeep, Iterator[tuple[int, int] | Checked]] | None = None
         self._models: tuple[DiskModel, ...] = ()
+        self._weights: dict[tuple[str, int, int], str] = {}
         self._totals: Totals | None = None
         self.state = DiskState(setting=setting, off=setting == "off")
         self._thread = threading.Thread(target=self._run, name="swap", daemon=True)
@@ -447,6 +448,8 @@ class Swapper:
         tier = self._tier
         if tier is None:
             return
+        if self._jobs.empty():
+            self._look_at_models()
         try:
             num_bytes, num_tokens, num_blocks = tier.usage()
             self.state = DiskState(
@@ -469,7 +472,15 @@ class Swapper:
         assert self._tier is not None
         model = self._folder.model
         with suppress(DiskError):
-            self._models = tuple(self._tier.models(model.build, self._folder.weights_of))
+            self._models = tuple(self._tier.models(model.build, self._weights_of))
+
+    def _weights_of(self, path: Path) -> str:
+        """Looked up again only when the file has another size or time."""
+        found = path.stat()
+        seen = (str(path), found.st_size, found.st_mtime_ns)
+        if seen not in self._weights:
+            self._weights[seen] = self._folder.weights_of(path)
+        return self._weights[seen]
 
 
 def _urgency(job: Job) -> Urgency:
