@@ -20,13 +20,14 @@ from samovar.engine.mover import Mover
 from samovar.engine.records import Records, SessionRecord
 from samovar.engine.residency import Residency
 from samovar.engine.slots import Slots
-from samovar.engine.swapper import Counted, Opened
+from samovar.engine.swapper import Counted, DiskState, Opened
 from samovar.kv.disk_index import PastRow
 from samovar.kv.explain import Previous
 from samovar.kv.host_tier import HostTier, Limits
 from samovar.kv.index import PrefixIndex
 
 COUNT_S: Final = 2.0
+TELL_S: Final = 0.5
 PRESSURE_S: Final = 1.0
 PRESSURE_STEP: Final = 0.25
 MEMORY_FLOOR_SHARE: Final = 0.05
@@ -81,6 +82,8 @@ class CacheControl:
         self._asked = Limits()
         self._t_pressure = self._t_count = 0.0
         self._changed = False
+        self._told_state: DiskState | None = None
+        self._t_told = 0.0
 
     # ---- limits
 
@@ -287,6 +290,9 @@ class CacheControl:
                             record.disk_tokens = count
         self.disk.news.clear()
         now = time.monotonic()
+        if self.disk.state != self._told_state and now - self._t_told > TELL_S:
+            self._told_state, self._t_told = self.disk.state, now
+            changed = True
         if self.disk.is_count_stale and now - self._t_count > COUNT_S and not self.disk.is_off:
             self._t_count = now
             self.disk.count(
