@@ -139,8 +139,9 @@ class Disk:
         then: Callable[[Fetch], None] | None = None,
     ) -> Fetch | None:
         """Bring what RAM lacks of `tokens` from disk; None if there is nothing to wait for."""
-        if self.is_off or self.state.problem or not tokens:
-            return None
+        state = self.state
+        if self.is_off or not tokens or (state.problem and not state.blocks):
+            return None  # a full disk can be read all the while
         match = self._index.match(tokens)
         if match.num_tokens >= len(tokens):
             return None
