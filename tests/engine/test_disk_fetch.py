@@ -1,7 +1,11 @@
-"""Fetches from disk that meet one another, or that nobody waits for any longer."""
+"""Fetches from disk that meet one another, that nobody waits for any longer, or that fail."""
 
+import errno
 import functools
+import os
 from pathlib import Path
+
+import pytest
 
 from samovar.core import commands
 from samovar.core.chat import ChatMessage
@@ -10,7 +14,7 @@ from samovar.engine.limits import disk_limit
 from samovar.engine.loop import EngineLoop
 from samovar.engine.swapper import Folder, Swapper
 from samovar.kv.block import root_key
-from samovar.kv.disk_tier import Model
+from samovar.kv.disk_tier import DiskTier, Model
 from tests.engine.harness import BLOCK, Engine, user, words
 
 NUM_BLOCKS = 6
@@ -46,6 +50,11 @@ class DiskEngine(Engine):
         """Serve until the tier's past has been taken over."""
         while self.loop._records.get("s") is None:
             self.loop.serve_once(wait=True)
+
+    @property
+    def problem(self) -> str:
+        assert self.loop._control.disk is not None
+        return self.loop._control.disk.state.problem
 
     def close(self) -> None:
         assert self.loop._control.disk is not None
@@ -86,4 +95,45 @@ def test_what_a_cancelled_request_fetched_is_not_held_for_ever(tmp_path: Path) -
     engine.serve_until_quiet()
     assert not asked.finished.stats.generated_tokens
     assert [block.key for block in engine.loop.index if block.users] == []
+    engine.close()
+
+
+def test_a_full_disk_is_read_all_the_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    messages = stored_chat(tmp_path)
+    engine = DiskEngine(tmp_path)
+    engine.serve_until_open()
+
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    engine.submit("other", [user(words(40, 3))])
+    while not engine.problem:
+        engine.loop.serve_once(wait=True)
+    assert "full" in engine.problem
+    asked = engine.submit("s", messages)
+    engine.serve_until_quiet()
+    assert asked.finished.stats.reused.disk >= NUM_BLOCKS * BLOCK
+    engine.close()
+
+
+def test_a_swap_thread_that_breaks_answers_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    messages = stored_chat(tmp_path)
+    engine = DiskEngine(tmp_path)
+    engine.serve_until_open()
+
+    def broken(*_args: object) -> None:
+        raise RuntimeError("nobody foresaw this")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DiskTier, "find", broken)
+        asked = engine.submit("s", messages)
+        engine.serve_until_quiet()
+    assert not asked.finished.error
+    assert asked.finished.stats.reused.disk == 0
+    assert "broke" in engine.problem
+    assert engine.loop._control.disk is not None
+    assert engine.loop._control.disk._swapper._thread.is_alive()
     engine.close()

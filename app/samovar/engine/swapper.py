@@ -5,6 +5,7 @@ then writing, then upkeep, which gives way after every file.
 """
 
 import itertools
+import logging
 import queue
 import threading
 import time
@@ -19,6 +20,8 @@ from samovar.core.snapshot import DiskModel, Totals
 from samovar.kv.disk_index import PastRow, Row
 from samovar.kv.disk_tier import Checked, DiskError, DiskTier, Model
 from samovar.kv.host_tier import Blob
+
+log = logging.getLogger("samovar.swapper")
 
 RETRY_S: Final = 5.0
 MAX_PASTS: Final = 200
@@ -295,6 +298,10 @@ class Swapper:
                     self._full, self._t_full = str(error), time.monotonic()
                 else:
                     self._fail(error)
+            except Exception:
+                # What nobody foresaw must still be answered, and the thread must live.
+                log.exception("the swap thread broke")
+                self._fail(DiskError("The disk cache broke; the log tells more. It is tried again."))
         if not done:
             self._give_up(job)
         self._refresh()
