@@ -145,16 +145,17 @@ class LocalClient:
     async def close(self) -> None:
         """Send what is left and hang up. A host that hangs is not waited for."""
         self._closing = True
-        if self._writer is not None:
+        writer = self._writer
+        if writer is not None:
             with contextlib.suppress(OSError, TimeoutError):
                 async with asyncio.timeout(CLOSE_WITHIN_S):
-                    await self._writer.drain()
+                    await writer.drain()
                     # A socket that is closed with events unread takes the last commands with it. So only
                     # this side is closed, and what the host says is read until it closes its own.
-                    self._writer.write_eof()
+                    writer.write_eof()
                     if self._task is not None:
                         await asyncio.shield(self._task)
-            self._writer.close()
+            writer.close()
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
