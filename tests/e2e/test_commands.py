@@ -68,6 +68,38 @@ def test_asking_on_in_a_chat_reuses_it(home: Path) -> None:
     assert as_json(samovar("cache", "status", "--json"))["prompts"] == []
 
 
+def test_a_chat_comes_back_warm_from_disk_and_its_cache_is_kept_in_order(home: Path) -> None:
+    first = as_json(samovar("ask", "--json", "-s", "teas", "Name a tea. " * 60))
+    assert "stopped" in samovar("stop").stdout
+    listed = as_json(samovar("cache", "list", "--json"))
+    assert [row["title"] for row in listed["prompts"]] == ["teas"], "without an engine"
+    (num_blocks,) = (model["blocks"] for model in listed["models"])
+    assert num_blocks > 1
+    checked = as_json(samovar("cache", "verify", "--json"))
+    assert (checked["files"], checked["bad"], checked["orphans"]) == (num_blocks, 0, 0)
+    assert checked["bytes"] > 0
+
+    second = as_json(samovar("ask", "--json", "-s", "teas", "Name another one."))
+    reused = second["reused_tokens"]
+    assert reused["disk"] == first["prompt_tokens"] + first["generated_tokens"] - 1
+    assert second["processed_tokens"] <= 30
+    assert as_json(samovar("cache", "pin", "teas", "--json"))
+    refused = samovar("cache", "evict", "teas")
+    assert refused.returncode == 1
+    assert "pinned" in refused.stderr
+    assert as_json(samovar("cache", "unpin", "teas", "--json"))
+    assert as_json(samovar("cache", "evict", "teas", "--everywhere", "--json"))
+    assert as_json(samovar("cache", "status", "--json"))["host"]["blocks"] == 0
+
+    samovar("ask", "-s", "coffees", "Name a coffee.")
+    samovar("stop")
+    victim = next(iter(sorted(home.joinpath("cache", "kv", "blocks").rglob("*.kv"))))
+    victim.write_bytes(victim.read_bytes()[:-1] + b"?")
+    bad = samovar("cache", "verify", "--json")
+    assert bad.returncode == 1
+    assert json.loads(bad.stdout)["bad"] == 1
+
+
 def test_a_plan_is_the_same_with_and_without_an_engine(home: Path) -> None:
     arguments = ["cache", "plan", "--json", "--chats", "3", "--tokens", "1000", "--shared", "200"]
     without = as_json(samovar(*arguments))
