@@ -15,18 +15,7 @@ import msgspec
 from rich.cells import cell_len, set_cell_size
 
 from samovar.chats import cache_words
-from samovar.commands.maintain import (
-    MODULE,
-    Action,
-    Cleared,
-    DiskList,
-    Job,
-    Pruned,
-    R,
-    Verified,
-    ignore,
-    maintain,
-)
+from samovar.commands.maintain import MODULE, R, ignore, maintain
 from samovar.commands.visit import Visit, visit_any
 from samovar.core.commands import (
     ClearTier,
@@ -50,6 +39,7 @@ from samovar.core.events import (
     VerifyProgressed,
 )
 from samovar.core.figures import age, clock_time, count, duration
+from samovar.core.maintenance import Action, Cleared, DiskList, Job, Pruned, Verified
 from samovar.core.safe_text import clean
 from samovar.core.snapshot import CacheSnapshot, DiskModel, LastRequest, PromptRow, Tier
 from samovar.core.units import format_size

@@ -7,79 +7,20 @@ import asyncio
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import Final, Literal, TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
 from samovar.core.errors import SamovarError
-from samovar.core.snapshot import DiskModel
+from samovar.core.maintenance import Cleared, DiskList, Job, Progress, Pruned, Verified
 
 MODULE: Final = ("-m", "samovar.engine.maintain")
 _MAX_LINE_BYTES: Final = 1 << 28  # a list of all prompts is one line
-Action = Literal["list", "verify", "prune", "clear"]
-R = TypeVar("R", "DiskList", "Verified", "Pruned", "Cleared")
-
-
-class Job(msgspec.Struct, frozen=True):
-    """What the child reads; `disk_limit` is the limit as the user wrote it."""
-
-    cache_dir: str
-    disk_limit: str
-    action: Action
-
-
-class DiskPrompt(msgspec.Struct, frozen=True):
-    """A prompt that lies on disk, with the name of its model; `last_used` is in seconds since the epoch."""
-
-    session: str
-    title: str
-    tokens: int
-    disk_tokens: int
-    pinned: bool
-    last_used: float
-    model: str
-
-
-class DiskList(msgspec.Struct, frozen=True):
-    """What lies on disk; `problem` says why the tier does not work as it should."""
-
-    models: tuple[DiskModel, ...]
-    prompts: tuple[DiskPrompt, ...]
-    bytes: int
-    limit_bytes: int | None
-    blocks: int
-    problem: str = ""
-
-
-class Verified(msgspec.Struct, frozen=True):
-    files: int
-    bytes: int
-    bad: int
-    orphans: int
-    problem: str = ""
-
-
-class Pruned(msgspec.Struct, frozen=True):
-    models: tuple[str, ...]
-    num_blocks: int
-    num_bytes: int
-    problem: str = ""
-
-
-class Cleared(msgspec.Struct, frozen=True):
-    num_blocks: int
-    num_bytes: int
-    kept_blocks: int = 0
-    problem: str = ""
+R = TypeVar("R", DiskList, Verified, Pruned, Cleared)
 
 
 def ignore(_done: int, _total: int) -> None:
     """Nobody watches the progress."""
-
-
-class _Progress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    done: int
-    total: int
 
 
 async def maintain(
@@ -107,7 +48,7 @@ async def maintain(
         process.stdin.close()
         while line := await process.stdout.readline():
             try:
-                step = msgspec.json.decode(line, type=_Progress)
+                step = msgspec.json.decode(line, type=Progress)
             except msgspec.ValidationError:
                 found = msgspec.json.decode(line, type=result)
             else:

@@ -1,74 +1,19 @@
 """Upkeep of the disk tier without a model: look, verify, prune, clear.
 
-Run as `python -m samovar.engine.maintain`, with a `MaintainJob` as JSON on standard input; answers with
+Run as `python -m samovar.engine.maintain`, with a `Job` as JSON on standard input; answers with
 lines of JSON on standard output, the last one is the result. A running host may use the same folder.
 """
 
 import sys
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 
-from samovar.core.snapshot import DiskModel
+from samovar.core.maintenance import Cleared, DiskList, DiskPrompt, Job, Progress, Pruned, Verified
 from samovar.engine import limits, llama
 from samovar.engine.fingerprint import weights_id
 from samovar.kv.disk_tier import Checked, DiskError, DiskTier
 from samovar.kv.explain import Previous
-
-
-class MaintainJob(msgspec.Struct, frozen=True):
-    cache_dir: str
-    disk_limit: str
-    action: Literal["list", "verify", "prune", "clear"]
-
-
-class Progress(msgspec.Struct, frozen=True):
-    done: int
-    total: int
-
-
-class VerifyResult(msgspec.Struct, frozen=True):
-    files: int = 0
-    bytes: int = 0
-    bad: int = 0
-    orphans: int = 0
-    problem: str = ""
-
-
-class ClearResult(msgspec.Struct, frozen=True):
-    num_blocks: int = 0
-    num_bytes: int = 0
-    kept_blocks: int = 0
-    problem: str = ""
-
-
-class PruneResult(msgspec.Struct, frozen=True):
-    models: tuple[str, ...] = ()
-    num_blocks: int = 0
-    num_bytes: int = 0
-    problem: str = ""
-
-
-class StoredPrompt(msgspec.Struct, frozen=True):
-    """A session's last prompt as the disk knows it; `model` is the model's name."""
-
-    session: str
-    title: str
-    tokens: int
-    disk_tokens: int
-    pinned: bool
-    last_used: float
-    model: str
-
-
-class ListResult(msgspec.Struct, frozen=True):
-    models: tuple[DiskModel, ...] = ()
-    prompts: tuple[StoredPrompt, ...] = ()
-    bytes: int = 0
-    limit_bytes: int | None = None
-    blocks: int = 0
-    problem: str = ""
 
 
 def _say(value: msgspec.Struct) -> None:
@@ -76,7 +21,7 @@ def _say(value: msgspec.Struct) -> None:
     sys.stdout.buffer.flush()
 
 
-def _list(tier: DiskTier) -> ListResult:
+def _list(tier: DiskTier) -> DiskList:
     num_bytes, _, num_blocks = tier.usage()
     prompts = []
     for model, past, disk_tokens in tier.all_past():
@@ -86,7 +31,7 @@ def _list(tier: DiskTier) -> ListResult:
             continue
         num_tokens = len(previous.tokens)
         prompts.append(
-            StoredPrompt(
+            DiskPrompt(
                 past.session,
                 past.title,
                 num_tokens,
@@ -96,7 +41,7 @@ def _list(tier: DiskTier) -> ListResult:
                 model,
             )
         )
-    return ListResult(
+    return DiskList(
         tuple(tier.models(llama.BUILD, weights_id)),
         tuple(prompts),
         num_bytes,
@@ -105,12 +50,12 @@ def _list(tier: DiskTier) -> ListResult:
     )
 
 
-def _verify(tier: DiskTier) -> VerifyResult:
-    result = VerifyResult()
+def _verify(tier: DiskTier) -> Verified:
+    result = Verified()
     for step in tier.verify():
         match step:
             case Checked(files, num_bytes, bad, orphans):
-                result = VerifyResult(files, num_bytes, bad, orphans)
+                result = Verified(files, num_bytes, bad, orphans)
             case (done, total) if done % 16 == 0:
                 _say(Progress(done, total))
             case _:
@@ -118,13 +63,13 @@ def _verify(tier: DiskTier) -> VerifyResult:
     return result
 
 
-def run(job: MaintainJob) -> msgspec.Struct:
+def run(job: Job) -> msgspec.Struct:
     """Do one job; what goes wrong stands in the result's `problem`."""
     empty: dict[str, type[msgspec.Struct]] = {
-        "list": ListResult,
-        "verify": VerifyResult,
-        "prune": PruneResult,
-        "clear": ClearResult,
+        "list": DiskList,
+        "verify": Verified,
+        "prune": Pruned,
+        "clear": Cleared,
     }
     try:
         tier = DiskTier(Path(job.cache_dir), lambda free, own: limits.disk_limit(job.disk_limit, free, own))
@@ -136,9 +81,9 @@ def run(job: MaintainJob) -> msgspec.Struct:
                     return _verify(tier)
                 case "prune":
                     names, num_blocks, num_bytes = tier.prune(llama.BUILD, weights_id)
-                    return PruneResult(tuple(names), num_blocks, num_bytes)
+                    return Pruned(tuple(names), num_blocks, num_bytes)
                 case "clear":
-                    return ClearResult(*tier.clear())
+                    return Cleared(*tier.clear())
         finally:
             tier.close()
     except DiskError as error:
@@ -146,7 +91,7 @@ def run(job: MaintainJob) -> msgspec.Struct:
 
 
 def main() -> None:
-    _say(run(msgspec.json.decode(sys.stdin.buffer.read(), type=MaintainJob)))
+    _say(run(msgspec.json.decode(sys.stdin.buffer.read(), type=Job)))
 
 
 if __name__ == "__main__":
