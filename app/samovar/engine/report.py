@@ -1,16 +1,26 @@
 """Builds the immutable picture of the cache that front ends draw. Engine thread; changes nothing."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from samovar.core.snapshot import CacheSnapshot, ContextUse, PromptRow, Tier, TierUse
 from samovar.engine.control import CacheControl
 from samovar.engine.mover import Mover
-from samovar.engine.records import SessionRecord
+from samovar.engine.records import MAX_RECORDS, SessionRecord
 from samovar.engine.sleep import Sleep
 from samovar.engine.slots import Slots
 from samovar.kv.host_tier import HostTier
-from samovar.kv.index import PrefixIndex
+from samovar.kv.index import Match, PrefixIndex
 from samovar.kv.ledger import Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """What RAM has of one session: tokens of its last prompt, bytes that are its alone, bytes it shares."""
+
+    tokens: int
+    own_bytes: int
+    shared_bytes: int
 
 
 class Reporter:
@@ -33,6 +43,7 @@ class Reporter:
         self._mover = mover
         self._ledger = ledger
         self._sleep = sleep
+        self._held: dict[str, tuple[int, Match, _Held]] = {}
 
     def snapshot(
         self,
@@ -83,12 +94,9 @@ class Reporter:
         num_tokens = len(previous.tokens)
         resident = self._slots.of_session(session)
         in_context = min(len(resident.tokens), num_tokens) if resident else 0
-        stored = [block for block in record.match.blocks if block.key in self._index]
-        in_host = sum(min(block.end, record.match.num_tokens) - block.start for block in stored)
-        mine = [block for block in stored if session in block.sessions]
-        own = sum(block.num_bytes for block in mine if len(block.sessions) == 1)
+        held = self._held_of(session, record.match)
         tier = Tier.CONTEXT if num_tokens and in_context >= num_tokens else None
-        if tier is None and num_tokens and in_host >= num_tokens:
+        if tier is None and num_tokens and held.tokens >= num_tokens:
             tier = Tier.HOST
         if tier is None and num_tokens and record.disk_tokens >= num_tokens:
             tier = Tier.DISK
@@ -97,13 +105,33 @@ class Reporter:
             title=record.title,
             tokens=num_tokens,
             context_tokens=in_context,
-            host_tokens=in_host,
+            host_tokens=held.tokens,
             disk_tokens=record.disk_tokens,
-            own_bytes=own,
-            shared_bytes=sum(block.num_bytes for block in mine) - own,
+            own_bytes=held.own_bytes,
+            shared_bytes=held.shared_bytes,
             tier=tier,
             hits=record.hits,
             last_used=record.last_used,
             running=running,
             pinned=self._index.is_pinned(session),
         )
+
+    def _held_of(self, session: str, match: Match) -> _Held:
+        """Summed up again only when the index or the match has changed: a picture is made twice a second."""
+        version = self._index.version
+        known = self._held.get(session)
+        if known is not None and known[0] == version and known[1] is match:
+            return known[2]
+        blocks = [self._index.get(block.key) for block in match.blocks]
+        stored = [block for block in blocks if block is not None]
+        mine = [block for block in stored if session in block.sessions]
+        own = sum(block.num_bytes for block in mine if len(block.sessions) == 1)
+        held = _Held(
+            sum(min(block.end, match.num_tokens) - block.start for block in stored),
+            own,
+            sum(block.num_bytes for block in mine) - own,
+        )
+        if len(self._held) > 2 * MAX_RECORDS:
+            self._held.clear()
+        self._held[session] = (version, match, held)
+        return held

@@ -46,6 +46,7 @@ class PrefixIndex:
         self._blocks: dict[bytes, Block] = {}
         self._clock = 0
         self._pinned: set[str] = set()
+        self.version = 0  # grows whenever a block comes, goes, or changes its owners
 
     def __len__(self) -> int:
         return len(self._blocks)
@@ -136,6 +137,7 @@ class PrefixIndex:
         block = Block(key, parent, tuple(tokens), parent.end if parent else 0, num_bytes)
         self._children(parent)[key] = block
         self._blocks[key] = block
+        self.version += 1
         self.touch([block])
         return block
 
@@ -146,6 +148,7 @@ class PrefixIndex:
         assert block.users == 0, "in use is never evicted"
         del self._children(block.parent)[block.key]
         del self._blocks[block.key]
+        self.version += 1
 
     def touch(self, blocks: Iterable[Block]) -> None:
         """Mark as just used, ancestors included, so that a parent is never older than its child."""
@@ -159,10 +162,12 @@ class PrefixIndex:
     def label(self, block: Block, sessions: Iterable[str]) -> None:
         """Note that `sessions` own a block too."""
         block.sessions.update(sessions)
+        self.version += 1
         block.pins = len(block.sessions & self._pinned)
 
     def unlabel(self, session: str) -> list[Block]:
         """A session owns nothing any more; its blocks."""
+        self.version += 1
         mine = [block for block in self._blocks.values() if session in block.sessions]
         for block in mine:
             block.sessions.discard(session)
