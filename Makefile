@@ -43,7 +43,7 @@ lock:  ## resolve again; make lock ARGS=--upgrade takes newer versions
 	$(PYTHON) tools/lock.py $(ARGS)
 
 soak: $(DEV_STAMP)  ## long runs, not part of test
-	SAMOVAR_SOAK=1 $(BIN)/python -m pytest --timeout 3600 tests/crash tests/engine/test_loop_random.py tests/unit/test_disk_tier_random.py $(ARGS)
+	SAMOVAR_SOAK=1 $(BIN)/python -m pytest --timeout 3600 tests/crash tests/engine/test_loop_random.py tests/engine/test_disk_random.py tests/unit/test_disk_tier_random.py $(ARGS)
 
 bench: $(APP_STAMP)
 	$(BIN)/samovar bench switchboard $(ARGS)
