@@ -1,7 +1,10 @@
 """The engine loop with a disk below it, on the fake backend: restarts, damage, pins, limits, pressure."""
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from samovar.core import commands, events
@@ -9,6 +12,7 @@ from samovar.core.chat import ChatMessage
 from samovar.core.request import MismatchReason, TierTokens
 from samovar.core.snapshot import CacheSnapshot, Tier
 from samovar.engine import control
+from samovar.kv.explain import Previous
 from tests.engine.fake_backend import Kind
 from tests.engine.harness import BLOCK, CLIENT, Asked, Engine, system, user, words
 
@@ -314,3 +318,29 @@ def test_totals_last_over_restarts(tmp_path: Path) -> None:
     assert snapshot.totals_ever is not None
     assert snapshot.totals_ever.requests == 2
     assert snapshot.totals_ever.reused_tokens == snapshot.totals.reused_tokens > 2 * BLOCK
+
+
+@pytest.mark.parametrize(
+    "past",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(
+            msgspec.msgpack.encode(Previous((user("hi"),), (1, 2))).replace(b"hi", b"\xff\xff"), id="text"
+        ),
+        pytest.param(b"\x81\xa1x" + b"\x91" * 100_000 + b"\x01", id="nested"),
+        pytest.param(msgspec.msgpack.encode(Previous((), (1, 1 << 40))), id="token too large for a number"),
+        pytest.param(msgspec.msgpack.encode(Previous((), (1, 1 << 30))), id="token that the model has not"),
+        pytest.param(msgspec.msgpack.encode(Previous((), (1, -1))), id="negative token"),
+    ],
+)
+def test_a_damaged_past_is_forgotten(past: bytes, tmp_path: Path) -> None:
+    engine = Engine(disk=tmp_path)
+    history, _ = chat(engine, "s")
+    chat(engine, "t")
+    engine.close()
+    with closing(sqlite3.connect(tmp_path / "kv" / "index.db")) as index, index:
+        index.execute("UPDATE sessions SET past = ? WHERE session = 's'", (past,))
+    engine = Engine(disk=tmp_path)
+    engine.step(3)
+    assert {row.session for row in told(engine).prompts} == {"t"}
+    assert engine.chat("s", history, words(10, 3)).finished.stats.reused.disk > 0

@@ -22,7 +22,7 @@ from samovar.engine.residency import Residency
 from samovar.engine.slots import Slots
 from samovar.engine.swapper import Counted, DiskState, Opened
 from samovar.kv.disk_index import PastRow
-from samovar.kv.explain import Previous
+from samovar.kv.explain import decode_past
 from samovar.kv.host_tier import HostTier, Limits
 from samovar.kv.index import PrefixIndex
 
@@ -65,7 +65,9 @@ class CacheControl:
         tell: Tell,
         is_busy: Callable[[str], bool],
         available_bytes: Callable[[], int],
+        vocab_size: int,
     ) -> None:
+        self._vocab_size = vocab_size
         self._mover = mover
         self._slots = slots
         self._index = index
@@ -305,10 +307,9 @@ class CacheControl:
     def _take_over(self, pasts: tuple[PastRow, ...]) -> None:
         """What an earlier host left on disk: its sessions are known again."""
         for past in pasts:
-            try:
-                previous = msgspec.msgpack.decode(past.past, type=Previous)
-            except msgspec.DecodeError:
-                continue
+            previous = decode_past(past.past)
+            if previous is None or not all(0 <= token < self._vocab_size for token in previous.tokens):
+                continue  # a damaged row: llama.cpp ends the process at a token that it does not have
             record = SessionRecord(past.title, previous, hits=past.hits, last_used=past.used)
             if past.pinned:
                 self._index.pin(past.session, True)

@@ -604,7 +604,7 @@ def sum_totals(a: Totals, b: Totals) -> Totals:
 def _decode_totals(data: bytes) -> Totals:
     try:
         return msgspec.msgpack.decode(data, type=Totals) if data else Totals()
-    except msgspec.DecodeError:
+    except (ValueError, RecursionError):  # no MessagePack, no UTF-8, or nested without end
         return Totals()
 
 
