@@ -344,3 +344,43 @@ def test_a_damaged_past_is_forgotten(past: bytes, tmp_path: Path) -> None:
     engine.step(3)
     assert {row.session for row in told(engine).prompts} == {"t"}
     assert engine.chat("s", history, words(10, 3)).finished.stats.reused.disk > 0
+
+
+def verified(engine: Engine) -> list[tuple[str | None, events.DiskVerified]]:
+    return [(client, event) for client, event in engine.events if isinstance(event, events.DiskVerified)]
+
+
+def test_everyone_who_asks_to_verify_is_answered(tmp_path: Path) -> None:
+    engine = Engine(disk=tmp_path)
+    chat(engine, "s")
+    engine.swap_eagerly = False
+    engine.post(commands.VerifyDisk())
+    engine.step()
+    assert engine.swapper is not None
+    for _ in range(2):
+        engine.swapper.serve_next(wait=False)  # it has begun
+    engine.post(commands.VerifyDisk(), "b")
+    engine.post(commands.VerifyDisk(), "c")
+    engine.step()
+    engine.swap_eagerly = True
+    engine.step(3)
+    assert [client for client, _ in verified(engine)] == [CLIENT, "b", "c"]
+    assert len({event for _, event in verified(engine)}) == 1
+    assert verified(engine)[0][1].files == len(files(tmp_path))
+
+
+def test_turning_the_disk_off_ends_verifying_with_a_reason(tmp_path: Path) -> None:
+    engine = Engine(disk=tmp_path)
+    chat(engine, "s")
+    engine.swap_eagerly = False
+    engine.post(commands.VerifyDisk())
+    engine.step()
+    assert engine.swapper is not None
+    for _ in range(2):
+        engine.swapper.serve_next(wait=False)
+    engine.post(commands.SetDiskLimit("off"))
+    engine.step()
+    engine.swap_eagerly = True
+    engine.step(3)
+    assert [event.problem for _, event in verified(engine)] == ["The disk cache is off."]
+    assert told(engine).disk.off

@@ -4,6 +4,7 @@ Jobs are values; what came of them goes back as values through `tell`. What some
 then writing, then upkeep, which gives way after every file.
 """
 
+import collections
 import itertools
 import logging
 import queue
@@ -25,6 +26,8 @@ log = logging.getLogger("samovar.swapper")
 
 RETRY_S: Final = 5.0
 MAX_PASTS: Final = 200
+_OFF: Final = "The disk cache is off."
+_BROKE: Final = "The disk cache broke; the log tells more. It is tried again."
 
 
 class Urgency(IntEnum):
@@ -235,6 +238,7 @@ class Swapper:
         self._was_open = False
         self._quarantined = self._evictions = 0
         self._verifying: tuple[Upkeep, Iterator[tuple[int, int] | Checked]] | None = None
+        self._to_verify: collections.deque[Upkeep] = collections.deque()
         self._models: tuple[DiskModel, ...] = ()
         self._weights: dict[tuple[str, int, int], str] = {}
         self._totals: Totals | None = None
@@ -301,7 +305,7 @@ class Swapper:
             except Exception:
                 # What nobody foresaw must still be answered, and the thread must live.
                 log.exception("the swap thread broke")
-                self._fail(DiskError("The disk cache broke; the log tells more. It is tried again."))
+                self._fail(DiskError(_BROKE))
         if not done:
             self._give_up(job)
         self._refresh()
@@ -332,6 +336,10 @@ class Swapper:
             self._look_at_models()
         except DiskError as error:
             self._fail(error)
+            return None
+        except Exception:
+            log.exception("the swap thread broke")
+            self._fail(DiskError(_BROKE))
             return None
         self._refresh()
         self._tell(Opened(pasts))
@@ -374,6 +382,8 @@ class Swapper:
                 self._tell(Counted({session: tier.count(tokens) for session, tokens in prompts}))
             case SetLimit():
                 tier.shrink()
+            case Upkeep("verify", _) if self._verifying is not None:
+                self._to_verify.append(job)
             case Upkeep("verify", _):
                 self._verifying = (job, tier.verify())
             case Upkeep("clear", client):
@@ -387,7 +397,7 @@ class Swapper:
 
     def _give_up(self, job: Job) -> None:
         """Every job that somebody waits for is answered, whatever the disk does."""
-        problem = self.state.problem or "The disk cache is off."
+        problem = self.state.problem or _OFF
         match job:
             case Find(ticket):
                 self._tell(Found(ticket, (), 0.0))
@@ -412,20 +422,30 @@ class Swapper:
         job, steps = self._verifying
         try:
             if self._attempt() is None:
-                raise DiskError(self.state.problem)
+                self._end_verifying(Verified(job.client, Checked(0, 0, 0, 0), self.state.problem or _OFF))
+                return
             match next(steps):
                 case (int(done), int(total)):
                     if done % 16 == 0:
                         self._tell(Verifying(job.client, done, total))
                 case Checked() as found:
-                    self._verifying = None
-                    self._tell(Verified(job.client, found))
+                    self._end_verifying(Verified(job.client, found))
                     self._look_at_models()
         except DiskError as error:
-            self._verifying = None
             self._fail(error)
-            self._tell(Verified(job.client, Checked(0, 0, 0, 0), str(error)))
+            self._end_verifying(Verified(job.client, Checked(0, 0, 0, 0), str(error)))
+        except Exception:
+            log.exception("the swap thread broke")
+            self._fail(DiskError(_BROKE))
+            self._end_verifying(Verified(job.client, Checked(0, 0, 0, 0), _BROKE))
         self._refresh()
+
+    def _end_verifying(self, result: Verified) -> None:
+        """Answer, and go on to who asked meanwhile."""
+        self._verifying = None
+        self._tell(result)
+        if self._to_verify:
+            self.post(self._to_verify.popleft())
 
     # ---- state
 
