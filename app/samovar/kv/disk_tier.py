@@ -580,8 +580,11 @@ class DiskTier:
             raise self._problem(error) from error
 
     def _problem(self, error: OSError | sqlite3.Error) -> DiskError:
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if full or "full" in str(error):
+        if isinstance(error, OSError):
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        else:
+            full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+        if full:
             return DiskError(
                 f"The disk with {self._folder} is full: prompts are kept in RAM only. "
                 "Make room, or set a lower disk limit.",
@@ -613,7 +616,7 @@ def _is_stale(row: ModelRow, build: str, weights_of: Callable[[Path], str]) -> b
         return True
     try:
         return weights_of(Path(row.path)) != row.weights
-    except (OSError, SamovarError):
+    except (OSError, ValueError, SamovarError):  # a damaged row may name what is no path at all
         return True
 
 
