@@ -12,6 +12,8 @@ from samovar.core.chat import ChatMessage
 from samovar.core.request import MismatchReason, TierTokens
 from samovar.core.snapshot import CacheSnapshot, Tier
 from samovar.engine import control
+from samovar.engine.swapper import Job, Write
+from samovar.kv.disk_tier import DiskTier
 from samovar.kv.explain import Previous
 from tests.engine.fake_backend import Kind
 from tests.engine.harness import BLOCK, CLIENT, Asked, Engine, system, user, words
@@ -384,3 +386,49 @@ def test_turning_the_disk_off_ends_verifying_with_a_reason(tmp_path: Path) -> No
     engine.step(3)
     assert [event.problem for _, event in verified(engine)] == ["The disk cache is off."]
     assert told(engine).disk.off
+
+
+def test_what_left_the_disk_is_written_again(tmp_path: Path) -> None:
+    engine = Engine(disk=tmp_path)
+    history, first = chat(engine, "s")
+    engine.post(commands.SetDiskLimit("1KiB"))
+    engine.step(2)
+    assert files(tmp_path) == []
+    engine.post(commands.SetDiskLimit("1GiB"))
+    engine.step(2)
+    engine.close()
+    engine = Engine(disk=tmp_path)
+    stats = engine.chat("s", history, words(10, 3)).finished.stats
+    assert stats.reused == TierTokens(disk=kept_tokens(first))
+
+
+def test_what_another_host_took_from_the_disk_is_written_again(tmp_path: Path) -> None:
+    engine = Engine(disk=tmp_path)
+    history, _ = chat(engine, "s")
+    with closing(DiskTier(tmp_path, lambda _free, _own: 0)) as other:
+        other.shrink()
+    second = engine.chat("s", history, words(10, 3))
+    engine.step(2)
+    engine.close()
+    engine = Engine(disk=tmp_path)
+    stats = engine.chat("s", history, words(10, 5)).finished.stats
+    assert stats.reused == TierTokens(disk=kept_tokens(second))
+
+
+def test_ram_does_not_wait_for_a_disk_without_room(tmp_path: Path) -> None:
+    engine = Engine(disk=tmp_path, disk_limit="1KiB", ram_limit="64KiB")
+    assert engine.swapper is not None
+    engine.swapper.eager = True
+    posted: list[Write] = []
+    post = engine.swapper.post
+
+    def count(job: Job) -> None:
+        if isinstance(job, Write):
+            posted.append(job)
+        post(job)
+
+    engine.swapper.post = count  # type: ignore[method-assign]  # to count
+    for number in range(6):
+        chat(engine, f"s{number}", 100)
+    assert engine.loop.ledger.evictions > 6
+    assert len(posted) < 1000, "not again and again while a block waits to be stored"

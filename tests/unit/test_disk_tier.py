@@ -1134,3 +1134,12 @@ def test_counting_a_models_blocks_reads_no_blocks(folder: Path, tier: DiskTier) 
             "EXPLAIN QUERY PLAN SELECT count(*), sum(held) FROM blocks WHERE model = 1"
         ).fetchall()
     assert "COVERING INDEX" in str(plan)
+
+
+def test_a_prompt_larger_than_the_budget_keeps_its_beginning(folder: Path) -> None:
+    tier = open_tier(folder, budget=Budget(3 * HELD))
+    prompt = tuple(range(24))
+    stored = [put(tier, piece) for piece in chain(prompt, model_of())]
+    assert stored == [True, True, True, False, False, False]
+    assert serve(tier, prompt) == 12, "what follows on nothing would only take room"
+    tier.close()

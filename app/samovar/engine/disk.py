@@ -25,6 +25,8 @@ from samovar.kv.tokens import unpack
 IN_FLIGHT_BYTES: Final = 32 * 1024 * 1024
 FETCH_PATIENCE_S: Final = 10.0
 TIGHT_SHARE: Final = 0.7
+REFUSED_S: Final = 5.0
+"""So long after a block had no room on disk, what leaves RAM does not wait to be written."""
 
 Tell = Callable[[str | None, events.Event], None]
 MakeSwapper = Callable[[Callable[[swap.Result], None]], swap.Swapper]
@@ -86,6 +88,7 @@ class Disk:
         self._in_flight: dict[bytes, Block] = {}
         self._deferred: list[swap.Result] = []
         self.news: list[swap.Opened | swap.Counted] = []
+        self._t_refused: float | None = None
         self.is_count_stale = True
         mover.set_disk(self)
         self._swapper.start()
@@ -104,7 +107,8 @@ class Disk:
     @property
     def can_write(self) -> bool:
         """Whether it is worth waiting for what is being written."""
-        return not (self.is_off or self.state.problem)
+        refused = self._t_refused is not None and time.monotonic() - self._t_refused < REFUSED_S
+        return not (self.is_off or self.state.problem or refused)
 
     @property
     def is_off(self) -> bool:
@@ -313,6 +317,7 @@ class Disk:
         block = self._in_flight.pop(done.key)
         block.users -= 1
         block.on_disk = done.stored
+        self._t_refused = None if done.stored else time.monotonic()
         if done.stored:
             self._ledger.disk_writes += 1
             self._ledger.disk_write_ms += done.ms
@@ -379,6 +384,12 @@ class Disk:
                     block.on_disk = False
                 self.news.append(result)
                 self.persist(sorted(self._index, key=lambda block: block.start))
+            case swap.Gone(keys):
+                # Whatever RAM still holds of it is written again when its turn comes.
+                for key in keys:
+                    if (gone := self._index.get(key)) is not None:
+                        gone.on_disk = False
+                self.is_count_stale = True
             case swap.Counted():
                 self.news.append(result)
             case swap.Cleared(client, num_blocks, num_bytes, kept):

@@ -154,6 +154,13 @@ class Written:
 
 
 @dataclass(frozen=True, slots=True)
+class Gone:
+    """These blocks are not on disk, or not any more."""
+
+    keys: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Counted:
     tokens: dict[str, int]
 
@@ -188,7 +195,7 @@ class Verified:
     problem: str = ""
 
 
-Result = Opened | Found | ReadDone | Written | Counted | Cleared | Pruned | Verifying | Verified
+Result = Opened | Found | ReadDone | Written | Gone | Counted | Cleared | Pruned | Verifying | Verified
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,6 +380,8 @@ class Swapper:
             case Remember(past, keys, totals):
                 tier.remember(past, MAX_PASTS)
                 tier.touch(keys, past.session)
+                if lost := tier.lost(keys):
+                    self._tell(Gone(tuple(lost)))
                 self._totals = tier.add_totals(totals)
             case PinOnDisk(session, pinned):
                 tier.pin(session, pinned)
@@ -475,6 +484,8 @@ class Swapper:
         tier = self._tier
         if tier is None:
             return
+        if gone := tier.take_gone():
+            self._tell(Gone(gone))
         if self._jobs.empty():
             self._look_at_models()
         try:

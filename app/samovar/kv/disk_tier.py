@@ -106,6 +106,7 @@ class DiskTier:
         self._writer = _writer_id(os.getpid())
         self.quarantined = 0
         self.evictions = 0
+        self._gone: list[bytes] = []
         try:
             for folder in (cache_dir, self._folder, self._blocks, self._bad):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -153,17 +154,20 @@ class DiskTier:
         """Evict down to the budget."""
         self._make_room(0)
 
-    def _make_room(self, more_bytes: int) -> bool:
-        """Evict the leaves that were not used for the longest time until so much more fits."""
+    def _make_room(self, more_bytes: int, spare: bytes | None = None, *, may_evict: bool = True) -> bool:
+        """Evict the leaves that were not used for the longest time, until so much more fits or it is `spare`'s
+        turn; False where it does not fit.
+        """
         with self._guard():
             limit = self.limit_bytes()
             if more_bytes > limit:
                 return False
             while self._index.usage()[0] + more_bytes > limit:
-                victim = self._index.victim()
-                if victim is None:
+                victim = self._index.victim() if may_evict else None
+                if victim is None or victim[0] == spare:
                     return False
                 self._delete([victim[0]])
+                self._gone.append(victim[0])
                 self.evictions += 1
             return True
 
@@ -310,11 +314,16 @@ class DiskTier:
         return True
 
     def _make_room_for(self, header: BlockHeader, held: int) -> bool:
-        """Enter a block that is about to be written, within the budget; False if it cannot be."""
+        """Enter a block that is about to be written, within the budget; False if it cannot be.
+
+        It never takes its parent's place, without which it is of no use, nor any other's while the parent
+        is not there.
+        """
         assert self._model_id is not None
         self._sweep()
+        is_reachable = header.start == 0 or self._index.state(header.parent) == STORED
         for _ in range(MAX_ATTEMPTS):
-            if not self._make_room(held):
+            if not self._make_room(held, header.parent, may_evict=is_reachable):
                 return False
             self._check_free(held)
             with self._index.exclusive():
@@ -327,6 +336,16 @@ class DiskTier:
         """A chain was used by, or belongs to, the session `owner`."""
         with self._guard():
             self._index.touch(keys, [owner])
+
+    def lost(self, keys: Iterable[bytes]) -> list[bytes]:
+        """Which of these blocks are not stored: another host may have needed their room."""
+        with self._guard():
+            return [key for key in keys if self._index.state(key) != STORED]
+
+    def take_gone(self) -> tuple[bytes, ...]:
+        """Blocks that had to leave since the last call, for want of room or because they were bad."""
+        gone, self._gone = self._gone, []
+        return tuple(gone)
 
     def _drop_needless(self, header: BlockHeader) -> None:
         """A longer tail makes the shorter ones behind the same parent needless, where a part can be used."""
@@ -514,6 +533,7 @@ class DiskTier:
     def _set_aside(self, key: bytes) -> None:
         """A block that may not be used: its file goes to the side, for whoever wants to know why."""
         self.quarantined += 1
+        self._gone.append(key)
         self._index.begin_delete([key], self._writer)
         self._move_aside(self._file(key))
         self._index.end_delete([key])
