@@ -13,7 +13,7 @@ from samovar.core.request import MismatchReason, TierTokens
 from samovar.core.snapshot import CacheSnapshot, Tier
 from samovar.engine import control
 from samovar.engine.swapper import Job, Write
-from samovar.kv.disk_tier import DiskTier
+from samovar.kv.disk_tier import DiskError, DiskTier
 from samovar.kv.explain import Previous
 from tests.engine.fake_backend import Kind
 from tests.engine.harness import BLOCK, CLIENT, Asked, Engine, system, user, words
@@ -432,3 +432,33 @@ def test_ram_does_not_wait_for_a_disk_without_room(tmp_path: Path) -> None:
         chat(engine, f"s{number}", 100)
     assert engine.loop.ledger.evictions > 6
     assert len(posted) < 1000, "not again and again while a block waits to be stored"
+
+
+@pytest.mark.parametrize("text", ["off", "OFF", " Off ", "0"])
+def test_a_disk_that_is_turned_off_keeps_what_it_has(text: str, tmp_path: Path) -> None:
+    engine = Engine(disk=tmp_path)
+    chat(engine, "s")
+    before = files(tmp_path)
+    engine.post(commands.SetDiskLimit(text))
+    engine.step(2)
+    disk = told(engine).disk
+    assert (disk.off, disk.setting) == (True, text)
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("command", [commands.ClearTier(Tier.DISK), commands.PruneDisk()])
+def test_what_the_disk_could_not_do_is_not_told_as_done(
+    command: commands.ClearTier | commands.PruneDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(disk=tmp_path)
+    chat(engine, "s")
+
+    def fails(*_args: object) -> None:
+        raise DiskError("The disk fails.")
+
+    monkeypatch.setattr(DiskTier, "clear", fails)
+    monkeypatch.setattr(DiskTier, "prune", fails)
+    engine.post(command)
+    engine.step(3)
+    assert refused(engine) == ["The disk fails."]
+    assert not [e for _, e in engine.events if isinstance(e, events.TierCleared | events.DiskPruned)]

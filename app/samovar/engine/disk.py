@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from samovar.core import events
+from samovar.core import commands, events
 from samovar.core.snapshot import Tier, TierUse
 from samovar.engine import swapper as swap
 from samovar.engine.mover import Mover
@@ -397,6 +397,9 @@ class Disk:
                     block.on_disk = False
                 self.is_count_stale = True
                 self._tell(client, events.TierCleared(Tier.DISK, num_blocks, num_bytes, kept))
+            case swap.NotDone(client, what, problem):
+                command = commands.ClearTier if what == "clear" else commands.PruneDisk
+                self._tell(client, events.CommandRefused(problem, str(command.__struct_config__.tag)))
             case swap.Pruned(client, models, num_blocks, num_bytes):
                 self._tell(client, events.DiskPruned(models, num_blocks, num_bytes))
             case swap.Verifying(client, done, total):

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from samovar.core.snapshot import DiskModel, Totals
+from samovar.engine.limits import is_off
 from samovar.kv.disk_index import PastRow, Row
 from samovar.kv.disk_tier import Checked, DiskError, DiskTier, Model
 from samovar.kv.host_tier import Blob
@@ -182,6 +183,15 @@ class Pruned:
 
 
 @dataclass(frozen=True, slots=True)
+class NotDone:
+    """Clearing or pruning (`what`) was not possible."""
+
+    client: str
+    what: str
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
 class Verifying:
     client: str
     done: int
@@ -195,7 +205,9 @@ class Verified:
     problem: str = ""
 
 
-Result = Opened | Found | ReadDone | Written | Gone | Counted | Cleared | Pruned | Verifying | Verified
+Result = (
+    Opened | Found | ReadDone | Written | Gone | Counted | Cleared | Pruned | NotDone | Verifying | Verified
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +261,7 @@ class Swapper:
         self._models: tuple[DiskModel, ...] = ()
         self._weights: dict[tuple[str, int, int], str] = {}
         self._totals: Totals | None = None
-        self.state = DiskState(setting=setting, off=setting == "off")
+        self.state = DiskState(setting=setting, off=is_off(setting))
         self._thread = threading.Thread(target=self._run, name="swap", daemon=True)
 
     def start(self) -> None:
@@ -323,9 +335,9 @@ class Swapper:
 
     def _attempt(self) -> DiskTier | None:
         """The tier, opened (again) if it can be; None while it cannot."""
-        if self._setting == "off":
+        if is_off(self._setting):
             self._close()
-            self.state = DiskState(setting="off", off=True)
+            self.state = DiskState(setting=self._setting, off=True)
             return None
         if self._tier is not None and not self._tier.is_there():
             self._close()
@@ -418,10 +430,8 @@ class Swapper:
                 self._tell(Counted(dict.fromkeys((session for session, _ in prompts), 0)))
             case Upkeep("verify", client):
                 self._tell(Verified(client, Checked(0, 0, 0, 0), problem))
-            case Upkeep("clear", client):
-                self._tell(Cleared(client, 0, 0, 0))
-            case Upkeep(_, client):
-                self._tell(Pruned(client, (), 0, 0))
+            case Upkeep(what, client):
+                self._tell(NotDone(client, what, problem))
             case _:
                 pass
 

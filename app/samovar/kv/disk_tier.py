@@ -155,8 +155,9 @@ class DiskTier:
         self._make_room(0)
 
     def _make_room(self, more_bytes: int, spare: bytes | None = None, *, may_evict: bool = True) -> bool:
-        """Evict the leaves that were not used for the longest time, until so much more fits or it is `spare`'s
-        turn; False where it does not fit.
+        """Evict the leaves that were not used for the longest time until so much more fits.
+
+        False where it does not, also because it would be the turn of `spare`.
         """
         with self._guard():
             limit = self.limit_bytes()
