@@ -462,3 +462,34 @@ def test_what_the_disk_could_not_do_is_not_told_as_done(
     engine.step(3)
     assert refused(engine) == ["The disk fails."]
     assert not [e for _, e in engine.events if isinstance(e, events.TierCleared | events.DiskPruned)]
+
+
+def test_a_chat_deleted_before_the_disk_is_open_does_not_come_back(tmp_path: Path) -> None:
+    engine = Engine(disk=tmp_path)
+    chat(engine, "s")
+    chat(engine, "t")
+    engine.close()
+    engine = Engine(disk=tmp_path)
+    engine.post(commands.Forget("s"))
+    engine.step(3)
+    assert {row.session for row in told(engine).prompts} == {"t"}
+
+
+def test_a_chat_deleted_while_it_is_read_leaves_nothing_in_ram(tmp_path: Path) -> None:
+    engine = Engine(disk=tmp_path)
+    chat(engine, "s")
+    engine.close()
+    engine = Engine(disk=tmp_path)
+    engine.step(3)
+    engine.swap_eagerly = False
+    engine.post(commands.Prefetch("s"))
+    engine.step()
+    assert engine.swapper is not None
+    engine.swapper.serve_all()
+    engine.step()  # its blocks were found, and are being read
+    engine.post(commands.Forget("s"))
+    engine.step()
+    engine.swap_eagerly = True
+    engine.step(3)
+    assert (len(engine.loop.index), engine.loop.host.num_bytes) == (0, 0)
+    assert files(tmp_path) == []

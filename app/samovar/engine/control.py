@@ -4,7 +4,7 @@ Engine thread. Says no with a sentence where a command makes no sense; changes n
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
@@ -84,6 +84,8 @@ class CacheControl:
         self._asked = Limits()
         self._t_pressure = self._t_count = 0.0
         self._changed = False
+        self._forgotten: set[str] = set()  # before it was known what the disk has
+        self._is_past_known = False
         self._told_state: DiskState | None = None
         self._t_told = 0.0
 
@@ -221,6 +223,8 @@ class CacheControl:
         self._index.pin(session, False)
         if self.disk is not None:
             self.disk.forget(session)
+        if not self._is_past_known:
+            self._forgotten.add(session)
         self._records.forget(session)
         self._mover.forget_session(session)
 
@@ -284,7 +288,9 @@ class CacheControl:
             changed = True
             match news:
                 case Opened(pasts):
-                    self._take_over(pasts)
+                    self._take_over(past for past in pasts if past.session not in self._forgotten)
+                    self._is_past_known = True
+                    self._forgotten.clear()
                 case Counted(tokens):
                     for session, count in tokens.items():
                         record = self._records.get(session)
@@ -304,7 +310,7 @@ class CacheControl:
             )
         return changed
 
-    def _take_over(self, pasts: tuple[PastRow, ...]) -> None:
+    def _take_over(self, pasts: Iterable[PastRow]) -> None:
         """What an earlier host left on disk: its sessions are known again."""
         for past in pasts:
             previous = decode_past(past.past)

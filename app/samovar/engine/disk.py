@@ -37,7 +37,8 @@ class Fetch:
     """Blocks of `tokens` on their way from disk to RAM; `held` keeps what is there already.
 
     `then` is called once, when nothing more comes. `num_read` tokens were read. Once it was released nobody
-    waits for it (`is_wanted`), and it holds nothing.
+    waits for it (`is_wanted`), and it holds nothing. What is on its way for a chat that was deleted meanwhile
+    (`is_forgotten`) does not enter RAM.
     """
 
     ticket: int
@@ -49,6 +50,7 @@ class Fetch:
     blobs: tuple[Blob, ...] = ()
     is_open: bool = True
     is_wanted: bool = True
+    is_forgotten: bool = False
     num_read: int = 0
     ms: float = 0.0
     t_start: float = field(default_factory=time.monotonic)
@@ -230,7 +232,7 @@ class Disk:
             parent = self._index.get(row.parent)
             if parent is None:
                 return None
-        if self._host.limits.off or self._host.excess() != (0, 0):
+        if fetch.is_forgotten or self._host.limits.off or self._host.excess() != (0, 0):
             return None
         block = self._mover.adopt(parent, tokens, blob, [fetch.session])
         assert block.key == row.key
@@ -333,7 +335,10 @@ class Disk:
         self._swapper.post(swap.PinOnDisk(session, pinned))
 
     def forget(self, session: str) -> None:
-        """Delete what only this session has."""
+        """Delete what only this session has, and let nothing of it come in any more."""
+        for fetch in self._fetches.values():
+            if fetch.session == session:
+                fetch.is_forgotten = True
         self._swapper.post(swap.ForgetOnDisk(session))
         for block in self._index:
             if block.sessions <= {session}:
