@@ -11,7 +11,7 @@ from samovar.core import commands, events
 from samovar.core.chat import ChatMessage
 from samovar.core.request import MismatchReason, TierTokens
 from samovar.core.snapshot import CacheSnapshot, Tier
-from samovar.engine import control
+from samovar.engine import control, swapper
 from samovar.engine.swapper import Job, Write
 from samovar.kv.disk_tier import DiskError, DiskTier
 from samovar.kv.explain import Previous
@@ -492,4 +492,68 @@ def test_a_chat_deleted_while_it_is_read_leaves_nothing_in_ram(tmp_path: Path) -
     engine.swap_eagerly = True
     engine.step(3)
     assert (len(engine.loop.index), engine.loop.host.num_bytes) == (0, 0)
+    assert files(tmp_path) == []
+
+
+def test_a_chat_deleted_while_the_disk_is_off_leaves_the_disk(tmp_path: Path) -> None:
+    engine = Engine(disk=tmp_path)
+    chat(engine, "s")
+    engine.post(commands.SetDiskLimit("off"))
+    engine.step(2)
+    assert files(tmp_path)
+    engine.post(commands.Forget("s"))
+    engine.step(2)
+    assert files(tmp_path) == []
+    assert told(engine).disk.off
+
+
+def test_a_chat_deleted_while_the_disk_fails_leaves_it_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(disk=tmp_path)
+    chat(engine, "s")
+
+    def fails(*_args: object) -> None:
+        raise DiskError("The disk fails.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DiskTier, "forget", fails)
+        engine.post(commands.Forget("s"))
+        engine.step(2)
+    assert files(tmp_path)
+    monkeypatch.setattr(swapper, "RETRY_S", 0.0)
+    engine.post(commands.SetDiskLimit("1GiB"))
+    engine.step(2)
+    assert files(tmp_path) == []
+
+
+def test_a_deleted_chats_words_leave_the_index(tmp_path: Path) -> None:
+    engine = Engine(disk=tmp_path)
+    engine.ask("s", [user("the launch code is 0000-1234"), *([user(words(20))] * 9)])
+    engine.step(2)
+    engine.post(commands.Forget("s"))
+    engine.step(2)
+    engine.close()
+    assert b"launch code" not in (tmp_path / "kv" / "index.db").read_bytes()
+
+
+@pytest.mark.parametrize("limit", ["", "100000"])
+def test_a_deleted_chat_leaves_ram_when_it_has_been_written(limit: str, tmp_path: Path) -> None:
+    engine = Engine(disk=tmp_path)
+    engine.swap_eagerly = False
+    asked = engine.submit("s", [user(words(60))])
+    while not asked.ended:
+        engine.step()
+        assert engine.swapper is not None
+        if not asked.started:
+            engine.swapper.serve_all()
+    engine.post(commands.Forget("s"))
+    engine.step()
+    assert len(engine.loop.index), "it is being written"
+    if limit:
+        engine.post(commands.SetTokenLimit(limit))
+        engine.step()
+    engine.swap_eagerly = True
+    engine.step(3)
+    assert len(engine.loop.index) == 0
     assert files(tmp_path) == []

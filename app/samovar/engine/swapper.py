@@ -257,6 +257,7 @@ class Swapper:
         self._was_open = False
         self._quarantined = self._evictions = 0
         self._verifying: tuple[Upkeep, Iterator[tuple[int, int] | Checked]] | None = None
+        self._to_forget: list[str] = []
         self._to_verify: collections.deque[Upkeep] = collections.deque()
         self._models: tuple[DiskModel, ...] = ()
         self._weights: dict[tuple[str, int, int], str] = {}
@@ -309,6 +310,9 @@ class Swapper:
             case _:
                 pass
         tier = self._attempt()
+        if isinstance(job, ForgetOnDisk) and is_off(self._setting):
+            self._forget_while_off(job.session)
+            return
         done = False
         if tier is not None and not (isinstance(job, Write) and self._is_full()):
             try:
@@ -328,6 +332,17 @@ class Swapper:
         if not done:
             self._give_up(job)
         self._refresh()
+
+    def _forget_while_off(self, session: str) -> None:
+        """What was stored before the tier was turned off still lies there, and a deleted chat must go."""
+        if not (self._folder.cache_dir / "kv" / "index.db").exists():
+            return
+        with suppress(DiskError):
+            tier = DiskTier(self._folder.cache_dir, lambda _free, own: own, self._folder.model)
+            try:
+                tier.forget(session)
+            finally:
+                tier.close()
 
     def _is_full(self) -> bool:
         """Whether writing had better wait: what is there can be read all the while."""
@@ -350,6 +365,9 @@ class Swapper:
             tier = DiskTier(self._folder.cache_dir, self._limit, self._folder.model, distrust=self._distrust)
             pasts = () if self._was_open else tuple(tier.past())
             self._totals = tier.totals()
+            while self._to_forget:
+                tier.forget(self._to_forget[-1])
+                self._to_forget.pop()
             tier.shrink()
             self._tier, self._t_failed, self._distrust, self._was_open = tier, None, False, True
             self._look_at_models()
@@ -432,6 +450,8 @@ class Swapper:
                 self._tell(Verified(client, Checked(0, 0, 0, 0), problem))
             case Upkeep(what, client):
                 self._tell(NotDone(client, what, problem))
+            case ForgetOnDisk(session):
+                self._to_forget.append(session)
             case _:
                 pass
 

@@ -174,6 +174,7 @@ class DiskIndex:
         try:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = NORMAL")
+            self._db.execute("PRAGMA secure_delete = ON")  # what a deleted chat said leaves the file too
             with self._write():
                 (version,) = self._db.execute("PRAGMA user_version").fetchone()
                 if version > VERSION:
