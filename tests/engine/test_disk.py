@@ -557,3 +557,17 @@ def test_a_deleted_chat_leaves_ram_when_it_has_been_written(limit: str, tmp_path
     engine.step(3)
     assert len(engine.loop.index) == 0
     assert files(tmp_path) == []
+
+
+def test_what_was_counted_stays_counted_while_the_disk_is_off(tmp_path: Path) -> None:
+    engine = Engine(disk=tmp_path)
+    chat(engine, "s")
+    files(tmp_path)[0].write_bytes(b"damaged")
+    engine.post(commands.VerifyDisk())
+    engine.step(3)
+    before = told(engine)
+    assert before.disk.quarantined == 1
+    engine.post(commands.SetDiskLimit("off"))
+    engine.step(3)
+    after = told(engine)
+    assert (after.disk.quarantined, after.totals_ever) == (1, before.totals_ever)

@@ -352,7 +352,13 @@ class Swapper:
         """The tier, opened (again) if it can be; None while it cannot."""
         if is_off(self._setting):
             self._close()
-            self.state = DiskState(setting=self._setting, off=True)
+            self.state = DiskState(
+                setting=self._setting,
+                off=True,
+                quarantined=self._quarantined,
+                evictions=self._evictions,
+                totals=self._totals,
+            )
             return None
         if self._tier is not None and not self._tier.is_there():
             self._close()
