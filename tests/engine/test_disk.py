@@ -1,14 +1,20 @@
 """The engine loop with a disk below it, on the fake backend: restarts, damage, pins, limits, pressure."""
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from samovar.core import commands, events
 from samovar.core.chat import ChatMessage
 from samovar.core.request import MismatchReason, TierTokens
 from samovar.core.snapshot import CacheSnapshot, Tier
-from samovar.engine import control
+from samovar.engine import control, swapper
+from samovar.engine.swapper import Job, Write
+from samovar.kv.disk_tier import DiskError, DiskTier
+from samovar.kv.explain import Previous
 from tests.engine.fake_backend import Kind
 from tests.engine.harness import BLOCK, CLIENT, Asked, Engine, system, user, words
 
@@ -314,3 +320,254 @@ def test_totals_last_over_restarts(tmp_path: Path) -> None:
     assert snapshot.totals_ever is not None
     assert snapshot.totals_ever.requests == 2
     assert snapshot.totals_ever.reused_tokens == snapshot.totals.reused_tokens > 2 * BLOCK
+
+
+@pytest.mark.parametrize(
+    "past",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(
+            msgspec.msgpack.encode(Previous((user("hi"),), (1, 2))).replace(b"hi", b"\xff\xff"), id="text"
+        ),
+        pytest.param(b"\x81\xa1x" + b"\x91" * 100_000 + b"\x01", id="nested"),
+        pytest.param(msgspec.msgpack.encode(Previous((), (1, 1 << 40))), id="token too large for a number"),
+        pytest.param(msgspec.msgpack.encode(Previous((), (1, 1 << 30))), id="token that the model has not"),
+        pytest.param(msgspec.msgpack.encode(Previous((), (1, -1))), id="negative token"),
+    ],
+)
+def test_a_damaged_past_is_forgotten(past: bytes, tmp_path: Path) -> None:
+    engine = Engine(disk=tmp_path)
+    history, _ = chat(engine, "s")
+    chat(engine, "t")
+    engine.close()
+    with closing(sqlite3.connect(tmp_path / "kv" / "index.db")) as index, index:
+        index.execute("UPDATE sessions SET past = ? WHERE session = 's'", (past,))
+    engine = Engine(disk=tmp_path)
+    engine.step(3)
+    assert {row.session for row in told(engine).prompts} == {"t"}
+    assert engine.chat("s", history, words(10, 3)).finished.stats.reused.disk > 0
+
+
+def verified(engine: Engine) -> list[tuple[str | None, events.DiskVerified]]:
+    return [(client, event) for client, event in engine.events if isinstance(event, events.DiskVerified)]
+
+
+def test_everyone_who_asks_to_verify_is_answered(tmp_path: Path) -> None:
+    engine = Engine(disk=tmp_path)
+    chat(engine, "s")
+    engine.swap_eagerly = False
+    engine.post(commands.VerifyDisk())
+    engine.step()
+    assert engine.swapper is not None
+    for _ in range(2):
+        engine.swapper.serve_next(wait=False)  # it has begun
+    engine.post(commands.VerifyDisk(), "b")
+    engine.post(commands.VerifyDisk(), "c")
+    engine.step()
+    engine.swap_eagerly = True
+    engine.step(3)
+    assert [client for client, _ in verified(engine)] == [CLIENT, "b", "c"]
+    assert len({event for _, event in verified(engine)}) == 1
+    assert verified(engine)[0][1].files == len(files(tmp_path))
+
+
+def test_turning_the_disk_off_ends_verifying_with_a_reason(tmp_path: Path) -> None:
+    engine = Engine(disk=tmp_path)
+    chat(engine, "s")
+    engine.swap_eagerly = False
+    engine.post(commands.VerifyDisk())
+    engine.step()
+    assert engine.swapper is not None
+    for _ in range(2):
+        engine.swapper.serve_next(wait=False)
+    engine.post(commands.SetDiskLimit("off"))
+    engine.step()
+    engine.swap_eagerly = True
+    engine.step(3)
+    assert [event.problem for _, event in verified(engine)] == ["The disk cache is off."]
+    assert told(engine).disk.off
+
+
+def test_what_left_the_disk_is_written_again(tmp_path: Path) -> None:
+    engine = Engine(disk=tmp_path)
+    history, first = chat(engine, "s")
+    engine.post(commands.SetDiskLimit("1KiB"))
+    engine.step(2)
+    assert files(tmp_path) == []
+    engine.post(commands.SetDiskLimit("1GiB"))
+    engine.step(2)
+    engine.close()
+    engine = Engine(disk=tmp_path)
+    stats = engine.chat("s", history, words(10, 3)).finished.stats
+    assert stats.reused == TierTokens(disk=kept_tokens(first))
+
+
+def test_what_another_host_took_from_the_disk_is_written_again(tmp_path: Path) -> None:
+    engine = Engine(disk=tmp_path)
+    history, _ = chat(engine, "s")
+    with closing(DiskTier(tmp_path, lambda _free, _own: 0)) as other:
+        other.shrink()
+    second = engine.chat("s", history, words(10, 3))
+    engine.step(2)
+    engine.close()
+    engine = Engine(disk=tmp_path)
+    stats = engine.chat("s", history, words(10, 5)).finished.stats
+    assert stats.reused == TierTokens(disk=kept_tokens(second))
+
+
+def test_ram_does_not_wait_for_a_disk_without_room(tmp_path: Path) -> None:
+    engine = Engine(disk=tmp_path, disk_limit="1KiB", ram_limit="64KiB")
+    assert engine.swapper is not None
+    engine.swapper.eager = True
+    posted: list[Write] = []
+    post = engine.swapper.post
+
+    def count(job: Job) -> None:
+        if isinstance(job, Write):
+            posted.append(job)
+        post(job)
+
+    engine.swapper.post = count  # type: ignore[method-assign]  # to count
+    for number in range(6):
+        chat(engine, f"s{number}", 100)
+    assert engine.loop.ledger.evictions > 6
+    assert len(posted) < 1000, "not again and again while a block waits to be stored"
+
+
+@pytest.mark.parametrize("text", ["off", "OFF", " Off ", "0"])
+def test_a_disk_that_is_turned_off_keeps_what_it_has(text: str, tmp_path: Path) -> None:
+    engine = Engine(disk=tmp_path)
+    chat(engine, "s")
+    before = files(tmp_path)
+    engine.post(commands.SetDiskLimit(text))
+    engine.step(2)
+    disk = told(engine).disk
+    assert (disk.off, disk.setting) == (True, text)
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("command", [commands.ClearTier(Tier.DISK), commands.PruneDisk()])
+def test_what_the_disk_could_not_do_is_not_told_as_done(
+    command: commands.ClearTier | commands.PruneDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(disk=tmp_path)
+    chat(engine, "s")
+
+    def fails(*_args: object) -> None:
+        raise DiskError("The disk fails.")
+
+    monkeypatch.setattr(DiskTier, "clear", fails)
+    monkeypatch.setattr(DiskTier, "prune", fails)
+    engine.post(command)
+    engine.step(3)
+    assert refused(engine) == ["The disk fails."]
+    assert not [e for _, e in engine.events if isinstance(e, events.TierCleared | events.DiskPruned)]
+
+
+def test_a_chat_deleted_before_the_disk_is_open_does_not_come_back(tmp_path: Path) -> None:
+    engine = Engine(disk=tmp_path)
+    chat(engine, "s")
+    chat(engine, "t")
+    engine.close()
+    engine = Engine(disk=tmp_path)
+    engine.post(commands.Forget("s"))
+    engine.step(3)
+    assert {row.session for row in told(engine).prompts} == {"t"}
+
+
+def test_a_chat_deleted_while_it_is_read_leaves_nothing_in_ram(tmp_path: Path) -> None:
+    engine = Engine(disk=tmp_path)
+    chat(engine, "s")
+    engine.close()
+    engine = Engine(disk=tmp_path)
+    engine.step(3)
+    engine.swap_eagerly = False
+    engine.post(commands.Prefetch("s"))
+    engine.step()
+    assert engine.swapper is not None
+    engine.swapper.serve_all()
+    engine.step()  # its blocks were found, and are being read
+    engine.post(commands.Forget("s"))
+    engine.step()
+    engine.swap_eagerly = True
+    engine.step(3)
+    assert (len(engine.loop.index), engine.loop.host.num_bytes) == (0, 0)
+    assert files(tmp_path) == []
+
+
+def test_a_chat_deleted_while_the_disk_is_off_leaves_the_disk(tmp_path: Path) -> None:
+    engine = Engine(disk=tmp_path)
+    chat(engine, "s")
+    engine.post(commands.SetDiskLimit("off"))
+    engine.step(2)
+    assert files(tmp_path)
+    engine.post(commands.Forget("s"))
+    engine.step(2)
+    assert files(tmp_path) == []
+    assert told(engine).disk.off
+
+
+def test_a_chat_deleted_while_the_disk_fails_leaves_it_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(disk=tmp_path)
+    chat(engine, "s")
+
+    def fails(*_args: object) -> None:
+        raise DiskError("The disk fails.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DiskTier, "forget", fails)
+        engine.post(commands.Forget("s"))
+        engine.step(2)
+    assert files(tmp_path)
+    monkeypatch.setattr(swapper, "RETRY_S", 0.0)
+    engine.post(commands.SetDiskLimit("1GiB"))
+    engine.step(2)
+    assert files(tmp_path) == []
+
+
+def test_a_deleted_chats_words_leave_the_index(tmp_path: Path) -> None:
+    engine = Engine(disk=tmp_path)
+    engine.ask("s", [user("the launch code is 0000-1234"), *([user(words(20))] * 9)])
+    engine.step(2)
+    engine.post(commands.Forget("s"))
+    engine.step(2)
+    engine.close()
+    assert b"launch code" not in (tmp_path / "kv" / "index.db").read_bytes()
+
+
+@pytest.mark.parametrize("limit", ["", "100000"])
+def test_a_deleted_chat_leaves_ram_when_it_has_been_written(limit: str, tmp_path: Path) -> None:
+    engine = Engine(disk=tmp_path)
+    engine.swap_eagerly = False
+    asked = engine.submit("s", [user(words(60))])
+    while not asked.ended:
+        engine.step()
+        assert engine.swapper is not None
+        if not asked.started:
+            engine.swapper.serve_all()
+    engine.post(commands.Forget("s"))
+    engine.step()
+    assert len(engine.loop.index), "it is being written"
+    if limit:
+        engine.post(commands.SetTokenLimit(limit))
+        engine.step()
+    engine.swap_eagerly = True
+    engine.step(3)
+    assert len(engine.loop.index) == 0
+    assert files(tmp_path) == []
+
+
+def test_what_was_counted_stays_counted_while_the_disk_is_off(tmp_path: Path) -> None:
+    engine = Engine(disk=tmp_path)
+    chat(engine, "s")
+    files(tmp_path)[0].write_bytes(b"damaged")
+    engine.post(commands.VerifyDisk())
+    engine.step(3)
+    before = told(engine)
+    assert before.disk.quarantined == 1
+    engine.post(commands.SetDiskLimit("off"))
+    engine.step(3)
+    after = told(engine)
+    assert (after.disk.quarantined, after.totals_ever) == (1, before.totals_ever)

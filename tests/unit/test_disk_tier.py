@@ -1105,3 +1105,41 @@ def test_an_unreadable_disk_is_one_sentence(tier: DiskTier, monkeypatch: pytest.
     (row,) = tier.find(PROMPT, 0, None)
     assert read(tier, row) is None, "a bad sector is a bad file"
     assert tier.quarantined == 1
+
+
+def test_a_row_that_names_no_path_is_of_a_model_that_is_gone(folder: Path, tier: DiskTier) -> None:
+    put_all(tier, PROMPT)
+    with sql(folder) as index:
+        index.execute("UPDATE models SET path = char(0)")
+    (model,) = tier.models("build", lambda path: str(path.stat()))
+    assert model.stale
+
+
+def test_only_a_full_disk_is_called_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(file: Path, *_args: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(file))
+
+    with contextlib.closing(open_tier(tmp_path / "fuller")) as tier:
+        monkeypatch.setattr(disk_tier, "write_block", denied)
+        with pytest.raises(DiskError, match="permission denied") as caught:
+            put(tier, chain(PROMPT, model_of())[0])
+    assert not caught.value.full
+
+
+def test_counting_a_models_blocks_reads_no_blocks(folder: Path, tier: DiskTier) -> None:
+    """It is done after nearly every job, so it must not grow with what the blocks hold."""
+    put_all(tier, PROMPT)
+    with sql(folder) as index:
+        plan = index.execute(
+            "EXPLAIN QUERY PLAN SELECT count(*), sum(held) FROM blocks WHERE model = 1"
+        ).fetchall()
+    assert "COVERING INDEX" in str(plan)
+
+
+def test_a_prompt_larger_than_the_budget_keeps_its_beginning(folder: Path) -> None:
+    tier = open_tier(folder, budget=Budget(3 * HELD))
+    prompt = tuple(range(24))
+    stored = [put(tier, piece) for piece in chain(prompt, model_of())]
+    assert stored == [True, True, True, False, False, False]
+    assert serve(tier, prompt) == 12, "what follows on nothing would only take room"
+    tier.close()

@@ -70,7 +70,7 @@ class NaiveTier:
         self._clock += 1
         return self._clock
 
-    def make_room(self, more: int) -> bool:
+    def make_room(self, more: int, spare: bytes | None = None) -> bool:
         if more * HELD > self.limit:
             return False
         while (len(self.entries) + more) * HELD > self.limit:
@@ -79,16 +79,20 @@ class NaiveTier:
                 for entry in self.entries.values()
                 if not self.children(entry.piece.key) and not self.is_pinned(entry)
             ]
-            if not leaves:
+            oldest = min(leaves, key=lambda entry: entry.used, default=None)
+            if oldest is None or oldest.piece.key == spare:
                 return False
-            del self.entries[min(leaves, key=lambda entry: entry.used).piece.key]
+            del self.entries[oldest.piece.key]
         return True
 
     def write(self, piece: Piece, prompt: tuple[int, ...], owner: str) -> bool:
         if piece.key in self.entries:
             self.touch([piece.key], owner)
             return True
-        if not self.make_room(1):
+        is_full = (len(self.entries) + 1) * HELD > self.limit
+        if is_full and piece.start and piece.parent not in self.entries:
+            return False
+        if not self.make_room(1, piece.parent):
             return False
         new = self.entries[piece.key] = Entry(piece, prompt, self.tick(), {owner})
         if self.model.partial:

@@ -4,7 +4,7 @@ Engine thread. Says no with a sentence where a command makes no sense; changes n
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
@@ -22,7 +22,7 @@ from samovar.engine.residency import Residency
 from samovar.engine.slots import Slots
 from samovar.engine.swapper import Counted, DiskState, Opened
 from samovar.kv.disk_index import PastRow
-from samovar.kv.explain import Previous
+from samovar.kv.explain import decode_past
 from samovar.kv.host_tier import HostTier, Limits
 from samovar.kv.index import PrefixIndex
 
@@ -65,7 +65,9 @@ class CacheControl:
         tell: Tell,
         is_busy: Callable[[str], bool],
         available_bytes: Callable[[], int],
+        vocab_size: int,
     ) -> None:
+        self._vocab_size = vocab_size
         self._mover = mover
         self._slots = slots
         self._index = index
@@ -82,6 +84,8 @@ class CacheControl:
         self._asked = Limits()
         self._t_pressure = self._t_count = 0.0
         self._changed = False
+        self._forgotten: set[str] = set()  # before it was known what the disk has
+        self._is_past_known = False
         self._told_state: DiskState | None = None
         self._t_told = 0.0
 
@@ -219,6 +223,8 @@ class CacheControl:
         self._index.pin(session, False)
         if self.disk is not None:
             self.disk.forget(session)
+        if not self._is_past_known:
+            self._forgotten.add(session)
         self._records.forget(session)
         self._mover.forget_session(session)
 
@@ -282,7 +288,9 @@ class CacheControl:
             changed = True
             match news:
                 case Opened(pasts):
-                    self._take_over(pasts)
+                    self._take_over(past for past in pasts if past.session not in self._forgotten)
+                    self._is_past_known = True
+                    self._forgotten.clear()
                 case Counted(tokens):
                     for session, count in tokens.items():
                         record = self._records.get(session)
@@ -302,13 +310,12 @@ class CacheControl:
             )
         return changed
 
-    def _take_over(self, pasts: tuple[PastRow, ...]) -> None:
+    def _take_over(self, pasts: Iterable[PastRow]) -> None:
         """What an earlier host left on disk: its sessions are known again."""
         for past in pasts:
-            try:
-                previous = msgspec.msgpack.decode(past.past, type=Previous)
-            except msgspec.DecodeError:
-                continue
+            previous = decode_past(past.past)
+            if previous is None or not all(0 <= token < self._vocab_size for token in previous.tokens):
+                continue  # a damaged row: llama.cpp ends the process at a token that it does not have
             record = SessionRecord(past.title, previous, hits=past.hits, last_used=past.used)
             if past.pinned:
                 self._index.pin(past.session, True)

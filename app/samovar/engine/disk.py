@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from samovar.core import events
+from samovar.core import commands, events
 from samovar.core.snapshot import Tier, TierUse
 from samovar.engine import swapper as swap
 from samovar.engine.mover import Mover
@@ -25,6 +25,8 @@ from samovar.kv.tokens import unpack
 IN_FLIGHT_BYTES: Final = 32 * 1024 * 1024
 FETCH_PATIENCE_S: Final = 10.0
 TIGHT_SHARE: Final = 0.7
+REFUSED_S: Final = 5.0
+"""So long after a block had no room on disk, what leaves RAM does not wait to be written."""
 
 Tell = Callable[[str | None, events.Event], None]
 MakeSwapper = Callable[[Callable[[swap.Result], None]], swap.Swapper]
@@ -35,7 +37,8 @@ class Fetch:
     """Blocks of `tokens` on their way from disk to RAM; `held` keeps what is there already.
 
     `then` is called once, when nothing more comes. `num_read` tokens were read. Once it was released nobody
-    waits for it (`is_wanted`), and it holds nothing.
+    waits for it (`is_wanted`), and it holds nothing. What is on its way for a chat that was deleted meanwhile
+    (`is_forgotten`) does not enter RAM.
     """
 
     ticket: int
@@ -47,6 +50,7 @@ class Fetch:
     blobs: tuple[Blob, ...] = ()
     is_open: bool = True
     is_wanted: bool = True
+    is_forgotten: bool = False
     num_read: int = 0
     ms: float = 0.0
     t_start: float = field(default_factory=time.monotonic)
@@ -86,6 +90,7 @@ class Disk:
         self._in_flight: dict[bytes, Block] = {}
         self._deferred: list[swap.Result] = []
         self.news: list[swap.Opened | swap.Counted] = []
+        self._t_refused: float | None = None
         self.is_count_stale = True
         mover.set_disk(self)
         self._swapper.start()
@@ -104,7 +109,8 @@ class Disk:
     @property
     def can_write(self) -> bool:
         """Whether it is worth waiting for what is being written."""
-        return not (self.is_off or self.state.problem)
+        refused = self._t_refused is not None and time.monotonic() - self._t_refused < REFUSED_S
+        return not (self.is_off or self.state.problem or refused)
 
     @property
     def is_off(self) -> bool:
@@ -226,7 +232,7 @@ class Disk:
             parent = self._index.get(row.parent)
             if parent is None:
                 return None
-        if self._host.limits.off or self._host.excess() != (0, 0):
+        if fetch.is_forgotten or self._host.limits.off or self._host.excess() != (0, 0):
             return None
         block = self._mover.adopt(parent, tokens, blob, [fetch.session])
         assert block.key == row.key
@@ -313,6 +319,7 @@ class Disk:
         block = self._in_flight.pop(done.key)
         block.users -= 1
         block.on_disk = done.stored
+        self._t_refused = None if done.stored else time.monotonic()
         if done.stored:
             self._ledger.disk_writes += 1
             self._ledger.disk_write_ms += done.ms
@@ -328,7 +335,10 @@ class Disk:
         self._swapper.post(swap.PinOnDisk(session, pinned))
 
     def forget(self, session: str) -> None:
-        """Delete what only this session has."""
+        """Delete what only this session has, and let nothing of it come in any more."""
+        for fetch in self._fetches.values():
+            if fetch.session == session:
+                fetch.is_forgotten = True
         self._swapper.post(swap.ForgetOnDisk(session))
         for block in self._index:
             if block.sessions <= {session}:
@@ -379,6 +389,12 @@ class Disk:
                     block.on_disk = False
                 self.news.append(result)
                 self.persist(sorted(self._index, key=lambda block: block.start))
+            case swap.Gone(keys):
+                # Whatever RAM still holds of it is written again when its turn comes.
+                for key in keys:
+                    if (gone := self._index.get(key)) is not None:
+                        gone.on_disk = False
+                self.is_count_stale = True
             case swap.Counted():
                 self.news.append(result)
             case swap.Cleared(client, num_blocks, num_bytes, kept):
@@ -386,6 +402,9 @@ class Disk:
                     block.on_disk = False
                 self.is_count_stale = True
                 self._tell(client, events.TierCleared(Tier.DISK, num_blocks, num_bytes, kept))
+            case swap.NotDone(client, what, problem):
+                command = commands.ClearTier if what == "clear" else commands.PruneDisk
+                self._tell(client, events.CommandRefused(problem, str(command.__struct_config__.tag)))
             case swap.Pruned(client, models, num_blocks, num_bytes):
                 self._tell(client, events.DiskPruned(models, num_blocks, num_bytes))
             case swap.Verifying(client, done, total):

@@ -41,6 +41,11 @@ def token_limit(text: str) -> tuple[int | None, bool]:
             return int(digits), False
 
 
+def is_off(text: str) -> bool:
+    """Whether a limit says that a tier is not used at all."""
+    return text.strip().lower() in ("off", "0")
+
+
 def disk_limit(text: str, free_bytes: int, own_bytes: int) -> int:
     """Bytes for a disk limit, 0 for `off`; `auto` is a fifth of what would be free, 64 GiB at most."""
     match text.strip().lower():

@@ -133,6 +133,7 @@ class EngineLoop:
             tell=emit,
             is_busy=self._has_open_chat,
             available_bytes=available_bytes,
+            vocab_size=traits.vocab_size,
         )
         self._control.is_asleep = lambda: self.sleep.asleep
         self._control.set_limits(settings.ram_limit, settings.token_limit)

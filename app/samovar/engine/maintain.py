@@ -13,7 +13,7 @@ from samovar.core.maintenance import Cleared, DiskList, DiskPrompt, Job, Progres
 from samovar.engine import limits, llama
 from samovar.engine.fingerprint import weights_id
 from samovar.kv.disk_tier import Checked, DiskError, DiskTier
-from samovar.kv.explain import Previous
+from samovar.kv.explain import decode_past
 
 
 def _say(value: msgspec.Struct) -> None:
@@ -25,9 +25,8 @@ def _list(tier: DiskTier) -> DiskList:
     num_bytes, _, num_blocks = tier.usage()
     prompts = []
     for model, past, disk_tokens in tier.all_past():
-        try:
-            previous = msgspec.msgpack.decode(past.past, type=Previous)
-        except msgspec.DecodeError:
+        previous = decode_past(past.past)
+        if previous is None:
             continue
         num_tokens = len(previous.tokens)
         prompts.append(

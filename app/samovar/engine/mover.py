@@ -322,7 +322,6 @@ class Mover:
 
         Shrinking evicts at once, also what is in the context as well; growing captures what is there.
         """
-        self._doomed.clear()
         for sequence in self._slots.used():
             self._hold(sequence, [])
         self._host.limits = limits
@@ -363,9 +362,15 @@ class Mover:
 
     def settle(self, block: Block) -> None:
         """A block has been written: what could not be done because of that is done now."""
-        in_use = block.users or block.pins or block.children or self._index.get(block.key) is not block
-        if not in_use and (block.key in self._doomed or self._index.is_needless(block)):
-            self._forget(block)
+        node: Block | None = block
+        while node is not None and self._index.get(node.key) is node:
+            if node.users or node.pins or node.children:
+                return
+            is_doomed = node.key in self._doomed and not node.sessions
+            if not is_doomed and not self._index.is_needless(node):
+                return
+            self._forget(node)
+            node = node.parent  # it was written first, and waited for its children
 
     def keep_within_limits(self) -> None:
         """What could not leave when the limits were lowered, since it was in use, leaves now.

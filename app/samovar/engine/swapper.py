@@ -4,6 +4,7 @@ Jobs are values; what came of them goes back as values through `tell`. What some
 then writing, then upkeep, which gives way after every file.
 """
 
+import collections
 import itertools
 import logging
 import queue
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from samovar.core.snapshot import DiskModel, Totals
+from samovar.engine.limits import is_off
 from samovar.kv.disk_index import PastRow, Row
 from samovar.kv.disk_tier import Checked, DiskError, DiskTier, Model
 from samovar.kv.host_tier import Blob
@@ -25,6 +27,8 @@ log = logging.getLogger("samovar.swapper")
 
 RETRY_S: Final = 5.0
 MAX_PASTS: Final = 200
+_OFF: Final = "The disk cache is off."
+_BROKE: Final = "The disk cache broke; the log tells more. It is tried again."
 
 
 class Urgency(IntEnum):
@@ -151,6 +155,13 @@ class Written:
 
 
 @dataclass(frozen=True, slots=True)
+class Gone:
+    """These blocks are not on disk, or not any more."""
+
+    keys: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Counted:
     tokens: dict[str, int]
 
@@ -172,6 +183,15 @@ class Pruned:
 
 
 @dataclass(frozen=True, slots=True)
+class NotDone:
+    """Clearing or pruning (`what`) was not possible."""
+
+    client: str
+    what: str
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
 class Verifying:
     client: str
     done: int
@@ -185,7 +205,9 @@ class Verified:
     problem: str = ""
 
 
-Result = Opened | Found | ReadDone | Written | Counted | Cleared | Pruned | Verifying | Verified
+Result = (
+    Opened | Found | ReadDone | Written | Gone | Counted | Cleared | Pruned | NotDone | Verifying | Verified
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,10 +257,12 @@ class Swapper:
         self._was_open = False
         self._quarantined = self._evictions = 0
         self._verifying: tuple[Upkeep, Iterator[tuple[int, int] | Checked]] | None = None
+        self._to_forget: list[str] = []
+        self._to_verify: collections.deque[Upkeep] = collections.deque()
         self._models: tuple[DiskModel, ...] = ()
         self._weights: dict[tuple[str, int, int], str] = {}
         self._totals: Totals | None = None
-        self.state = DiskState(setting=setting, off=setting == "off")
+        self.state = DiskState(setting=setting, off=is_off(setting))
         self._thread = threading.Thread(target=self._run, name="swap", daemon=True)
 
     def start(self) -> None:
@@ -286,6 +310,9 @@ class Swapper:
             case _:
                 pass
         tier = self._attempt()
+        if isinstance(job, ForgetOnDisk) and is_off(self._setting):
+            self._forget_while_off(job.session)
+            return
         done = False
         if tier is not None and not (isinstance(job, Write) and self._is_full()):
             try:
@@ -301,10 +328,21 @@ class Swapper:
             except Exception:
                 # What nobody foresaw must still be answered, and the thread must live.
                 log.exception("the swap thread broke")
-                self._fail(DiskError("The disk cache broke; the log tells more. It is tried again."))
+                self._fail(DiskError(_BROKE))
         if not done:
             self._give_up(job)
         self._refresh()
+
+    def _forget_while_off(self, session: str) -> None:
+        """What was stored before the tier was turned off still lies there, and a deleted chat must go."""
+        if not (self._folder.cache_dir / "kv" / "index.db").exists():
+            return
+        with suppress(DiskError):
+            tier = DiskTier(self._folder.cache_dir, lambda _free, own: own, self._folder.model)
+            try:
+                tier.forget(session)
+            finally:
+                tier.close()
 
     def _is_full(self) -> bool:
         """Whether writing had better wait: what is there can be read all the while."""
@@ -312,9 +350,15 @@ class Swapper:
 
     def _attempt(self) -> DiskTier | None:
         """The tier, opened (again) if it can be; None while it cannot."""
-        if self._setting == "off":
+        if is_off(self._setting):
             self._close()
-            self.state = DiskState(setting="off", off=True)
+            self.state = DiskState(
+                setting=self._setting,
+                off=True,
+                quarantined=self._quarantined,
+                evictions=self._evictions,
+                totals=self._totals,
+            )
             return None
         if self._tier is not None and not self._tier.is_there():
             self._close()
@@ -327,11 +371,18 @@ class Swapper:
             tier = DiskTier(self._folder.cache_dir, self._limit, self._folder.model, distrust=self._distrust)
             pasts = () if self._was_open else tuple(tier.past())
             self._totals = tier.totals()
+            while self._to_forget:
+                tier.forget(self._to_forget[-1])
+                self._to_forget.pop()
             tier.shrink()
             self._tier, self._t_failed, self._distrust, self._was_open = tier, None, False, True
             self._look_at_models()
         except DiskError as error:
             self._fail(error)
+            return None
+        except Exception:
+            log.exception("the swap thread broke")
+            self._fail(DiskError(_BROKE))
             return None
         self._refresh()
         self._tell(Opened(pasts))
@@ -365,6 +416,8 @@ class Swapper:
             case Remember(past, keys, totals):
                 tier.remember(past, MAX_PASTS)
                 tier.touch(keys, past.session)
+                if lost := tier.lost(keys):
+                    self._tell(Gone(tuple(lost)))
                 self._totals = tier.add_totals(totals)
             case PinOnDisk(session, pinned):
                 tier.pin(session, pinned)
@@ -374,6 +427,8 @@ class Swapper:
                 self._tell(Counted({session: tier.count(tokens) for session, tokens in prompts}))
             case SetLimit():
                 tier.shrink()
+            case Upkeep("verify", _) if self._verifying is not None:
+                self._to_verify.append(job)
             case Upkeep("verify", _):
                 self._verifying = (job, tier.verify())
             case Upkeep("clear", client):
@@ -387,7 +442,7 @@ class Swapper:
 
     def _give_up(self, job: Job) -> None:
         """Every job that somebody waits for is answered, whatever the disk does."""
-        problem = self.state.problem or "The disk cache is off."
+        problem = self.state.problem or _OFF
         match job:
             case Find(ticket):
                 self._tell(Found(ticket, (), 0.0))
@@ -399,10 +454,10 @@ class Swapper:
                 self._tell(Counted(dict.fromkeys((session for session, _ in prompts), 0)))
             case Upkeep("verify", client):
                 self._tell(Verified(client, Checked(0, 0, 0, 0), problem))
-            case Upkeep("clear", client):
-                self._tell(Cleared(client, 0, 0, 0))
-            case Upkeep(_, client):
-                self._tell(Pruned(client, (), 0, 0))
+            case Upkeep(what, client):
+                self._tell(NotDone(client, what, problem))
+            case ForgetOnDisk(session):
+                self._to_forget.append(session)
             case _:
                 pass
 
@@ -412,20 +467,30 @@ class Swapper:
         job, steps = self._verifying
         try:
             if self._attempt() is None:
-                raise DiskError(self.state.problem)
+                self._end_verifying(Verified(job.client, Checked(0, 0, 0, 0), self.state.problem or _OFF))
+                return
             match next(steps):
                 case (int(done), int(total)):
                     if done % 16 == 0:
                         self._tell(Verifying(job.client, done, total))
                 case Checked() as found:
-                    self._verifying = None
-                    self._tell(Verified(job.client, found))
+                    self._end_verifying(Verified(job.client, found))
                     self._look_at_models()
         except DiskError as error:
-            self._verifying = None
             self._fail(error)
-            self._tell(Verified(job.client, Checked(0, 0, 0, 0), str(error)))
+            self._end_verifying(Verified(job.client, Checked(0, 0, 0, 0), str(error)))
+        except Exception:
+            log.exception("the swap thread broke")
+            self._fail(DiskError(_BROKE))
+            self._end_verifying(Verified(job.client, Checked(0, 0, 0, 0), _BROKE))
         self._refresh()
+
+    def _end_verifying(self, result: Verified) -> None:
+        """Answer, and go on to who asked meanwhile."""
+        self._verifying = None
+        self._tell(result)
+        if self._to_verify:
+            self.post(self._to_verify.popleft())
 
     # ---- state
 
@@ -455,6 +520,8 @@ class Swapper:
         tier = self._tier
         if tier is None:
             return
+        if gone := tier.take_gone():
+            self._tell(Gone(gone))
         if self._jobs.empty():
             self._look_at_models()
         try:

@@ -54,7 +54,7 @@ CREATE TABLE blocks (
 ) STRICT;
 CREATE INDEX blocks_parent ON blocks (parent);
 CREATE INDEX blocks_used ON blocks (used);
-CREATE INDEX blocks_model ON blocks (model);
+CREATE INDEX blocks_model ON blocks (model, held);
 CREATE INDEX blocks_unsettled ON blocks (state) WHERE state != 1;
 CREATE TRIGGER blocks_in AFTER INSERT ON blocks BEGIN
     UPDATE meta SET bytes = bytes + NEW.held, tokens = tokens + length(NEW.tokens) / 4, blocks = blocks + 1;
@@ -174,6 +174,7 @@ class DiskIndex:
         try:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = NORMAL")
+            self._db.execute("PRAGMA secure_delete = ON")  # what a deleted chat said leaves the file too
             with self._write():
                 (version,) = self._db.execute("PRAGMA user_version").fetchone()
                 if version > VERSION:

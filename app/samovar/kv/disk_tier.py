@@ -106,6 +106,7 @@ class DiskTier:
         self._writer = _writer_id(os.getpid())
         self.quarantined = 0
         self.evictions = 0
+        self._gone: list[bytes] = []
         try:
             for folder in (cache_dir, self._folder, self._blocks, self._bad):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -153,17 +154,21 @@ class DiskTier:
         """Evict down to the budget."""
         self._make_room(0)
 
-    def _make_room(self, more_bytes: int) -> bool:
-        """Evict the leaves that were not used for the longest time until so much more fits."""
+    def _make_room(self, more_bytes: int, spare: bytes | None = None, *, may_evict: bool = True) -> bool:
+        """Evict the leaves that were not used for the longest time until so much more fits.
+
+        False where it does not, also because it would be the turn of `spare`.
+        """
         with self._guard():
             limit = self.limit_bytes()
             if more_bytes > limit:
                 return False
             while self._index.usage()[0] + more_bytes > limit:
-                victim = self._index.victim()
-                if victim is None:
+                victim = self._index.victim() if may_evict else None
+                if victim is None or victim[0] == spare:
                     return False
                 self._delete([victim[0]])
+                self._gone.append(victim[0])
                 self.evictions += 1
             return True
 
@@ -310,11 +315,16 @@ class DiskTier:
         return True
 
     def _make_room_for(self, header: BlockHeader, held: int) -> bool:
-        """Enter a block that is about to be written, within the budget; False if it cannot be."""
+        """Enter a block that is about to be written, within the budget; False if it cannot be.
+
+        It never takes its parent's place, without which it is of no use, nor any other's while the parent
+        is not there.
+        """
         assert self._model_id is not None
         self._sweep()
+        is_reachable = header.start == 0 or self._index.state(header.parent) == STORED
         for _ in range(MAX_ATTEMPTS):
-            if not self._make_room(held):
+            if not self._make_room(held, header.parent, may_evict=is_reachable):
                 return False
             self._check_free(held)
             with self._index.exclusive():
@@ -327,6 +337,16 @@ class DiskTier:
         """A chain was used by, or belongs to, the session `owner`."""
         with self._guard():
             self._index.touch(keys, [owner])
+
+    def lost(self, keys: Iterable[bytes]) -> list[bytes]:
+        """Which of these blocks are not stored: another host may have needed their room."""
+        with self._guard():
+            return [key for key in keys if self._index.state(key) != STORED]
+
+    def take_gone(self) -> tuple[bytes, ...]:
+        """Blocks that had to leave since the last call, for want of room or because they were bad."""
+        gone, self._gone = self._gone, []
+        return tuple(gone)
 
     def _drop_needless(self, header: BlockHeader) -> None:
         """A longer tail makes the shorter ones behind the same parent needless, where a part can be used."""
@@ -514,6 +534,7 @@ class DiskTier:
     def _set_aside(self, key: bytes) -> None:
         """A block that may not be used: its file goes to the side, for whoever wants to know why."""
         self.quarantined += 1
+        self._gone.append(key)
         self._index.begin_delete([key], self._writer)
         self._move_aside(self._file(key))
         self._index.end_delete([key])
@@ -580,8 +601,11 @@ class DiskTier:
             raise self._problem(error) from error
 
     def _problem(self, error: OSError | sqlite3.Error) -> DiskError:
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if full or "full" in str(error):
+        if isinstance(error, OSError):
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        else:
+            full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+        if full:
             return DiskError(
                 f"The disk with {self._folder} is full: prompts are kept in RAM only. "
                 "Make room, or set a lower disk limit.",
@@ -604,7 +628,7 @@ def sum_totals(a: Totals, b: Totals) -> Totals:
 def _decode_totals(data: bytes) -> Totals:
     try:
         return msgspec.msgpack.decode(data, type=Totals) if data else Totals()
-    except msgspec.DecodeError:
+    except (ValueError, RecursionError):  # no MessagePack, no UTF-8, or nested without end
         return Totals()
 
 
@@ -613,7 +637,7 @@ def _is_stale(row: ModelRow, build: str, weights_of: Callable[[Path], str]) -> b
         return True
     try:
         return weights_of(Path(row.path)) != row.weights
-    except (OSError, SamovarError):
+    except (OSError, ValueError, SamovarError):  # a damaged row may name what is no path at all
         return True
 
 

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
 from samovar.core.chat import ChatMessage, Role
 from samovar.core.request import MismatchReason
 
@@ -16,6 +18,14 @@ class Previous:
 
     messages: tuple[ChatMessage, ...]
     tokens: tuple[int, ...]
+
+
+def decode_past(data: bytes) -> Previous | None:
+    """What an earlier host has written of a session; None if it is damaged."""
+    try:
+        return msgspec.msgpack.decode(data, type=Previous)
+    except (ValueError, RecursionError):  # no MessagePack, no UTF-8, or nested without end
+        return None
 
 
 @dataclass(frozen=True, slots=True)
