@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+from rich.cells import cell_len, set_cell_size
 
 from samovar.chats import cache_words
 from samovar.client.local import running_hosts
@@ -15,6 +16,7 @@ from samovar.core.safe_text import clean
 from samovar.core.snapshot import CacheSnapshot, TierUse
 from samovar.core.units import format_size
 
+TITLE_CELLS: Final = 32
 STOP_PATIENCE_S: Final = 20.0
 
 
@@ -134,6 +136,7 @@ def _tier(tier: TierUse) -> dict[str, Any]:
 
 def _as_text(snapshot: CacheSnapshot) -> list[str]:
     context, totals = snapshot.context, snapshot.totals
+    requests = "request" if totals.requests == 1 else "requests"
     lines = [
         f"model     {clean(snapshot.model)}",
         f"context   {cache_words.asleep(snapshot)}"
@@ -143,16 +146,18 @@ def _as_text(snapshot: CacheSnapshot) -> list[str]:
         *_tier_lines("disk", snapshot.disk),
         f"reused    {totals.reused_tokens:,} of {totals.prompt_tokens:,} prompt tokens "
         f"({100 * totals.hit_ratio:.1f} %)",
-        f"saved     {totals.saved_ms / 1000:,.1f} s in {totals.requests:,} requests",
+        f"saved     {totals.saved_ms / 1000:,.1f} s in {totals.requests:,} {requests}",
     ]
     if totals.evictions or totals.not_stored:
-        lines.append(f"evicted   {totals.evictions:,} blocks; {totals.not_stored:,} did not fit")
+        lines.append(f"evicted   {cache_words.blocks(totals.evictions)}; {totals.not_stored:,} did not fit")
     if snapshot.prompts:
-        lines += ["", f"{'prompt':<32} {'tokens':>8} {'own':>10} {'shared':>10} {'hits':>5}  where"]
+        lines += [
+            "",
+            f"{'prompt':<{TITLE_CELLS}} {'tokens':>8} {'own':>10} {'shared':>10} {'hits':>5}  where",
+        ]
     for row in snapshot.prompts:
-        title = clean(row.title) or "untitled"
         lines.append(
-            f"{title[:32]:<32} {row.tokens:>8,} {format_size(row.own_bytes):>10} "
+            f"{title_cells(row.title)} {row.tokens:>8,} {format_size(row.own_bytes):>10} "
             f"{format_size(row.shared_bytes):>10} {row.hits:>5}  {cache_words.where(row)}"
         )
     return lines
@@ -168,4 +173,12 @@ def _tier_text(tier: TierUse) -> str:
     if tier.off:
         return "off"
     limit = "no limit" if tier.limit_bytes is None else f"of {format_size(tier.limit_bytes)}"
-    return f"{format_size(tier.bytes)} {limit}, {tier.tokens:,} tokens in {tier.blocks:,} blocks"
+    return f"{format_size(tier.bytes)} {limit}, {tier.tokens:,} tokens in {cache_words.blocks(tier.blocks)}"
+
+
+def title_cells(title: str) -> str:
+    """A title in exactly `TITLE_CELLS` cells."""
+    text = " ".join(clean(title).split()) or "untitled"
+    if cell_len(text) > TITLE_CELLS:
+        text = set_cell_size(text, TITLE_CELLS - 1) + "…"
+    return set_cell_size(text, TITLE_CELLS)

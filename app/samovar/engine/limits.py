@@ -36,7 +36,7 @@ def token_limit(text: str) -> tuple[int | None, bool]:
             digits = other.replace(",", "").replace("_", "")
             if not re.fullmatch(r"\d{1,18}", digits, flags=re.ASCII):
                 raise SamovarError(
-                    f"{text!r} is no token limit: write a number such as 100000, `unlimited` or `off`."
+                    f'"{text}" is no token limit: write a number such as 100000, "unlimited" or "off".'
                 )
             return int(digits), False
 
