@@ -256,15 +256,26 @@ def _standard_input() -> str:
 
 
 def _run_cache_status(args: argparse.Namespace) -> int:
+    from samovar.commands.cache import Place
     from samovar.commands.status import print_status
+    from samovar.core.maintenance import DiskList
 
     paths = Paths.from_env(os.environ)
     try:
         config, _ = _settings(args)
+        disk_limit = config.disk_limit
         socket_name = config.engine_settings(resolve_model(config)).socket_name()
     except SamovarError:  # settings that cannot start an engine say nothing of the one that runs
-        socket_name = ""
-    return asyncio.run(print_status(paths.run_dir, socket_name, as_json=args.json))
+        disk_limit, socket_name = "auto", ""
+    place = Place(paths.run_dir, socket_name, paths.cache_dir, disk_limit)
+    return asyncio.run(
+        print_status(
+            paths.run_dir,
+            socket_name,
+            as_json=args.json,
+            look_at_disk=lambda: place.maintain("list", DiskList),
+        )
+    )
 
 
 def _run_cache(args: argparse.Namespace) -> int:

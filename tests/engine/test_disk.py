@@ -263,6 +263,26 @@ def test_clearing_the_disk_answers_with_what_went(tmp_path: Path) -> None:
     assert not files(tmp_path)
 
 
+def test_a_disk_that_was_cleared_stays_so_until_a_chat_goes_on(tmp_path: Path) -> None:
+    engine = Engine(disk=tmp_path)
+    history, _ = chat(engine, "s")
+    engine.post(commands.ClearTier(Tier.DISK))
+    engine.step(2)
+    engine.close()
+    assert not files(tmp_path)
+    engine = Engine(disk=tmp_path)
+    history, _ = chat(engine, "t")
+    engine.post(commands.ClearTier(Tier.DISK))
+    engine.step(2)
+    engine.chat("t", history, words(10, 3))
+    engine.step(4)
+    engine.close()
+    engine = Engine(disk=tmp_path)
+    engine.step(3)
+    row = next(row for row in told(engine).prompts if row.session == "t")
+    assert row.tier is Tier.DISK, "all of it, also what had been cleared"
+
+
 def test_memory_pressure_shrinks_the_budget_and_it_grows_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -162,7 +162,7 @@ async def test_a_tier_is_cleared_after_a_question(tmp_path: Path) -> None:
             await here.here.until(lambda: here.here.app.screen is here.screen)
         assert here.here.client.of(ClearTier) == [ClearTier(Tier.HOST), ClearTier(Tier.DISK)]
         here.here.client.push(TierCleared(Tier.DISK, 800, 2 * GIB, 28))
-        await here.until_noticed("2.0 GiB left disk: 800 blocks · 28 blocks stay: pinned or in use")
+        await here.until_noticed("cleared 2.0 GiB from disk: 800 blocks · 28 blocks stay: pinned or in use")
 
 
 async def test_verifying_shows_how_far_it_is_and_what_it_found(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ async def test_pruning_asks_first_and_names_the_models(tmp_path: Path) -> None:
         await here.press("y")
         await here.here.until(lambda: here.here.client.of(PruneDisk))
         here.here.client.push(DiskPruned(("Gemma 3 270M",), 312, 640 * MIB))
-        await here.until_noticed("640 MiB left disk: 312 blocks of Gemma 3 270M")
+        await here.until_noticed("pruned 640 MiB from disk: 312 blocks of Gemma 3 270M")
         rest = tuple(model for model in FULL.disk_models if not model.stale)
         await here.tell(msgspec.structs.replace(FULL, disk_models=rest))
         await here.press("x")

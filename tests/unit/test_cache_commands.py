@@ -172,7 +172,7 @@ async def test_prune_and_clear_say_what_has_gone(
         call.say(events.DiskPruned(("an old one",), 20, 40 * MIB))
 
     assert await with_host(exchange, cache.prune(place_of(exchange), as_json=False), pruned) == 0
-    assert capsys.readouterr().out == "40 MiB left disk: 20 blocks of an old one\n"
+    assert capsys.readouterr().out == "pruned 40 MiB from disk: 20 blocks of an old one\n"
 
     async def cleared(call: Call) -> None:
         for tier in (Tier.HOST, Tier.DISK):
@@ -265,9 +265,9 @@ async def test_the_disk_is_looked_after_without_a_host(
     assert await cache.verify(place, as_json=False) == 0
     assert "2 without a counterpart removed" in capsys.readouterr().out
     assert await cache.prune(place, as_json=False) == 0
-    assert capsys.readouterr().out == "4.0 KiB left disk: 20 blocks of an old one\n"
+    assert capsys.readouterr().out == "pruned 4.0 KiB from disk: 20 blocks of an old one\n"
     assert await cache.clear(place, ram=False, disk=True, as_json=False) == 0
-    assert capsys.readouterr().out == "1.0 MiB left disk: 60 blocks\n"
+    assert capsys.readouterr().out == "cleared 1.0 MiB from disk: 60 blocks\n"
     assert await cache.list_cache(place, as_json=True) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["running"] is False

@@ -20,14 +20,18 @@ def swapped(swap: SwapFinished) -> str:
 
 
 def cleared(result: TierCleared) -> str:
-    """`88 MiB left RAM: 120 blocks`, and what had to stay."""
+    """`cleared 88 MiB from RAM: 120 blocks`, and what had to stay."""
     name = TIER_NAMES[result.tier]
-    text = f"{format_size(result.num_bytes)} left {name}: {_blocks(result.num_blocks)}"
+    text = f"cleared {format_size(result.num_bytes)} from {name}: {blocks(result.num_blocks)}"
     if not result.num_blocks:
-        text = f"there was nothing in {name} to clear" if not result.kept_blocks else f"nothing left {name}"
+        text = (
+            f"there was nothing to clear from {name}"
+            if not result.kept_blocks
+            else f"nothing was cleared from {name}"
+        )
     if result.kept_blocks:
         stay = "stays" if result.kept_blocks == 1 else "stay"
-        text += f" · {_blocks(result.kept_blocks)} {stay}: pinned or in use"
+        text += f" · {blocks(result.kept_blocks)} {stay}: pinned or in use"
     return text
 
 
@@ -46,11 +50,11 @@ def verified(result: DiskVerified) -> str:
 
 
 def pruned(result: DiskPruned) -> str:
-    """`1.2 GiB left disk: 312 blocks of SmolLM2 135M`."""
+    """`pruned 1.2 GiB from disk: 312 blocks of SmolLM2 135M`."""
     if not result.models and not result.num_blocks:
         return "nothing to prune: every model on disk can still be used"
     names = ", ".join(" ".join(clean(name).split()) for name in result.models)
-    text = f"{format_size(result.num_bytes)} left disk: {_blocks(result.num_blocks)}"
+    text = f"pruned {format_size(result.num_bytes)} from disk: {blocks(result.num_blocks)}"
     return f"{text} of {names}" if names else text
 
 
@@ -99,5 +103,6 @@ def evicted(row: PromptRow | None, place: str) -> str:
     return f"{quoted(row.title)} has left {place}{stays}"
 
 
-def _blocks(number: int) -> str:
+def blocks(number: int) -> str:
+    """`1 block`, `1,240 blocks`."""
     return f"{count(number)} {'block' if number == 1 else 'blocks'}"

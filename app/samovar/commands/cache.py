@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-from rich.cells import cell_len, set_cell_size
 
 from samovar.chats import cache_words
 from samovar.commands.maintain import MODULE, R, ignore, maintain
+from samovar.commands.status import TITLE_CELLS, title_cells
 from samovar.commands.visit import Visit, visit_any
 from samovar.core.commands import (
     ClearTier,
@@ -44,7 +44,6 @@ from samovar.core.safe_text import clean
 from samovar.core.snapshot import CacheSnapshot, DiskModel, LastRequest, PromptRow, Tier
 from samovar.core.units import format_size
 
-_TITLE_CELLS: Final = 32
 NO_ENGINE: Final = "No engine is running, so nothing is in the context or in RAM. `samovar` starts one."
 
 
@@ -295,7 +294,7 @@ def _list_lines(report: dict[str, Any]) -> list[str]:
     rows = msgspec.convert(report["prompts"], list[PromptRow])
     models = msgspec.convert(report["models"], list[DiskModel])
     limit = "" if report["limit_bytes"] is None else f" of {format_size(report['limit_bytes'])}"
-    use = f"{format_size(report['bytes'])}{limit} in {count(report['blocks'])} blocks"
+    use = f"{format_size(report['bytes'])}{limit} in {cache_words.blocks(report['blocks'])}"
     lines = ["disk   off" if report["off"] else f"disk   {use}"]
     if not report["running"]:
         lines.append("RAM    no engine is running")
@@ -303,21 +302,21 @@ def _list_lines(report: dict[str, Any]) -> list[str]:
         lines.append(f"       {aside}")
     now = time.time()
     live = f"{'context':>8} {'RAM':>8} " if report["running"] else ""
-    lines += ["", f"{'prompt':<{_TITLE_CELLS}} {'tokens':>8} {live}{'disk':>8} {'used':>5}  where"]
+    lines += ["", f"{'prompt':<{TITLE_CELLS}} {'tokens':>8} {live}{'disk':>8} {'used':>5}  where"]
     for row in rows:
         live = f"{count(row.context_tokens):>8} {count(row.host_tokens):>8} " if report["running"] else ""
         last_used = age(max(0.0, now - row.last_used))
         lines.append(
-            f"{_title(row.title)} {count(row.tokens):>8} {live}{count(row.disk_tokens):>8} {last_used:>5}"
-            f"  {cache_words.where(row)}"
+            f"{title_cells(row.title)} {count(row.tokens):>8} {live}{count(row.disk_tokens):>8} "
+            f"{last_used:>5}  {cache_words.where(row)}"
         )
     if not rows:
         lines[-1] = "nothing is cached"
     if models:
-        lines += ["", f"{'model on disk':<{_TITLE_CELLS}} {'blocks':>8} {'size':>10}"]
+        lines += ["", f"{'model on disk':<{TITLE_CELLS}} {'blocks':>8} {'size':>10}"]
     for model in models:
         state = "  in use" if model.current else "  gone or changed: prune deletes it" if model.stale else ""
-        name = _title(f"{model.name} {model.fingerprint[:6]}")
+        name = title_cells(f"{model.name} {model.fingerprint[:6]}")
         lines.append(f"{name} {count(model.blocks):>8} {format_size(model.bytes):>10}{state}")
     return lines
 
@@ -326,7 +325,7 @@ def _log_lines(requests: tuple[LastRequest, ...], now: float) -> list[str]:
     if not requests:
         return ["no request yet"]
     heads = ("prompt", "context", "RAM", "disk", "processed", "restored", "read")
-    table = [f"{'when':<13} {'chat':<{_TITLE_CELLS}} {' '.join(f'{head:>9}' for head in heads)}"]
+    table = [f"{'when':<13} {'chat':<{TITLE_CELLS}} {' '.join(f'{head:>9}' for head in heads)}"]
     for last in requests:
         stats = last.stats
         figures = [
@@ -335,21 +334,13 @@ def _log_lines(requests: tuple[LastRequest, ...], now: float) -> list[str]:
             *(duration(ms) for ms in (stats.restore_ms, stats.prefill_ms)),
         ]
         at = clock_time(last.finished_at, now) if last.finished_at else "–"
-        table.append(f"{at:<13} {_title(last.title)} {' '.join(f'{figure:>9}' for figure in figures)}")
+        table.append(f"{at:<13} {title_cells(last.title)} {' '.join(f'{figure:>9}' for figure in figures)}")
         if (mismatch := stats.mismatch) is not None:
             table.append(f"{'':<13} first difference at {count(mismatch.pos)}: {mismatch.reason.value}")
             sides = (("before", mismatch.before), ("cached", mismatch.cached), ("asked", mismatch.asked))
             if mismatch.cached:
                 table += [f"{'':<13}   {name:<6}  {_one_line(''.join(tokens))}" for name, tokens in sides]
     return table
-
-
-def _title(title: str) -> str:
-    """A title in exactly `_TITLE_CELLS` cells."""
-    text = " ".join(clean(title).split()) or "untitled"
-    if cell_len(text) > _TITLE_CELLS:
-        text = set_cell_size(text, _TITLE_CELLS - 1) + "…"
-    return set_cell_size(text, _TITLE_CELLS)
 
 
 def _one_line(text: str) -> str:

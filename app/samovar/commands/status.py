@@ -1,9 +1,11 @@
 """`samovar cache status` and `samovar stop`: they visit a running engine host and never start one."""
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+from rich.cells import cell_len, set_cell_size
 
 from samovar.chats import cache_words
 from samovar.client.local import running_hosts
@@ -11,23 +13,44 @@ from samovar.commands.visit import visit
 from samovar.core.commands import Describe, StopHost
 from samovar.core.errors import SamovarError
 from samovar.core.events import CacheChanged, HostFailed, LoadingProgressed, Welcome
+from samovar.core.maintenance import DiskList
 from samovar.core.safe_text import clean
 from samovar.core.snapshot import CacheSnapshot, TierUse
 from samovar.core.units import format_size
 
+TITLE_CELLS: Final = 32
 STOP_PATIENCE_S: Final = 20.0
 
 
-async def print_status(run_dir: Path, socket_name: str, *, as_json: bool) -> int:
-    """Print the state of the host with these settings, or else of any one that runs."""
+async def print_status(
+    run_dir: Path,
+    socket_name: str,
+    *,
+    as_json: bool,
+    look_at_disk: Callable[[], Awaitable[DiskList]] | None = None,
+) -> int:
+    """Print the state of the host with these settings, or else of any one that runs.
+
+    Where none does, `look_at_disk` tells what lies there.
+    """
     sockets = sorted(running_hosts(run_dir), key=lambda path: path.name != socket_name)
     found: CacheSnapshot | LoadingProgressed | None = None
     for socket in sockets:
         found = await _describe(socket)
         if found is not None:
             break
+    disk = await look_at_disk() if found is None and look_at_disk is not None else None
     if as_json:
         snapshot = found if isinstance(found, CacheSnapshot) else CacheSnapshot()
+        if disk is not None:
+            use = TierUse(
+                disk.bytes,
+                disk.limit_bytes,
+                blocks=disk.blocks,
+                off=disk.limit_bytes == 0,
+                problem=disk.problem,
+            )
+            snapshot = CacheSnapshot(disk=use)
         loading = isinstance(found, LoadingProgressed)
         report = _as_json(snapshot, running=found is not None, loading=loading)
         print(msgspec.json.encode(report).decode())
@@ -35,6 +58,9 @@ async def print_status(run_dir: Path, socket_name: str, *, as_json: bool) -> int
     match found:
         case None:
             print("No engine is running: nothing is in the context or in RAM. `samovar` starts one.")
+            if disk is not None:
+                blocks = "1 block" if disk.blocks == 1 else f"{disk.blocks:,} blocks"
+                print(disk.problem or f"On disk: {format_size(disk.bytes)} in {blocks} (samovar cache list).")
         case LoadingProgressed(stage, fraction):
             print(f"The engine is still loading ({stage}, {100 * fraction:.0f} %): nothing is cached yet.")
         case CacheSnapshot():
@@ -134,6 +160,7 @@ def _tier(tier: TierUse) -> dict[str, Any]:
 
 def _as_text(snapshot: CacheSnapshot) -> list[str]:
     context, totals = snapshot.context, snapshot.totals
+    requests = "request" if totals.requests == 1 else "requests"
     lines = [
         f"model     {clean(snapshot.model)}",
         f"context   {cache_words.asleep(snapshot)}"
@@ -143,16 +170,18 @@ def _as_text(snapshot: CacheSnapshot) -> list[str]:
         *_tier_lines("disk", snapshot.disk),
         f"reused    {totals.reused_tokens:,} of {totals.prompt_tokens:,} prompt tokens "
         f"({100 * totals.hit_ratio:.1f} %)",
-        f"saved     {totals.saved_ms / 1000:,.1f} s in {totals.requests:,} requests",
+        f"saved     {totals.saved_ms / 1000:,.1f} s in {totals.requests:,} {requests}",
     ]
     if totals.evictions or totals.not_stored:
-        lines.append(f"evicted   {totals.evictions:,} blocks; {totals.not_stored:,} did not fit")
+        lines.append(f"evicted   {cache_words.blocks(totals.evictions)}; {totals.not_stored:,} did not fit")
     if snapshot.prompts:
-        lines += ["", f"{'prompt':<32} {'tokens':>8} {'own':>10} {'shared':>10} {'hits':>5}  where"]
+        lines += [
+            "",
+            f"{'prompt':<{TITLE_CELLS}} {'tokens':>8} {'own':>10} {'shared':>10} {'hits':>5}  where",
+        ]
     for row in snapshot.prompts:
-        title = clean(row.title) or "untitled"
         lines.append(
-            f"{title[:32]:<32} {row.tokens:>8,} {format_size(row.own_bytes):>10} "
+            f"{title_cells(row.title)} {row.tokens:>8,} {format_size(row.own_bytes):>10} "
             f"{format_size(row.shared_bytes):>10} {row.hits:>5}  {cache_words.where(row)}"
         )
     return lines
@@ -168,4 +197,12 @@ def _tier_text(tier: TierUse) -> str:
     if tier.off:
         return "off"
     limit = "no limit" if tier.limit_bytes is None else f"of {format_size(tier.limit_bytes)}"
-    return f"{format_size(tier.bytes)} {limit}, {tier.tokens:,} tokens in {tier.blocks:,} blocks"
+    return f"{format_size(tier.bytes)} {limit}, {tier.tokens:,} tokens in {cache_words.blocks(tier.blocks)}"
+
+
+def title_cells(title: str) -> str:
+    """A title in exactly `TITLE_CELLS` cells."""
+    text = " ".join(clean(title).split()) or "untitled"
+    if cell_len(text) > TITLE_CELLS:
+        text = set_cell_size(text, TITLE_CELLS - 1) + "…"
+    return set_cell_size(text, TITLE_CELLS)

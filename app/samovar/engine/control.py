@@ -321,7 +321,7 @@ class CacheControl:
                 self._index.pin(past.session, True)
             self._records.restore(past.session, record)
         if self.disk is not None:
-            self.disk.is_count_stale = True
+            self.disk.is_count_stale, self._t_count = True, 0.0
         for session in self._residency.focused():
             if not self._is_busy(session) and not self.is_asleep():
                 self.bring_in(session)

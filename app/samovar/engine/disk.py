@@ -398,8 +398,8 @@ class Disk:
             case swap.Counted():
                 self.news.append(result)
             case swap.Cleared(client, num_blocks, num_bytes, kept):
-                for block in self._index:
-                    block.on_disk = False
+                # What RAM still has is not written again for its own sake: the next turn of its chat finds
+                # it missing, and sees to it.
                 self.is_count_stale = True
                 self._tell(client, events.TierCleared(Tier.DISK, num_blocks, num_bytes, kept))
             case swap.NotDone(client, what, problem):

@@ -36,7 +36,7 @@ def token_limit(text: str) -> tuple[int | None, bool]:
             digits = other.replace(",", "").replace("_", "")
             if not re.fullmatch(r"\d{1,18}", digits, flags=re.ASCII):
                 raise SamovarError(
-                    f"{text!r} is no token limit: write a number such as 100000, `unlimited` or `off`."
+                    f'"{text}" is no token limit: write a number such as 100000, "unlimited" or "off".'
                 )
             return int(digits), False
 
@@ -54,4 +54,9 @@ def disk_limit(text: str, free_bytes: int, own_bytes: int) -> int:
         case "off" | "0":
             return 0
         case other:
-            return parse_size(other)
+            try:
+                return parse_size(other)
+            except SamovarError:
+                raise SamovarError(
+                    f'"{text}" is no disk limit: write a size such as "8GiB", `auto` or `off`.'
+                ) from None

@@ -55,6 +55,7 @@ class Reporter:
     ) -> CacheSnapshot:
         """The cache now. `running` are the sessions with a running request."""
         cells, host, ledger = self._mover.cells, self._host, self._ledger
+        ever = control.disk.state.totals if control.disk else None
         names = {sequence.seq: sequence.session for sequence in self._slots.used()}
         return CacheSnapshot(
             model=self._model,
@@ -70,7 +71,7 @@ class Reporter:
                 lowered_from=control.lowered_from,
             ),
             disk=control.disk.use() if control.disk else TierUse(off=True),
-            totals_ever=control.disk.state.totals if control.disk else None,
+            totals_ever=ledger.add_new(ever) if ever is not None else None,
             disk_models=control.disk.state.models if control.disk else (),
             prompts=tuple(
                 self._row(session, record, session in running)

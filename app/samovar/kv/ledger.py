@@ -82,6 +82,11 @@ class Ledger:
             quarantined=self.quarantined,
         )
 
+    def add_new(self, ever: Totals) -> Totals:
+        """`ever` with what was counted since `take_new`."""
+        now, old = self.totals(), self._taken
+        return Totals(**{n: getattr(ever, n) + getattr(now, n) - getattr(old, n) for n in _COUNTERS})
+
     def take_new(self) -> Totals:
         """What was counted since the last call, to be added to the counters that last for ever."""
         now = self.totals()

@@ -332,7 +332,7 @@ def cache_lines(snapshot: CacheSnapshot) -> list[str]:
 def tier_lines(name: str, use: TierUse) -> list[str]:
     """What a tier holds, and what is wrong with it."""
     limit = "" if use.limit_bytes is None else f" of {format_size(use.limit_bytes)}"
-    text = "off" if use.off else f"{format_size(use.bytes)}{limit} in {count(use.blocks)} blocks"
+    text = "off" if use.off else f"{format_size(use.bytes)}{limit} in {cache_words.blocks(use.blocks)}"
     notes = (cache_words.lowered(use), cache_words.set_aside(use.quarantined), clean(use.problem))
     return [f"{name:<5} {text}", *(f"{'':<5} {note}" for note in notes if note)]
 

@@ -31,4 +31,5 @@ def _reply_activity(reply: Reply, now: float) -> str:
         return f"reading {count(reply.read_tokens).rjust(len(total))} of {total} tokens{left}"
     seconds = now - (reply.first_token_at or now)
     speed = f" · {rate(reply.num_tokens / seconds).rjust(3)} tok/s" if seconds >= 1 else ""
-    return f"answering · {count(reply.num_tokens).rjust(3)} tokens{speed}"
+    noun = "token " if reply.num_tokens == 1 else "tokens"  # as wide, so that nothing jumps
+    return f"answering · {count(reply.num_tokens).rjust(3)} {noun}{speed}"

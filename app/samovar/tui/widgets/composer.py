@@ -21,8 +21,8 @@ from samovar.chats.slash import matching
 _NEW_LINE_KEYS: Final = ("ctrl+j", "shift+enter", "alt+enter")
 _HINTS: Final = (
     "enter sends · ctrl+j new line · esc stops · / commands",
-    "enter sends · ctrl+j new line · / commands",
-    "enter sends · / commands",
+    "enter sends · esc stops · / commands",
+    "esc stops · / commands",
     "/ commands",
 )
 

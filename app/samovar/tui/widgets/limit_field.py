@@ -84,6 +84,10 @@ class LimitField(Horizontal):
 
     def ask(self, limit: str, label: str, text: str, hint: str, known_bytes: int = 0) -> None:
         """Let the user change a limit: `text` now, or `known_bytes` where that is no size."""
+        try:
+            known_bytes = parse_size(text)
+        except SamovarError:
+            pass  # a word such as `auto`
         self._limit, self._known_bytes = limit, known_bytes
         self.query_one("#limit-name", Static).update(Content.assemble((label, "$brass")))
         self.query_one("#limit-hint", Static).update(Content.assemble((hint, "$faint")))
