@@ -250,6 +250,23 @@ def test_lowering_the_disk_limit_takes_effect_at_once(tmp_path: Path) -> None:
     assert sum(-(-file.stat().st_size // 4096) * 4096 for file in files(tmp_path)) == use.bytes
 
 
+def test_pinned_chats_above_the_disk_limit_stay_and_are_told(tmp_path: Path) -> None:
+    engine = Engine(disk=tmp_path)
+    chat(engine, "s0", 90)
+    chat(engine, "s1", 90)
+    engine.post(commands.Pin("s0", True))
+    engine.post(commands.SetDiskLimit("8KiB"))
+    engine.step(3)
+    use = told(engine).disk
+    assert use.bytes > 8 * 1024
+    assert "Pinned chats hold" in use.problem
+    engine.post(commands.Pin("s0", False))
+    engine.step(3)
+    use = told(engine).disk
+    assert use.bytes <= 8 * 1024
+    assert use.problem == ""
+
+
 def test_clearing_the_disk_answers_with_what_went(tmp_path: Path) -> None:
     engine = Engine(disk=tmp_path)
     chat(engine, "s")

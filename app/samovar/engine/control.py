@@ -30,6 +30,7 @@ COUNT_S: Final = 2.0
 TELL_S: Final = 0.5
 PRESSURE_S: Final = 1.0
 PRESSURE_STEP: Final = 0.25
+PRESSURE_PATIENCE_S: Final = 0.05
 MEMORY_FLOOR_SHARE: Final = 0.05
 MEMORY_FLOOR_BYTES: Final = 1 << 30
 MIN_PRESSED_BYTES: Final = 16 * 1024 * 1024
@@ -123,8 +124,8 @@ class CacheControl:
         pinned = [block for block in self._index if block.pins]
         return sum(block.num_bytes for block in pinned), sum(block.num_tokens for block in pinned)
 
-    def _apply(self, wanted: Limits) -> None:
-        self._mover.set_limits(wanted)
+    def _apply(self, wanted: Limits, patience_s: float | None = None) -> None:
+        self._mover.set_limits(wanted, patience_s)
         self._records.look_again()
 
     # ---- commands
@@ -350,7 +351,7 @@ class CacheControl:
                 return True
         else:
             return False
-        self._apply(Limits(lower, self._asked.max_tokens, self._asked.off))
+        self._apply(Limits(lower, self._asked.max_tokens, self._asked.off), PRESSURE_PATIENCE_S)
         return True
 
 

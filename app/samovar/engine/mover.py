@@ -317,10 +317,11 @@ class Mover:
 
     # ---- budgets
 
-    def set_limits(self, limits: Limits) -> None:
+    def set_limits(self, limits: Limits, patience_s: float | None = None) -> None:
         """New budgets for the HOST tier.
 
-        Shrinking evicts at once, also what is in the context as well; growing captures what is there.
+        Shrinking evicts at once, also what is in the context as well; growing captures what is there. So
+        long at most is waited for what has to be written first (None: `SHRINK_PATIENCE_S`).
         """
         for sequence in self._slots.used():
             self._hold(sequence, [])
@@ -328,7 +329,7 @@ class Mover:
         if limits.off:
             self.evict(self._leaves_first(self._index))
         else:
-            self._make_room(0, 0, SHRINK_PATIENCE_S)
+            self._make_room(0, 0, SHRINK_PATIENCE_S if patience_s is None else patience_s)
         for sequence in self._slots.used():
             self.refresh_stored(sequence)
             if sequence.idle and not limits.off:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from samovar.core.snapshot import DiskModel, Totals
+from samovar.core.units import format_size
 from samovar.engine.limits import is_off
 from samovar.kv.disk_index import PastRow, Row
 from samovar.kv.disk_tier import Checked, DiskError, DiskTier, Model
@@ -526,13 +527,20 @@ class Swapper:
             self._look_at_models()
         try:
             num_bytes, num_tokens, num_blocks = tier.usage()
+            limit = tier.limit_bytes()
+            problem = self._full
+            if not problem and num_bytes > limit and not tier.can_evict():
+                problem = (
+                    f"Pinned chats hold {format_size(num_bytes)} on disk, more than its limit of "
+                    f"{format_size(limit)}: unpin one, or set a higher limit."
+                )
             self.state = DiskState(
                 num_bytes,
                 num_tokens,
                 num_blocks,
-                tier.limit_bytes(),
+                limit,
                 self._setting,
-                problem=self._full,
+                problem=problem,
                 is_open=True,
                 quarantined=self._quarantined + tier.quarantined,
                 evictions=self._evictions + tier.evictions,

@@ -150,6 +150,11 @@ class DiskTier:
         with self._guard():
             return self._index.usage()
 
+    def can_evict(self) -> bool:
+        """Whether there is a block that neither is pinned nor has others behind it."""
+        with self._guard():
+            return self._index.victim() is not None
+
     def shrink(self) -> None:
         """Evict down to the budget."""
         self._make_room(0)
