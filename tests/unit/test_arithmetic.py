@@ -75,8 +75,9 @@ def test_chats_of_a_dense_model() -> None:
     assert found.context_bytes == 1280 * 23_040
     assert found.together_bytes == load.distinct_tokens * 23_040
     blocks = load.distinct_tokens // 128
-    assert found.ram_bytes == blocks * -(-128 * 23_052 // 4096) * 4096
-    assert found.ram_bytes <= found.disk_bytes <= found.ram_bytes + blocks * 4096
+    pages = blocks * -(-128 * 23_052 // 4096) * 4096
+    assert found.ram_bytes == pages + blocks * (1024 + 128 * 40), "the index counts too"
+    assert pages <= found.disk_bytes <= pages + blocks * 4096
 
 
 def test_what_is_shared_is_counted_once_and_tails_are_blocks() -> None:
@@ -96,7 +97,7 @@ def test_cells_are_not_shared_where_they_cannot_be() -> None:
 def test_state_is_in_every_block_whatever_the_types() -> None:
     found = of(RECURRENT, Load(2, 2048), block_tokens=1024)
     assert found == msgspec_types(of(RECURRENT, Load(2, 2048), "q8_0", "q8_0", 1024))
-    assert found.ram_bytes == 4 * 20 * 4096
+    assert found.ram_bytes == 4 * (20 * 4096 + 1024 + 1024 * 40)
     assert found.bytes_per_token == 0
     assert found.context_bytes == 9 * 77_948
 

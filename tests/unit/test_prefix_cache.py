@@ -8,11 +8,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
+from samovar.core.arithmetic import BLOCK_OVERHEAD_BYTES, TOKEN_OVERHEAD_BYTES
 from samovar.kv.block import Block, child_key, root_key
 from samovar.kv.eviction import choose_victims
 from samovar.kv.host_tier import (
-    BLOCK_OVERHEAD_BYTES,
-    TOKEN_OVERHEAD_BYTES,
     HostTier,
     Limits,
     held_bytes,

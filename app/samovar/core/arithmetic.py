@@ -46,6 +46,10 @@ class Load(msgspec.Struct, frozen=True):
         return self.shared + self.chats * (self.tokens - self.shared)
 
 
+BLOCK_OVERHEAD_BYTES: Final = 1024  # a block of the prefix index: key, set of sessions, blob
+TOKEN_OVERHEAD_BYTES: Final = 40  # a token id in the index: the number and the reference to it
+
+
 class Needs(msgspec.Struct, frozen=True):
     """What a load takes with one pair of KV types.
 
@@ -127,7 +131,7 @@ def needs(
         whole, tail = divmod(tokens, block_tokens)
         for count, size in ((whole, block_tokens), (1 if tail else 0, tail)):
             blob = size * (shape.numbers * each + shape.cell_bytes) + shape.state_bytes
-            ram += chats * count * _pages(blob)
+            ram += chats * count * (_pages(blob) + BLOCK_OVERHEAD_BYTES + TOKEN_OVERHEAD_BYTES * size)
             disk += chats * count * _pages(blob + size * TOKEN_ID_BYTES + FILE_BYTES)
     all_tokens = load.distinct_tokens if can_share else load.chats * load.tokens
     return Needs(

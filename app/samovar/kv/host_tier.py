@@ -10,10 +10,8 @@ import mmap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
 
-BLOCK_OVERHEAD_BYTES: Final = 1024  # a block of the index with its key, set of sessions and blob
-TOKEN_OVERHEAD_BYTES: Final = 40  # a token id in the index: the number and the reference to it
+from samovar.core.arithmetic import BLOCK_OVERHEAD_BYTES, TOKEN_OVERHEAD_BYTES
 
 
 def page_bytes(size: int) -> int:
