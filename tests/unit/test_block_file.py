@@ -78,8 +78,6 @@ def test_what_was_written_is_read(file: Path) -> None:
     assert read(file) == PAYLOAD
     assert check_block(file, SECRET) == HEADER
     assert file.stat().st_size == HEADER.file_bytes()
-    assert HEADER.num_tokens == 5
-    assert HEADER.end == 133
     assert unpack(HEADER.tokens) == (0, 1, 2, 3, 4)
 
 

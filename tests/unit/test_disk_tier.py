@@ -21,7 +21,7 @@ from samovar.core.errors import SamovarError
 from samovar.core.snapshot import Totals
 from samovar.kv import block_file, disk_tier
 from samovar.kv.disk_index import VERSION, PastRow, Row
-from samovar.kv.disk_tier import MAX_SET_ASIDE, Checked, DiskError, DiskTier, sum_totals
+from samovar.kv.disk_tier import MAX_SET_ASIDE, Checked, DiskError, DiskTier
 from samovar.kv.tokens import pack
 from tests.unit.disk_support import (
     BLOCK,
@@ -1050,7 +1050,7 @@ def test_totals_add_up_for_ever(folder: Path) -> None:
     first.add_totals(parts[0])
     second.add_totals(parts[1])
     whole = first.add_totals(parts[2])
-    assert whole == sum_totals(sum_totals(parts[0], parts[1]), parts[2])
+    assert whole == parts[0] + parts[1] + parts[2]
     assert whole == Totals(requests=5, saved_ms=1.5, hits=1, evictions=4, disk_reads=7)
     first.close()
     second.close()

@@ -50,9 +50,12 @@ def test_what_is_new_is_taken_once() -> None:
     assert ledger.take_new() == Totals(requests=1, prompt_tokens=20, processed_tokens=20, disk_reads=3)
     assert ledger.take_new() == Totals()
     ledger.swaps_in = 2
-    assert ledger.add_new(Totals(requests=5)) == Totals(requests=5, swaps_in=2), "before it is taken"
+    assert ledger.new_totals() == Totals(swaps_in=2), "before it is taken"
     assert ledger.take_new() == Totals(swaps_in=2)
-    assert ledger.add_new(Totals(requests=5)) == Totals(requests=5)
+    assert ledger.new_totals() == Totals()
+    assert ledger.totals() + Totals(requests=5) == Totals(
+        requests=6, prompt_tokens=20, processed_tokens=20, disk_reads=3, swaps_in=2
+    )
 
 
 def test_a_restore_that_took_longer_than_processing_saves_nothing() -> None:

@@ -1,13 +1,11 @@
 """What the engine adds to llama.cpp: measured in a process of the engine's own, shown here."""
 
-import asyncio
-import signal
-import sys
 import tempfile
 from typing import Final
 
 import msgspec
 
+from samovar.client.child import run_child
 from samovar.core.errors import SamovarError
 from samovar.core.settings import EngineSettings
 
@@ -42,16 +40,9 @@ class Result(msgspec.Struct, frozen=True):
 async def run(settings: EngineSettings, tokens: int = 4096, repeats: int = 5) -> Result:
     """Run the measurement in a child process; SamovarError if it fails."""
     with tempfile.TemporaryDirectory(prefix="samovar-bench-") as folder:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", _MODULE, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
-        )
-        output, _ = await process.communicate(msgspec.json.encode(Job(settings, folder, tokens, repeats)))
-    lines = output.splitlines()
-    if process.returncode or not lines:
-        code = process.returncode or 0
-        reason = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        raise SamovarError(f"The measuring process failed ({reason}); what it said stands above.")
-    result = msgspec.json.decode(lines[-1], type=Result)
+        job = Job(settings, folder, tokens, repeats)
+        answer = await run_child(("-m", _MODULE), job, "The measuring process failed")
+    result = msgspec.json.decode(answer, type=Result)
     if result.error:
         raise SamovarError(result.error)
     return result

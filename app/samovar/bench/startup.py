@@ -1,8 +1,6 @@
 """Does an engine host start as fast with a full disk cache as with an empty one?"""
 
-import asyncio
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import Final
 import msgspec
 
 from samovar.bench.driver import Chat, Driver, own_host
+from samovar.client.child import run_child
 from samovar.core.errors import SamovarError
 from samovar.core.events import ModelInfo
 from samovar.core.settings import EngineSettings
@@ -56,7 +55,8 @@ async def run(settings: EngineSettings, blocks: int = 50_000, repeats: int = 9) 
         for folder in (empty, full):
             folder.mkdir()
             model, *_ = await _start(settings, folder, 0)  # what is found out once a machine
-        await _populate(Job(str(full), model, blocks, NUM_SESSIONS))
+        job = Job(str(full), model, blocks, NUM_SESSIONS)
+        await run_child(("-m", _MODULE), job, "The blocks could not be written")
         ready: dict[Path, list[float]] = {empty: [], full: []}
         answered: dict[Path, list[float]] = {empty: [], full: []}
         for repeat in range(repeats):
@@ -85,16 +85,6 @@ async def _start(settings: EngineSettings, folder: Path, blocks: int) -> tuple[M
         if found.blocks != blocks or found.problem:
             raise SamovarError(f"The host found {found.blocks:,} blocks, not {blocks:,}. {found.problem}")
     return model, ready_ms, answer_ms
-
-
-async def _populate(job: Job) -> None:
-    """Have the blocks written by a process that knows their format."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", _MODULE, stdin=asyncio.subprocess.PIPE
-    )
-    await process.communicate(msgspec.json.encode(job))
-    if process.returncode:
-        raise SamovarError("The blocks could not be written; what went wrong stands above.")
 
 
 def text(result: Result) -> str:

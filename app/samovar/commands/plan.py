@@ -4,13 +4,12 @@ Asks a running engine host, or else a process of the engine's own; it starts no 
 """
 
 import asyncio
-import signal
-import sys
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from samovar.client.child import run_child
 from samovar.client.local import LocalClient
 from samovar.core.arithmetic import KvShape, Load, Needs, needs
 from samovar.core.commands import Describe
@@ -187,16 +186,8 @@ async def _running(socket: Path) -> Model | None:
 
 async def _examined(job: HostJob) -> Model:
     """What a process of the engine's finds out or remembers; SamovarError if the model cannot be used."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", _MODULE, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
-    )
-    output, _ = await process.communicate(msgspec.json.encode(job))
-    lines = output.splitlines()
-    if process.returncode or not lines:
-        code = process.returncode or 0
-        reason = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        raise SamovarError(f"The process that looks at the model failed ({reason}). Try another model.")
-    model = msgspec.json.decode(lines[-1], type=Model)
+    answer = await run_child(("-m", _MODULE), job, "The process that looks at the model failed")
+    model = msgspec.json.decode(answer, type=Model)
     if model.error:
         raise SamovarError(model.error)
     return model

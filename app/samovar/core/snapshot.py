@@ -1,6 +1,7 @@
 """An immutable picture of the cache, drawn by the panel and printed by `samovar cache status`."""
 
 import enum
+from typing import Final
 
 import msgspec
 
@@ -120,10 +121,19 @@ class Totals(msgspec.Struct, frozen=True):
     disk_evictions: int = 0
     quarantined: int = 0
 
+    def __add__(self, other: "Totals") -> "Totals":
+        return Totals(**{name: getattr(self, name) + getattr(other, name) for name in _COUNTERS})
+
+    def __sub__(self, other: "Totals") -> "Totals":
+        return Totals(**{name: getattr(self, name) - getattr(other, name) for name in _COUNTERS})
+
     @property
     def hit_ratio(self) -> float:
         """Reused share of all prompt tokens, 0 when there were none."""
         return self.reused_tokens / self.prompt_tokens if self.prompt_tokens else 0.0
+
+
+_COUNTERS: Final = Totals.__struct_fields__
 
 
 class LastRequest(msgspec.Struct, frozen=True):

@@ -166,7 +166,6 @@ class Disk:
         for block in fetch.held:
             block.users -= 1
         fetch.held.clear()
-        fetch.is_wanted = False
 
     def _on_found(self, found: swap.Found) -> None:
         fetch = self._fetches[found.ticket]
@@ -191,10 +190,9 @@ class Disk:
                 known.users += 1
                 fetch.held.append(known)
                 continue
-            end = row.start + len(row.tokens) // 4
-            if end <= here and len(row.tokens) // 4 < self._index.block_tokens:
+            if row.end <= here and row.num_tokens < self._index.block_tokens:
                 break  # RAM has as much of it
-            blob = self._mover.reserve(row.size, len(row.tokens) // 4)
+            blob = self._mover.reserve(row.size, row.num_tokens)
             if blob is None:
                 break
             rows.append(row)

@@ -34,7 +34,6 @@ from samovar.engine.swapper import Swapper
 
 log = logging.getLogger("samovar.host")
 
-COALESCE_S: Final = 0.03
 FAILED_LINGER_S: Final = 10.0
 ENGINE_PATIENCE_S: Final = 10.0
 CLOSE_WITHIN_S: Final = 2.0
@@ -42,54 +41,13 @@ MAX_BACKLOG_BYTES: Final = 64 * 1024 * 1024
 
 
 class Connection:
-    """One front end. Runs of tokens are joined, so that a fast model does not wake it for every one."""
+    """One front end."""
 
     def __init__(self, name: str, writer: asyncio.StreamWriter) -> None:
         self.name = name
         self._writer = writer
-        self._pending: events.TokensGenerated | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._last_request = ""
 
     def send(self, event: events.Event) -> None:
-        if isinstance(event, events.TokensGenerated) and event.request_id == self._last_request:
-            self._collect(event)
-            return
-        self.flush()
-        if isinstance(event, events.TokensGenerated):
-            self._last_request = event.request_id
-        self._write(event)
-
-    def flush(self) -> None:
-        """Write the tokens that were held together."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self._pending is not None:
-            self._write(self._pending)
-            self._pending = None
-
-    async def close(self) -> None:
-        """Write what is left and hang up; a front end that does not read is not waited for."""
-        self.flush()
-        self._writer.close()
-        with contextlib.suppress(TimeoutError, ConnectionError):
-            async with asyncio.timeout(CLOSE_WITHIN_S):
-                await self._writer.wait_closed()
-
-    def _collect(self, event: events.TokensGenerated) -> None:
-        pending = self._pending
-        self._pending = (
-            event
-            if pending is None
-            else msgspec.structs.replace(
-                pending, text=pending.text + event.text, num_tokens=pending.num_tokens + event.num_tokens
-            )
-        )
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(COALESCE_S, self.flush)
-
-    def _write(self, event: events.Event) -> None:
         if self._writer.is_closing():
             return
         if self._writer.transport.get_write_buffer_size() > MAX_BACKLOG_BYTES:
@@ -97,6 +55,13 @@ class Connection:
             self._writer.transport.abort()
             return
         self._writer.write(frame(event))
+
+    async def close(self) -> None:
+        """Hang up when all is written; a front end that does not read is not waited for."""
+        self._writer.close()
+        with contextlib.suppress(TimeoutError, ConnectionError):
+            async with asyncio.timeout(CLOSE_WITHIN_S):
+                await self._writer.wait_closed()
 
 
 class Host:

@@ -71,7 +71,7 @@ class Reporter:
                 lowered_from=control.lowered_from,
             ),
             disk=control.disk.use() if control.disk else TierUse(off=True),
-            totals_ever=ledger.add_new(ever) if ever is not None else None,
+            totals_ever=ever + ledger.new_totals() if ever is not None else None,
             disk_models=control.disk.state.models if control.disk else (),
             prompts=tuple(
                 self._row(session, record, session in running)

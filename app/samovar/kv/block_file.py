@@ -29,7 +29,6 @@ MAX_HEADER_BYTES: Final = 1 << 20
 _MAGIC: Final = b"SAMOKV"
 _PREFIX: Final = struct.Struct(">6sHI32s")
 _SIGNED_PREFIX: Final = struct.Struct(">HI")
-_TOKEN_BYTES: Final = 4
 _CHUNK_BYTES: Final = 4 << 20
 
 
@@ -46,14 +45,6 @@ class BlockHeader(msgspec.Struct, frozen=True, array_like=True):
     start: int
     tokens: bytes
     size: int
-
-    @property
-    def num_tokens(self) -> int:
-        return len(self.tokens) // _TOKEN_BYTES
-
-    @property
-    def end(self) -> int:
-        return self.start + self.num_tokens
 
     def file_bytes(self) -> int:
         """Size of the whole file."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from samovar.kv.block_file import BlockHeader
+from samovar.kv.tokens import TOKEN_BYTES
 
 VERSION: Final = 1
 
@@ -133,6 +134,14 @@ class Row:
     size: int
     held: int
     fingerprint: str
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.tokens) // TOKEN_BYTES
+
+    @property
+    def end(self) -> int:
+        return self.start + self.num_tokens
 
     def header(self) -> BlockHeader:
         return BlockHeader(self.fingerprint, self.key, self.parent, self.start, self.tokens, self.size)

@@ -410,7 +410,7 @@ class DiskTier:
         """Add to the counters that last for ever, and return them."""
         with self._guard():
             with self._index.exclusive():
-                now = sum_totals(_decode_totals(self._index.totals()), more)
+                now = _decode_totals(self._index.totals()) + more
                 self._index.set_totals(msgspec.msgpack.encode(now))
             return now
 
@@ -623,11 +623,6 @@ class DiskTier:
             f"The disk cache in {self._folder} fails ({reason}): prompts are kept in RAM only.",
             damaged=self._is_damage(error),
         )
-
-
-def sum_totals(a: Totals, b: Totals) -> Totals:
-    """The counters of both."""
-    return Totals(**{name: getattr(a, name) + getattr(b, name) for name in Totals.__struct_fields__})
 
 
 def _decode_totals(data: bytes) -> Totals:

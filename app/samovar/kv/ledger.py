@@ -8,7 +8,6 @@ from samovar.core.request import RequestStats
 from samovar.core.snapshot import LastRequest, Totals
 
 MAX_RECENT: Final = 200
-_COUNTERS: Final = Totals.__struct_fields__
 
 
 class Rate:
@@ -82,14 +81,12 @@ class Ledger:
             quarantined=self.quarantined,
         )
 
-    def add_new(self, ever: Totals) -> Totals:
-        """`ever` with what was counted since `take_new`."""
-        now, old = self.totals(), self._taken
-        return Totals(**{n: getattr(ever, n) + getattr(now, n) - getattr(old, n) for n in _COUNTERS})
+    def new_totals(self) -> Totals:
+        """What was counted since `take_new`."""
+        return self.totals() - self._taken
 
     def take_new(self) -> Totals:
         """What was counted since the last call, to be added to the counters that last for ever."""
-        now = self.totals()
-        new = Totals(**{name: getattr(now, name) - getattr(self._taken, name) for name in _COUNTERS})
-        self._taken = now
+        new = self.new_totals()
+        self._taken = self._taken + new
         return new

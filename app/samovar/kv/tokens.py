@@ -2,6 +2,9 @@
 
 import struct
 from collections.abc import Sequence
+from typing import Final
+
+TOKEN_BYTES: Final = 4
 
 
 def pack(tokens: Sequence[int]) -> bytes:
@@ -10,4 +13,4 @@ def pack(tokens: Sequence[int]) -> bytes:
 
 def unpack(data: bytes) -> tuple[int, ...]:
     """The tokens in `data`; none where its length is not one of whole tokens."""
-    return struct.unpack(f"<{len(data) // 4}i", data) if len(data) % 4 == 0 else ()
+    return struct.unpack(f"<{len(data) // TOKEN_BYTES}i", data) if len(data) % TOKEN_BYTES == 0 else ()
