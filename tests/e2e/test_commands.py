@@ -75,6 +75,8 @@ def test_a_chat_comes_back_warm_from_disk_and_its_cache_is_kept_in_order(home: P
     assert [row["title"] for row in listed["prompts"]] == ["teas"], "without an engine"
     (num_blocks,) = (model["blocks"] for model in listed["models"])
     assert num_blocks > 1
+    assert as_json(samovar("cache", "status", "--json"))["disk"]["blocks"] == num_blocks
+    assert f"in {num_blocks} blocks" in samovar("cache", "status").stdout
     checked = as_json(samovar("cache", "verify", "--json"))
     assert (checked["files"], checked["bad"], checked["orphans"]) == (num_blocks, 0, 0)
     assert checked["bytes"] > 0

@@ -94,6 +94,21 @@ def test_prefetch_brings_it_to_ram_only(tmp_path: Path) -> None:
     assert (after.context_tokens, after.host_tokens, after.tier) == (0, kept_tokens(first), Tier.HOST)
 
 
+def test_where_a_chat_is_is_known_as_soon_as_the_disk_is_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "COUNT_S", 1e9)
+    engine = Engine(disk=tmp_path)
+    _, first = chat(engine, "s")
+    engine.close()
+    engine = Engine(disk=tmp_path)
+    # The disk opens after the first tick, as it may with a thread of its own.
+    engine.loop._control.tick()
+    engine.step(3)
+    row = next(row for row in told(engine).prompts if row.session == "s")
+    assert (row.disk_tokens, row.tier) == (kept_tokens(first), Tier.DISK)
+
+
 def test_what_leaves_ram_for_want_of_room_comes_back_from_disk(tmp_path: Path) -> None:
     engine = Engine(disk=tmp_path, ram_limit="80KiB")
     histories = {name: chat(engine, name, 90) for name in ("s0", "s1", "s2", "s3")}

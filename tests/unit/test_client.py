@@ -254,3 +254,15 @@ async def test_a_limit_is_told_again_when_something_else_was_refused(exchange: E
         call.hang_up()
         call = await exchange.welcomed()
         assert await call.hear(commands.SetTokenLimit) == commands.SetTokenLimit("9000")
+
+
+async def test_the_last_command_arrives_although_much_was_not_read(exchange: Exchange) -> None:
+    async with front(exchange) as one:
+        call = await exchange.welcomed()
+        await one.hear(events.Welcome)
+        call.say(*[events.TokensGenerated("x", "chat", "word " * 1000, 1)] * 2000)
+        one.client.send(commands.Forget("chat"))
+        closing = asyncio.create_task(one.client.close())
+        assert (await call.hear(commands.Forget)).session == "chat"
+        call.hang_up()
+        await closing

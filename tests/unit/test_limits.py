@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from samovar.core.errors import SamovarError
-from samovar.engine.limits import AUTO_FLOOR_BYTES, ram_limit, token_limit
+from samovar.engine.limits import AUTO_FLOOR_BYTES, DISK_CEILING_BYTES, disk_limit, ram_limit, token_limit
 
 GIB = 1 << 30
 
@@ -46,3 +46,21 @@ def test_other_texts_are_refused_in_words(text: str) -> None:
         return
     assert tokens is None or tokens >= 0
     assert size is None or size >= 0
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("auto", 2 * GIB), ("off", 0), (" OFF ", 0), ("0", 0), ("8GiB", 8 * GIB), ("4096", 4096)],
+)
+def test_disk_limits(text: str, expected: int) -> None:
+    assert disk_limit(text, 8 * GIB, 2 * GIB) == expected
+
+
+def test_auto_takes_no_more_of_a_disk_than_its_ceiling() -> None:
+    assert disk_limit("auto", 10_000 * GIB, 0) == DISK_CEILING_BYTES
+
+
+@pytest.mark.parametrize("text", ["plenty", "unlimited", "", "-1"])
+def test_what_is_no_disk_limit_is_told_with_what_is(text: str) -> None:
+    with pytest.raises(SamovarError, match=r"8GiB.*auto.*off"):
+        disk_limit(text, GIB, 0)

@@ -3,6 +3,7 @@
 Engine thread. Says no with a sentence where a command makes no sense; changes nothing then.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -83,7 +84,7 @@ class CacheControl:
         self.ram_setting = ""
         self.token_setting = ""
         self._asked = Limits()
-        self._t_pressure = self._t_count = 0.0
+        self._t_pressure = self._t_count = -math.inf
         self._changed = False
         self._forgotten: set[str] = set()  # before it was known what the disk has
         self._is_past_known = False
@@ -322,7 +323,7 @@ class CacheControl:
                 self._index.pin(past.session, True)
             self._records.restore(past.session, record)
         if self.disk is not None:
-            self.disk.is_count_stale, self._t_count = True, 0.0
+            self.disk.is_count_stale, self._t_count = True, -math.inf
         for session in self._residency.focused():
             if not self._is_busy(session) and not self.is_asleep():
                 self.bring_in(session)
