@@ -178,6 +178,8 @@ def test_a_full_disk_is_told_and_reading_goes_on(tmp_path: Path, monkeypatch: py
     assert second.finished.stats.reused.disk > 0
     assert second.finished.stats.reused.total == kept_tokens(first)
     monkeypatch.undo()
+    chat(engine, "v")
+    assert "is full" in told(engine).disk.problem, "not tried again at every block"
     assert engine.swapper is not None
     engine.swapper._t_full = -1e9
     chat(engine, "u")

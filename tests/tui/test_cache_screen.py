@@ -209,8 +209,9 @@ async def test_a_limit_is_typed_or_stepped_and_confirmed(tmp_path: Path) -> None
         await here.tell(msgspec.structs.replace(FULL, host=host))
         await here.until_noticed("RAM limit: 4GiB")
 
-        await here.press("r", "ctrl+u", "-")
-        assert here.screen.query_one(Input).value == "2GiB", "from the limit in force, not from nothing"
+        await here.press("r", "ctrl+u", "-", "3")
+        value = here.screen.query_one(Input).value
+        assert value == "2GiB3", "a step from the limit in force, and no size that nobody meant"
         await here.press("escape")
 
         await here.press("d", *"500MiB", "enter")

@@ -35,6 +35,10 @@ class Call:
         for event in told:
             self._writer.write(frame(event))
 
+    async def told(self) -> None:
+        """Wait until the client has taken nearly all that was said; an error if it never will."""
+        await self._writer.drain()
+
     def hang_up(self) -> None:
         self._writer.close()
 

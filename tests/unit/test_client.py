@@ -263,6 +263,7 @@ async def test_the_last_command_arrives_although_much_was_not_read(exchange: Exc
         call.say(*[events.TokensGenerated("x", "chat", "word " * 1000, 1)] * 2000)
         one.client.send(commands.Forget("chat"))
         closing = asyncio.create_task(one.client.close())
+        await call.told()
         assert (await call.hear(commands.Forget)).session == "chat"
         call.hang_up()
         await closing

@@ -37,12 +37,8 @@ class SizeInput(Input):
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "cancel", "keep the limit", show=False)]
 
-    class Stepped(Message):
-        """The user wants the next size up, or down."""
-
-        def __init__(self, *, up: bool) -> None:
-            super().__init__()
-            self.up = up
+    known_bytes = 0
+    """Stands for a text that is no size."""
 
     class Left(Message):
         """The user is done with it, without another limit."""
@@ -52,7 +48,9 @@ class SizeInput(Input):
         if event.character in ("+", "-"):
             event.prevent_default()
             event.stop()
-            self.post_message(self.Stepped(up=event.character == "+"))
+            # At once: what is typed right after it must find the size that it stepped to.
+            self.value = stepped(self.value, self.known_bytes, up=event.character == "+")
+            self.cursor_position = len(self.value)
 
     def action_cancel(self) -> None:
         self.post_message(self.Left())
@@ -75,7 +73,6 @@ class LimitField(Horizontal):
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self._limit = ""
-        self._known_bytes = 0
 
     def compose(self) -> ComposeResult:
         yield Static("", id="limit-name")
@@ -84,25 +81,15 @@ class LimitField(Horizontal):
 
     def ask(self, limit: str, label: str, text: str, hint: str, known_bytes: int = 0) -> None:
         """Let the user change a limit: `text` now, or `known_bytes` where that is no size."""
-        try:
-            known_bytes = parse_size(text)
-        except SamovarError:
-            pass  # a word such as `auto`
-        self._limit, self._known_bytes = limit, known_bytes
+        self._limit = limit
         self.query_one("#limit-name", Static).update(Content.assemble((label, "$brass")))
         self.query_one("#limit-hint", Static).update(Content.assemble((hint, "$faint")))
         field = self.query_one(SizeInput)
+        field.known_bytes = known_bytes
         field.value = text
         self.display = True
         field.focus()
         field.action_select_all()
-
-    @on(SizeInput.Stepped)
-    def _step(self, event: SizeInput.Stepped) -> None:
-        event.stop()
-        field = self.query_one(SizeInput)
-        field.value = stepped(field.value, self._known_bytes, up=event.up)
-        field.cursor_position = len(field.value)
 
     @on(Input.Submitted)
     def _take(self, event: Input.Submitted) -> None:
