@@ -1,14 +1,18 @@
 """The database's tables and how a new or older file becomes a current one. SQL only.
 
     sessions ──head_id──▶ messages ──parent_id──▶ messages … ▶ NULL (the first message)
+        ▲                     │ attachments: JSON with digests ──▶ files
+        ├── tags              └── in `messages_fts` as long as it stands (`search.py`)
+        └── drafts (also of chats that are not stored yet)
 
 A chat is a tree of messages; the head is the leaf that is shown. `owner_*` name the process that writes a
-reply which is still streaming.
+reply which is still streaming, or in whose window a draft stands. A message with `deleted_at` takes
+everything below it out of sight. `revision` is a number that grows with every change of any chat.
 """
 
 from typing import Final
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 # `MIGRATIONS[n]` leads from version n to n + 1; a new file runs through all of them.
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
@@ -45,18 +49,71 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE INDEX messages_of_parent ON messages (parent_id)",
         "CREATE INDEX messages_streaming ON messages (owner_pid) WHERE state = 'streaming'",
     ),
+    (
+        "ALTER TABLE sessions ADD COLUMN settings TEXT NOT NULL DEFAULT '{}'",
+        "ALTER TABLE sessions ADD COLUMN is_favourite INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE sessions ADD COLUMN is_archived INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE sessions ADD COLUMN revision INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE sessions ADD COLUMN source TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE sessions ADD COLUMN extra TEXT NOT NULL DEFAULT '{}'",
+        "ALTER TABLE messages ADD COLUMN model TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE messages ADD COLUMN attachments TEXT NOT NULL DEFAULT '[]'",
+        "ALTER TABLE messages ADD COLUMN extra TEXT NOT NULL DEFAULT '{}'",
+        "ALTER TABLE messages ADD COLUMN deleted_at REAL",
+        "CREATE INDEX sessions_revision ON sessions (revision)",
+        """
+        CREATE TABLE tags (
+            session_id TEXT NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
+            tag TEXT NOT NULL,
+            PRIMARY KEY (session_id, tag)
+        ) STRICT, WITHOUT ROWID
+        """,
+        "CREATE INDEX sessions_of_tag ON tags (tag)",
+        """
+        CREATE TABLE drafts (
+            session_id TEXT NOT NULL,
+            owner_pid INTEGER NOT NULL,
+            owner_started REAL NOT NULL,
+            text TEXT NOT NULL,
+            updated_at REAL NOT NULL,
+            PRIMARY KEY (session_id, owner_pid, owner_started)
+        ) STRICT, WITHOUT ROWID
+        """,
+        "CREATE TABLE files (digest TEXT PRIMARY KEY NOT NULL, text TEXT NOT NULL) STRICT, WITHOUT ROWID",
+        "CREATE TABLE counters (name TEXT PRIMARY KEY NOT NULL, value INTEGER NOT NULL) STRICT, WITHOUT ROWID",
+        "INSERT INTO counters VALUES ('revision', 0)",
+        """
+        CREATE VIRTUAL TABLE messages_fts USING fts5 (
+            text, content = '', tokenize = 'unicode61 remove_diacritics 2', prefix = '2 3'
+        )
+        """,
+        # Chats written by earlier releases; `searchable` is a function of Samovar's (`search.py`).
+        """
+        INSERT INTO messages_fts (rowid, text)
+        SELECT id, searchable(content) FROM messages WHERE state <> 'streaming' AND content <> ''
+        """,
+    ),
 )
 assert len(MIGRATIONS) == SCHEMA_VERSION
 
+# In the order of the fields of `Session`. Tags hold no line break.
 SELECT_SESSION: Final = """
     SELECT id, title, system_prompt, created_at, updated_at, head_id,
-           (SELECT count(*) FROM messages WHERE session_id = sessions.id) AS num_messages
-    FROM sessions WHERE deleted_at IS NULL
+           (SELECT count(*) FROM messages WHERE session_id = sessions.id) AS num_messages,
+           settings,
+           (SELECT group_concat(tag, char(10)) FROM tags WHERE session_id = sessions.id) AS tags,
+           is_favourite, is_archived, deleted_at IS NOT NULL AS is_deleted, revision
+    FROM sessions
 """
 
+# In the order of the fields of `StoredMessage`. A deleted sibling is none.
 MESSAGE_COLUMNS: Final = """
     m.id, m.session_id, m.parent_id, m.role, m.content, m.created_at, m.state,
-    m.tokens, m.tokenizer, m.stats, m.error
+    m.tokens, m.tokenizer, m.stats, m.error, m.model, m.attachments,
+    (SELECT count(*) FROM messages AS s WHERE s.parent_id IS m.parent_id AND s.session_id = m.session_id
+        AND s.deleted_at IS NULL AND s.id < m.id) AS place,
+    (SELECT count(*) FROM messages AS s WHERE s.parent_id IS m.parent_id AND s.session_id = m.session_id
+        AND s.deleted_at IS NULL) AS num_siblings
 """
 
 # From the first message to the given one. A parent is older than its child, so the walk ends even in a

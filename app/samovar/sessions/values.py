@@ -6,6 +6,7 @@ import msgspec
 
 from samovar.core.chat import Role
 from samovar.core.request import RequestStats
+from samovar.sessions.settings import SessionSettings
 
 
 class MessageState(enum.Enum):
@@ -13,12 +14,31 @@ class MessageState(enum.Enum):
 
     COMPLETE = "complete"
     STREAMING = "streaming"
-    STOPPED = "stopped"
+    STOPPED = "stopped"  # by the user, or because the program ended
+    CUT = "cut"  # max_tokens were reached, or the context was full
     FAILED = "failed"
 
 
+class Attachment(msgspec.Struct, frozen=True):
+    """A text file in a message. `digest` is that of `text` (see `attachments.digest_of`).
+
+    `path` is where the user took it from; empty for a paste. A `repeated` one stands in an earlier message
+    of the same path with the same text: the model has read it already, so the prompt only names it.
+    """
+
+    name: str
+    text: str
+    digest: str
+    path: str = ""
+    num_tokens: int | None = None
+    repeated: bool = False
+
+
 class Session(msgspec.Struct, frozen=True):
-    """A chat. Times are seconds since the epoch; `num_messages` counts the whole tree, not the shown path."""
+    """A chat. Times are seconds since the epoch; `num_messages` counts the whole tree, not the shown path.
+
+    `revision` grows with every change of any chat, so the greatest one seen says what is new.
+    """
 
     id: str
     title: str
@@ -27,10 +47,20 @@ class Session(msgspec.Struct, frozen=True):
     updated_at: float
     head_id: int | None
     num_messages: int
+    settings: SessionSettings = SessionSettings()
+    tags: tuple[str, ...] = ()
+    is_favourite: bool = False
+    is_archived: bool = False
+    is_deleted: bool = False
+    revision: int = 0
 
 
 class StoredMessage(msgspec.Struct, frozen=True):
-    """One message of a chat's tree. `tokens` are ids that the model generated, valid under `tokenizer`."""
+    """One message of a chat's tree. `tokens` are ids that the model generated, valid under `tokenizer`.
+
+    It is number `place` (from 0 on) of `num_siblings` messages below the same parent. `model` names what
+    wrote it, where that is known.
+    """
 
     id: int
     session_id: str
@@ -39,7 +69,11 @@ class StoredMessage(msgspec.Struct, frozen=True):
     content: str
     created_at: float
     state: MessageState
-    tokens: tuple[int, ...]
-    tokenizer: str
-    stats: RequestStats | None
-    error: str
+    tokens: tuple[int, ...] = ()
+    tokenizer: str = ""
+    stats: RequestStats | None = None
+    error: str = ""
+    model: str = ""
+    attachments: tuple[Attachment, ...] = ()
+    place: int = 0
+    num_siblings: int = 1

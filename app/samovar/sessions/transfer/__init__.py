@@ -1,0 +1,1 @@
+"""Chats in and out of Samovar: files of our own formats and of other programs."""
