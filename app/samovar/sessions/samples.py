@@ -1,4 +1,4 @@
-"""The chats that come with Samovar: where their files lie and what each one shows. Reads files; keeps nothing.
+"""The chats that come with Samovar: where their files lie, what each one shows. Reads files; keeps nothing.
 
 They are TOML as of `transfer`, which is what reads them whole; here only their head is looked at.
 """
