@@ -50,10 +50,12 @@ class Messages:
     ) -> tuple[int, list[StoredMessage]]:
         """What differs from a path read earlier: how many of its messages still stand, and those after them.
 
-        A known message that was still streaming is read again. Costs what is new, not what is long.
+        A known message that was still streaming is read again, and what follows it. Costs what is new, not
+        what is long.
         """
-        places = {message.id: place for place, message in enumerate(known)}
-        is_final = [message.state is not MessageState.STREAMING for message in known]
+        streaming = (i for i, message in enumerate(known) if message.state is MessageState.STREAMING)
+        num_final = next(streaming, len(known))
+        places = {message.id: place for place, message in enumerate(known[:num_final])}
         found: list[StoredMessage] = []
         here = message_id
         num_wanted = 2
