@@ -62,11 +62,7 @@ class Messages:
         while here is not None:
             for message in reversed(self.end_of_path(here, num_wanted)):
                 place = places.get(message.id)
-                if (
-                    place is not None
-                    and is_final[place]
-                    and message.num_siblings == known[place].num_siblings
-                ):
+                if place is not None and message.num_siblings == known[place].num_siblings:
                     return place + 1, found[::-1]
                 found.append(message)
                 here = message.parent_id
