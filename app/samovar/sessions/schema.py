@@ -61,6 +61,10 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "ALTER TABLE messages ADD COLUMN extra TEXT NOT NULL DEFAULT '{}'",
         "ALTER TABLE messages ADD COLUMN deleted_at REAL",
         "CREATE INDEX sessions_revision ON sessions (revision)",
+        # For the filters of a search.
+        "CREATE INDEX messages_of_time ON messages (created_at, role)",
+        "CREATE INDEX messages_of_model ON messages (model, created_at)",
+        "CREATE INDEX messages_deleted ON messages (session_id) WHERE deleted_at IS NOT NULL",
         """
         CREATE TABLE tags (
             session_id TEXT NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
@@ -84,10 +88,10 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "INSERT INTO counters VALUES ('revision', 0)",
         """
         CREATE VIRTUAL TABLE messages_fts USING fts5 (
-            text, content = '', tokenize = 'unicode61 remove_diacritics 2', prefix = '2 3'
+            text, content = '', tokenize = 'ascii', prefix = '1 2 3'
         )
         """,
-        # Chats written by earlier releases; `searchable` is a function of Samovar's (`search.py`).
+        # Chats written by earlier releases; `searchable` is a function of Samovar's (`words.py`).
         """
         INSERT INTO messages_fts (rowid, text)
         SELECT id, searchable(content) FROM messages WHERE state <> 'streaming' AND content <> ''
