@@ -128,7 +128,7 @@ async def test_every_end_has_its_state(desk: Desk) -> None:
 
 async def test_a_chat_read_late_is_shown_whole_when_something_is_sent_at_once(desk: Desk) -> None:
     session = desk.store.create_session("old")
-    desk.store.add_message(session.id, Role.USER, "before")
+    desk.store.messages.add(session.id, Role.USER, "before")
     await desk.chats.load()
     desk.chats.show(session.id)
     await desk.chats.send(desk.chats.shown, "after")
@@ -211,10 +211,10 @@ def test_titles_are_cut_between_words() -> None:
 def test_empty_replies_are_left_out_of_the_prompt(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "chats.db")
     session = store.create_session()
-    store.add_message(session.id, Role.USER, "one")
-    store.add_message(session.id, Role.ASSISTANT, "", state=MessageState.FAILED)
-    store.add_message(session.id, Role.USER, "two")
-    store.add_message(session.id, Role.ASSISTANT, "reply")
+    store.messages.add(session.id, Role.USER, "one")
+    store.messages.add(session.id, Role.ASSISTANT, "", state=MessageState.FAILED)
+    store.messages.add(session.id, Role.USER, "two")
+    store.messages.add(session.id, Role.ASSISTANT, "reply")
     messages = prompt_messages("", store.path(session.id))
     store.close()
     assert [(m.role, m.content) for m in messages] == [(Role.USER, "one\n\ntwo"), (Role.ASSISTANT, "reply")]

@@ -138,8 +138,8 @@ async def test_switching_while_a_reply_streams_loses_nothing(tmp_path: Path) -> 
 async def test_what_another_window_has_written_is_shown_before_the_next_message(tmp_path: Path) -> None:
     async with station(tmp_path) as here:
         session = await answer(here, "one", "reply one")
-        here.store.add_message(session, Role.USER, "from elsewhere")
-        here.store.add_message(session, Role.ASSISTANT, "reply elsewhere")
+        here.store.messages.add(session, Role.USER, "from elsewhere")
+        here.store.messages.add(session, Role.ASSISTANT, "reply elsewhere")
         here.store.create_session("new elsewhere")
         await answer(here, "two", "reply two")
         texts = [entry.text for entry in here.entries]

@@ -167,7 +167,7 @@ class Answers:
         reply.save_timer = None
         if self._archive is not None and reply.message_id is not None:
             place, text = reply.message_id, reply.text
-            work = self._archive.try_run(_NOT_STORED, lambda store: store.update_reply(place, text))
+            work = self._archive.try_run(_NOT_STORED, lambda store: store.messages.update_reply(place, text))
             self._archive.spawn(work)
 
     def _store_end(self, reply: Reply, message: StoredMessage) -> None:
@@ -175,7 +175,7 @@ class Answers:
         if self._archive is not None and reply.message_id is not None:
             work = self._archive.try_run(
                 _NOT_STORED,
-                lambda store: store.finish_reply(
+                lambda store: store.messages.finish_reply(
                     message.id,
                     message.content,
                     message.state,

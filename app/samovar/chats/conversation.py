@@ -290,7 +290,7 @@ class Conversations:
         self._num_changes += 1  # a list read meanwhile still has it
 
         def work(store: Store) -> None:
-            store.finish_reply(turn.reply.id, "", MessageState.STOPPED)
+            store.messages.finish_reply(turn.reply.id, "", MessageState.STOPPED)
             store.delete(chat.id)
 
         self._keep(chat, "the chat is still in the store", work)
@@ -313,7 +313,7 @@ class Conversations:
             sessions = None if found == version else store.sessions()
             stored = session_or_none(store, session) if session else None
             is_stale = stored is not None and stored.head_id != head
-            path = store.path_to(stored.head_id) if stored is not None and is_stale else None
+            path = store.messages.path_to(stored.head_id) if stored is not None and is_stale else None
             return _Seen(found, sessions, path, is_gone=bool(session) and stored is None)
 
         seen = await self._archive.try_run("the chats cannot be read", work)

@@ -45,8 +45,8 @@ def store_turn(store: Store, session_id: str, text: str, head: int | UnsetType |
     if not session.title:
         store.rename(session_id, auto_title(text))
         session = store.session(session_id)
-    message, reply = store.add_turn(session_id, text)
-    path = None if message.parent_id == head else store.path_to(message.parent_id)
+    message, reply = store.messages.add_turn(session_id, text)
+    path = None if message.parent_id == head else store.messages.path_to(message.parent_id)
     return Turn(session, path, message, reply)
 
 
@@ -56,7 +56,7 @@ def store_retry(store: Store, session_id: str, seen: Sequence[StoredMessage]) ->
     `seen` is the writer's path: a reply that has ended there has ended, whatever the store could take of it.
     """
     session = store.session(session_id)
-    path = store.path_to(session.head_id)
+    path = store.messages.path_to(session.head_id)
     last = next((i for i in reversed(range(len(path))) if path[i].role is Role.USER), None)
     if last is None:
         raise SamovarError("there is no message to answer yet")
@@ -66,7 +66,7 @@ def store_retry(store: Store, session_id: str, seen: Sequence[StoredMessage]) ->
             raise SamovarError("the last reply is complete")
         if message.state is MessageState.STREAMING and message.id not in ended:
             raise SamovarError("the reply is being written in another window")
-    reply = store.add_reply(session_id, path[last].id, session.head_id)
+    reply = store.messages.add_reply(session_id, path[last].id, session.head_id)
     if reply is None:
         raise SamovarError("another window has just gone on with this chat")
     return Turn(session, path[:last], path[last], reply)

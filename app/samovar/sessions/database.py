@@ -72,8 +72,8 @@ class Database:
 
     def prepare(self) -> None:
         """Set the connection up and bring the schema up to date; raises SamovarError for a newer one."""
-        self._connection.create_function("searchable", 1, searchable, deterministic=True)  # for migrations
         self.change("PRAGMA foreign_keys = ON")
+        self._connection.create_function("searchable", 1, searchable, deterministic=True)
         version = self._version()  # the first read: raises if this is not a database
         if version <= schema.SCHEMA_VERSION:
             if self.rows("PRAGMA journal_mode")[0][0] != "wal":
