@@ -9,8 +9,6 @@ import random
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from samovar.sessions.database import Database, open_database
 from samovar.sessions.words import searchable
 
@@ -34,15 +32,6 @@ wa we wi ya za
 _VOCABULARY: Final = 60_000
 _TAGS: Final = ("work", "code", "travel", "reading list", "home", "rare")
 _MODELS: Final = ("SmolLM2 135M", "Gemma 3 270M", "Qwen3 4B")
-
-
-class Library(msgspec.Struct, frozen=True):
-    """What was made, and how long it took."""
-
-    chats: int
-    messages: int
-    bytes: int
-    seconds: float
 
 
 def vocabulary() -> list[str]:
@@ -111,7 +100,9 @@ def _add_chat(
             message_id, key, message_id - 1 if number else None, "assistant" if number % 2 else "user",
             content, chat_time - 60 * (count - number), model if number % 2 else "",
         )  # fmt: skip
-        database.change("INSERT INTO messages_fts (rowid, text) VALUES (?, ?)", message_id, searchable(content))
+        database.change(
+            "INSERT INTO messages_fts (rowid, text) VALUES (?, ?)", message_id, searchable(content)
+        )
     database.change("UPDATE sessions SET head_id = ? WHERE id = ?", before + count, key)
     for number, tag in enumerate(_TAGS):
         if chat % (7 ** (number + 1)) == 3:

@@ -54,7 +54,7 @@ class Database:
         return row_id
 
     def interrupt(self) -> None:
-        """End what another thread runs on this connection, with `Interrupted`; nothing if there is nothing."""
+        """End what another thread runs on this connection, if anything, with `Interrupted`."""
         self._connection.interrupt()
 
     @contextlib.contextmanager

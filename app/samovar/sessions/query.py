@@ -20,13 +20,15 @@ MAX_CHARS: Final = 2000
 MAX_PHRASES: Final = 32
 MAX_WORDS: Final = 64  # of one phrase
 
+Mark = Literal["favourite", "archived"]
+
 _FILTERS: Final = ("tag", "before", "after", "role", "model", "title", "is")
 _ITEM: Final = re.compile(
     rf'(?P<minus>-?)(?:(?P<filter>{"|".join(_FILTERS)}):)?(?:"(?P<quoted>[^"]*)(?P<closed>"?)|(?P<plain>[^\s"]+)|)',
     re.IGNORECASE,
 )
 _ROLES: Final = {"user": Role.USER, "me": Role.USER, "assistant": Role.ASSISTANT}
-_MARKS: Final = ("favourite", "archived")
+_MARKS: Final[tuple[Mark, ...]] = ("favourite", "archived")
 _DAYS: Final = {"d": 1, "w": 7}
 
 
@@ -56,7 +58,7 @@ class SearchQuery(msgspec.Struct, frozen=True):
     excluded: tuple[Phrase, ...] = ()
     tags: tuple[Phrase, ...] = ()
     titles: tuple[Phrase, ...] = ()
-    marks: frozenset[Literal["favourite", "archived"]] = frozenset()
+    marks: frozenset[Mark] = frozenset()
     roles: frozenset[Role] = frozenset()
     models: tuple[Phrase, ...] = ()
     before: float | None = None
@@ -108,7 +110,7 @@ class _Parser:
         self._phrases: dict[Phrase, None] = {}
         self._excluded: dict[Phrase, None] = {}
         self._named: dict[str, list[Phrase]] = {"tag": [], "title": [], "model": []}
-        self._marks: set[Literal["favourite", "archived"]] = set()
+        self._marks: set[Mark] = set()
         self._roles: set[Role] = set()
         self._before: float | None = None
         self._after: float | None = None
