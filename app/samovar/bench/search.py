@@ -18,7 +18,7 @@ from samovar.sessions.database import open_for_reading
 from samovar.sessions.searcher import Searcher
 
 KEYS_PER_S: Final = 12
-TYPED: Final = 'the message queue with -error "first value" role:me'
+TYPED: Final = 'the message from a server -error "first value" role:me'
 
 # What is asked for, by what it shows. A space at the end: the word is whole.
 QUERIES: Final = {
@@ -30,8 +30,8 @@ QUERIES: Final = {
     "three letters": "the",
     "four letters of a frequent word": "with",
     "a frequent word and a letter": "that s",
-    "three single letters": "a b t",
-    "an ordinary word": "timeout ",
+    "a frequent word and two letters": "the of th",
+    "an ordinary word": "server ",
     "a rare word": library.vocabulary()[-2000] + " ",
     "a rare and a frequent word": library.vocabulary()[-2000] + " the ",
     "a word that is nowhere": "zzzzyx ",
@@ -50,7 +50,7 @@ QUERIES: Final = {
     "a frequent word in a common tag": "the tag:work ",
     "a frequent word in old messages": "the before:2024-06 ",
     "a frequent word in the last week": "the after:7d ",
-    "a letter in favourites of a model": "t is:favourite model:qwen role:assistant ",
+    "a letter in favourites of a model": "is:favourite model:qwen role:assistant t",
     "a rare tag, old": "tag:rare before:2026 ",
     "all filters": "the -of tag:work role:me is:archived before:2026-06 after:2024 title:the ",
 }

@@ -174,7 +174,8 @@ class _Parser:
                 if not marks:
                     self.problems.append(f"is: takes favourite or archived, not {value}")
             case _:
-                phrase = _phrase(value, is_open=is_open)
+                # Models carry their version in their name: `qwen` is to find Qwen3.
+                phrase = _phrase(value, is_open=is_open or name == "model")
                 if phrase is not None:
                     self._named[name].append(phrase)
                 else:
