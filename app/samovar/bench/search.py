@@ -106,7 +106,7 @@ def run(chats: int = 20_000, messages: int = 400_000, repeats: int = 20) -> Resu
         return measure(path, repeats, made_s=time.perf_counter() - start)
 
 
-def measure(path: Path, repeats: int, made_s: float = 0.0) -> Result:
+def measure(path: Path, repeats: int, *, made_s: float = 0.0, keys_per_s: float = KEYS_PER_S) -> Result:
     """Search the store that `library.make` has written there."""
     _forget(path)
     with Searcher(path) as searcher:
@@ -124,7 +124,7 @@ def measure(path: Path, repeats: int, made_s: float = 0.0) -> Result:
         )
         warm += again
     with Searcher(path) as searcher:
-        typing = asyncio.run(_typed(searcher))
+        typing = asyncio.run(_typed(searcher, keys_per_s))
     database = open_for_reading(path)
     chats, messages = database.rows(
         "SELECT (SELECT count(*) FROM sessions), (SELECT count(*) FROM messages)"
@@ -175,12 +175,12 @@ def text(result: Result) -> str:
     return "\n".join(lines)
 
 
-async def _typed(searcher: Searcher) -> Typing:
+async def _typed(searcher: Searcher, keys_per_s: float) -> Typing:
     """Type `TYPED` while earlier searches may still run."""
     searcher.search("", now=library.NOW)
 
     async def key(number: int) -> float | None:
-        await asyncio.sleep(number / KEYS_PER_S)
+        await asyncio.sleep(number / keys_per_s)
         start = time.perf_counter()
         found = await asyncio.to_thread(searcher.search, TYPED[:number], now=library.NOW)
         return None if found is None else 1000 * (time.perf_counter() - start)

@@ -141,17 +141,27 @@ def _cut(found: _Found) -> tuple[Part, ...]:
     if start > 0 or not found.is_first:
         parts.append(Part(_ELLIPSIS))
     pos = start
-    for span in found.spans:
-        if span.start >= end:
-            break
-        if span.end <= pos or span.start < start:
-            continue
-        if span.start > pos:
-            parts.append(Part(text[pos : span.start]))
-        parts.append(Part(text[max(pos, span.start) : min(span.end, end)], is_match=True))
-        pos = min(span.end, end)
+    for first, last in _merged(found.spans):
+        if start <= first < end:
+            if first > pos:
+                parts.append(Part(text[pos:first]))
+            pos = min(last, end)
+            parts.append(Part(text[first:pos], is_match=True))
     if pos < end:
         parts.append(Part(text[pos:end]))
     if end < len(text) or not found.is_last:
         parts.append(Part(_ELLIPSIS))
     return tuple(parts)
+
+
+def _merged(spans: list[_Span]) -> Iterator[tuple[int, int]]:
+    """Where matches begin and end, those that overlap as one."""
+    start = end = -1
+    for span in spans:
+        if span.start >= end:
+            if end >= 0:
+                yield start, end
+            start, end = span.start, span.end
+        end = max(end, span.end)
+    if end >= 0:
+        yield start, end
