@@ -16,7 +16,7 @@ from samovar.core.chat import Role
 from samovar.sessions.catalogue import Catalogue
 from samovar.sessions.database import Interrupted, open_database
 from samovar.sessions.query import MAX_PHRASES, MAX_WORDS, Phrase, SearchQuery, haystack, parse
-from samovar.sessions.search import Hit, SearchResults, index_message, search, unindex_message
+from samovar.sessions.search import MAX_CANDIDATES, Hit, SearchResults, index_message, search, unindex_message
 from samovar.sessions.searcher import Searcher
 from samovar.sessions.snippet import MAX_CHARS, make_snippet
 from samovar.sessions.words import searchable, words_of
@@ -215,6 +215,16 @@ def test_snippets_are_short_and_mark_only_matches(content: str, query: str) -> N
             assert any(one.needle() in haystack(part.text) for one in phrases)
     if len(content) < 1000 and any(one.needle() in haystack(content) for one in phrases):
         assert any(part.is_match for part in parts)
+
+
+def test_a_word_that_is_cut_where_a_long_message_is_looked_at_in_pieces_is_no_match() -> None:
+    content = "hay " * 1000
+    for pos in (900, 1200):  # where a piece begins, and where one ends
+        content = f"{content[: pos - 3]}concatalog{content[pos + 7 :]}"
+    assert "[" not in shown(content, "cat ")
+    assert "[" not in shown(content, "catalog ")
+    assert "[" not in shown(content, "concat ")
+    assert "[concatalog]" in shown(content, "concatalog ")
 
 
 def test_a_huge_message_has_a_snippet() -> None:
@@ -420,14 +430,14 @@ def test_ranking_prefers_what_is_dense_new_and_in_a_chat_of_that_title(shelf: Sh
     dense = shelf.say("c", "zebra zebra" + filler)
     assert shelf.messages("zebra") == [dense, sparse]
     old = shelf.say("c", "walrus" + filler, at=NOW - 1000 * DAY)
-    new = shelf.say("c", "walrus" + filler)
+    new = shelf.say("c", "walrus" + filler + " and a little more")  # by its words alone it would be second
     assert shelf.messages("walrus") == [new, old]
     shelf.chat("t", "About the ibex")
     inside = shelf.say("t", "ibex" + filler, at=NOW - DAY)
     outside = shelf.say("c", "ibex" + filler)
     assert shelf.messages("ibex") == [inside, outside]
-    rare = shelf.say("c", "gnu gnu common" + filler)
     common = shelf.say("c", "gnu common common" + filler)
+    rare = shelf.say("c", "gnu gnu common" + filler)
     for _ in range(50):
         shelf.say("c", "common talk")
     assert shelf.messages("gnu common ") == [rare, common]
@@ -450,6 +460,16 @@ def test_what_is_deleted_is_not_found(shelf: Shelf) -> None:
     assert shelf.messages("below") == []
     shelf.change("d", deleted_at=None)
     assert gone in shelf.messages("tulip")
+
+
+def test_what_is_deleted_does_not_hide_what_is_not(shelf: Shelf) -> None:
+    shelf.chat("c")
+    kept = shelf.say("c", "tulip")
+    shelf.chat("d", deleted_at=NOW)
+    with shelf.db.transaction():
+        for _ in range(MAX_CANDIDATES + 1):
+            shelf.say("d", "tulip")
+    assert shelf.messages("tulip") == [kept]
 
 
 def test_a_message_leaves_the_index(shelf: Shelf) -> None:
@@ -592,6 +612,25 @@ def test_only_the_newest_of_many_searches_answers_for_sure(library_path: Path) -
         assert expected in results
         searcher.interrupt()
         assert searcher.search("the of", now=library.NOW) == expected
+
+
+def test_a_search_that_waits_is_dropped_when_another_comes(library_path: Path) -> None:
+    with Searcher(library_path) as searcher:
+        results: dict[str, SearchResults | None] = {}
+
+        def find(text: str) -> None:
+            results[text] = searcher.search(text, now=library.NOW)
+
+        threads = [threading.Thread(target=find, args=(text,)) for text in ("the", "of", "and")]
+        with searcher._one_at_a_time:  # as a search that takes long holds it
+            for number, thread in enumerate(threads, start=1):
+                thread.start()
+                while searcher._newest < number:
+                    thread.join(0.001)
+        for thread in threads:
+            thread.join()
+        assert results["the"] is results["of"] is None
+        assert results["and"] is not None
 
 
 def test_the_bench_measures_every_query(library_path: Path) -> None:
