@@ -219,8 +219,8 @@ def test_snippets_are_short_and_mark_only_matches(content: str, query: str) -> N
 
 def test_a_word_that_is_cut_where_a_long_message_is_looked_at_in_pieces_is_no_match() -> None:
     content = "hay " * 1000
-    for pos in (900, 1200):  # where a piece begins, and where one ends
-        content = f"{content[: pos - 3]}concatalog{content[pos + 7 :]}"
+    for pos in (897, 1194):  # the second piece begins, and the first one ends, within a word
+        content = f"{content[: pos - 1]} concatalog {content[pos + 11 :]}"
     assert "[" not in shown(content, "cat ")
     assert "[" not in shown(content, "catalog ")
     assert "[" not in shown(content, "concat ")
