@@ -51,14 +51,14 @@ def select(line: Line, span: tuple[int, int] | None, style: Style) -> Strip:
 def selected_text(layout: Layout, selection: Selection) -> str:
     """Return the text between two keys; in a very long selection the middle is taken as written."""
     start = selection.start or Offset(0, 0)
-    end = selection.end or Offset(1 << 30, ((len(layout.items) - 1) << _SHIFT) + (1 << _SHIFT) - 1)
+    end = selection.end or Offset(1 << 30, ((len(layout.entries) - 1) << _SHIFT) + (1 << _SHIFT) - 1)
     first_item, first_line = divmod(start.y, 1 << _SHIFT)
     last_item, last_line = divmod(end.y, 1 << _SHIFT)
-    last_item = min(last_item, len(layout.items) - 1)
+    last_item = min(last_item, len(layout.entries) - 1)
     pieces: list[str] = []
     for index in range(first_item, last_item + 1):
         if last_item - first_item > _MAX_RENDERED_ITEMS and first_item < index < last_item:
-            pieces.append("\n" + clean(layout.items[index].entry.text) + "\n")
+            pieces.append("\n" + clean(layout.entries[index].text) + "\n")
             continue
         low = first_line if index == first_item else 0
         high = last_line if index == last_item and end.y < 1 << 60 else 1 << _SHIFT
