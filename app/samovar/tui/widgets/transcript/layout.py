@@ -353,7 +353,7 @@ class Layout:
         """Give a part its lines, those that are as before as the same objects; return the first other one."""
         first = len(lines)
         for number, (old, new) in enumerate(zip(before or (), lines, strict=False)):
-            if old.strip == new.strip and old[1:] == new[1:]:
+            if old == new:
                 lines[number] = old
             else:
                 first = min(first, number)

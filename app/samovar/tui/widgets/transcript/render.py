@@ -45,15 +45,15 @@ def with_cursor(page: Page, lines: list[Line], *, in_code: bool) -> list[Line]:
     if index < 0:
         return [page.line([Segment(CURSOR, page.styles.cursor)], 1)]
     line = lines[index]
-    cells = cell_len(line.strip.text[: line.end])
-    if cells >= line.strip.cell_length:
+    cells = cell_len(line.text[: line.end])
+    if cells >= line.cells:
         return lines
-    before, after = line.strip.crop(0, cells), line.strip.crop(cells + 1, line.strip.cell_length)
+    before, after = line.strip.crop(0, cells), line.strip.crop(cells + 1, line.cells)
     style = page.styles.cursor
     if in_code:
         style = page.styles.highlight["name"]
-    strip = type(line.strip)([*before, Segment(CURSOR, style), *after], line.strip.cell_length)
-    return [*lines[:index], line._replace(strip=strip), *lines[index + 1 :]]
+    segments = [*before, Segment(CURSOR, style), *after]
+    return [*lines[:index], line._replace(segments=segments), *lines[index + 1 :]]
 
 
 def estimate_height(text: str, width: int) -> int:

@@ -73,7 +73,7 @@ class ChatScroll(ScrollView, can_focus=True):
         self._unmeasured: list[int] = []
         self._placing = False
         self._theme_name = ""
-        self._bar = Strip([])
+        self._bar = Segment("")
         self._raised = Style()
         self._drawn: dict[int, tuple[Line, bool, Strip]] = {}
         """What was drawn on each line of the screen, and from what."""
@@ -212,7 +212,7 @@ class ChatScroll(ScrollView, can_focus=True):
     def _new_page(self) -> Page:
         palette = palette_of(self.app.current_theme)
         self._theme_name = self.app.theme
-        self._bar = Strip([Segment("▌", rich_style(palette.brass, palette.ground))], 1)
+        self._bar = Segment("▌", rich_style(palette.brass, palette.ground))
         self._raised = rich_style(None, palette.raised)
         return Page(palette, self.size.width)
 
@@ -406,7 +406,8 @@ class ChatScroll(ScrollView, can_focus=True):
                 continue
             strip = self._strip(y, line)
             for filter in filters:
-                strip = strip.apply_filter(filter, background)
+                # Not `apply_filter`: it keeps both strips.
+                strip = Strip(filter.apply(list(strip), background), strip.cell_length)
             self._drawn[y] = (line, is_marked, strip)
             strips.append(strip)
         if crop.x or crop.width < self.size.width:
@@ -426,16 +427,18 @@ class ChatScroll(ScrollView, can_focus=True):
         """Return a line as it is to be seen: with selection, bar, and the ground of what stands out."""
         layout = self._layout_of_chat
         assert layout is not None
-        strip = line.strip
+        segments = line.segments
         selection = self.text_selection
         line_y = y + self.scroll_offset.y
         if selection is not None and line_y < layout.height:
-            strip = select(line, selection.get_span(key_of(layout, line_y)), self._selection_style())
+            segments = select(line, selection.get_span(key_of(layout, line_y)), self._selection_style())
         if line_y in self._lit_lines():
-            strip = Strip([Segment(text, (style or self._raised) + self._raised) for text, style, _ in strip])
+            segments = [Segment(text, (style or Style()) + self._raised) for text, style, _ in segments]
         if line_y in self._marked_lines():
-            strip = Strip.join([self._bar, strip.crop(1)])
-        if strip.cell_length != self.size.width:
+            text, style, _ = segments[0]  # the margin
+            segments = [self._bar, Segment(text[1:], style), *segments[1:]]
+        strip = Strip(segments, line.cells)
+        if line.cells != self.size.width:
             strip = strip.adjust_cell_length(self.size.width, layout.page.styles.text)
         return strip
 
