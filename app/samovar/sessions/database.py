@@ -14,6 +14,7 @@ from typing import Any, Final
 from samovar.core.errors import SamovarError
 from samovar.paths import disk_error
 from samovar.sessions import schema
+from samovar.sessions.words import searchable
 
 BUSY_TIMEOUT_S: Final = 10.0
 
@@ -64,6 +65,7 @@ class Database:
     def prepare(self) -> None:
         """Set the connection up and bring the schema up to date; raises SamovarError for a newer one."""
         self.change("PRAGMA foreign_keys = ON")
+        self._connection.create_function("searchable", 1, searchable, deterministic=True)
         version = self._version()  # the first read: raises if this is not a database
         if version <= schema.SCHEMA_VERSION:
             if self.rows("PRAGMA journal_mode")[0][0] != "wal":

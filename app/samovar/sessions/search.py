@@ -4,16 +4,20 @@
 `searchable(content)`, and nothing else of it.
 """
 
-import re
-from typing import Final
-
-# Scripts that are written without spaces: every character is a word of its own, so that a part is found.
-_UNSPACED: Final = re.compile(
-    "([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f"
-    "\U00020000-\U0003ffff])"
-)
+from samovar.sessions.database import Database
+from samovar.sessions.words import searchable
 
 
-def searchable(text: str) -> str:
-    """The text as it is indexed and as a query for it is written: unspaced scripts get spaces."""
-    return _UNSPACED.sub(r" \1 ", text)
+def index_message(db: Database, message_id: int, content: str) -> None:
+    """Within a transaction: make a message that has ended findable."""
+    if content:
+        db.insert("INSERT INTO messages_fts (rowid, text) VALUES (?, ?)", message_id, searchable(content))
+
+
+def unindex_message(db: Database, message_id: int, content: str) -> None:
+    """Within a transaction: take a message out of the index; `content` is what was indexed."""
+    if content:
+        db.change(
+            "INSERT INTO messages_fts (messages_fts, rowid, text) VALUES ('delete', ?, ?)",
+            *(message_id, searchable(content)),
+        )
