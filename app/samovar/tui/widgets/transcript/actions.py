@@ -7,8 +7,8 @@ from samovar.tui.widgets.transcript.blocks import Kind
 from samovar.tui.widgets.transcript.entry import Entry
 from samovar.tui.widgets.transcript.heading import FIRST_FILE_LINE
 from samovar.tui.widgets.transcript.layout import Layout
-from samovar.tui.widgets.transcript.parts import Part
 from samovar.tui.widgets.transcript.markdown import code_in
+from samovar.tui.widgets.transcript.parts import Part
 
 _MAX_SEARCHED: Final = 500  # messages in one direction, when looking for code
 
