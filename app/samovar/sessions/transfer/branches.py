@@ -35,7 +35,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Grown(msgspec.Struct, frozen=True):
-    """The tree. A system message that all others follow is the system prompt; `system_extra` was beside it."""
+    """The tree. A system message that all others follow is the system prompt, `system_extra` what was beside."""
 
     messages: tuple[MessageDocument, ...]
     head: int | None

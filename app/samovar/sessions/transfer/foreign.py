@@ -22,7 +22,7 @@ from samovar.sessions.transfer.notes import Notes
 MAX_TEXT_BYTES: Final = 16 << 20
 MAX_KEPT_CHARS: Final = 256 << 10
 """The longest text that is kept beside a message; longer ones are images and the like."""
-_MAX_KEPT_DEPTH: Final = 64
+_MAX_KEPT_DEPTH: Final = 48  # our own files hold 64, and what is kept may stand within something
 _MAX_SHOWN_CHARS: Final = 60
 _LAST_SECOND: Final = 253_402_300_799.0  # of the year 9999
 _MILLISECONDS_FROM: Final = 1e11  # as seconds this is the year 5138, as milliseconds 1973

@@ -59,7 +59,7 @@ def read(file: SqliteFile, notes: Notes) -> Iterator[ChatDocument]:
     for table in _OLD_TABLES:
         if file.has(table, "prompt", "response", "model"):
             yield from _old_chats(file, table, notes)
-    threads = {row[0] for row in file.query("SELECT id FROM threads")} if file.has("threads", "id") else set()
+    threads = set(file.places("threads", "id")) if llm_threads.matches(file) else set()
     if file.has("responses", "id", "prompt", "response"):
         yield from _Responses(file, notes).chats(threads)
     if llm_threads.matches(file):
