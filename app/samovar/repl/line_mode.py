@@ -141,20 +141,21 @@ class LineMode:
             case "new":
                 chats.new()
             case "rename":
-                chats.rename(chats.shown.id, command.argument)
+                chats.profile.rename(chats.shown, command.argument)
             case "delete":
                 _say(f"deleted {clean(chats.delete(chats.shown.id).title)}; /undo brings it back")
             case "undo":
                 if chats.undo_delete() is None:
                     _say("there is nothing to bring back")
             case "system" if command.argument:
-                if warning := chats.set_system_prompt("" if command.argument == "-" else command.argument):
+                text = "" if command.argument == "-" else command.argument
+                if warning := chats.profile.set_system_prompt(chats.shown, text):
                     _say(warning, "error")
             case "system":
                 _say(clean(chats.shown.system_prompt) or "this chat has no system prompt")
             case "retry":
                 self._ended.clear()
-                if problem := await chats.retry(chats.shown):
+                if problem := await chats.branches.retry(chats.shown):
                     raise SamovarError(problem)
                 await self._wait_for_reply()
             case "ram" | "tokens" | "disk":
@@ -202,8 +203,8 @@ class LineMode:
         match change:
             case changes.ReplyGrew(session, text) if session == shown:
                 _say(clean(text), end="")
-            case changes.ReplyEnded(session=session, message=message, notice=notice) if session == shown:
-                self._end_reply(message, notice)
+            case changes.ReplyEnded(session=session, message=message) if session == shown:
+                self._end_reply(message)
             case changes.ChatShown() if self._conversations.shown.path is not None:
                 self._show_chat()
             case changes.ChatShown():
@@ -229,15 +230,15 @@ class LineMode:
             case _:
                 pass
 
-    def _end_reply(self, message: StoredMessage, notice: str) -> None:
+    def _end_reply(self, message: StoredMessage) -> None:
         self._printed.add((message.id, message.content))
         _say("")
         if message.stats is not None:
             _say(cost_line(message.stats), "faint")
         if message.state is MessageState.FAILED:
             _say(f"{message.error} · /retry answers again", "error")
-        elif notice:
-            _say(notice, "faint")
+        elif message.state is MessageState.CUT:
+            _say(f"{message.error} · /continue goes on", "faint")
         self._ended.set()
 
     def _show_chat(self) -> None:

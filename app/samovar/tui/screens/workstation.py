@@ -181,7 +181,7 @@ class Workstation(Screen[None]):
             case slash.SlashCommand("new"):
                 self.action_new()
             case slash.SlashCommand("rename", title):
-                self._conversations.rename(self._view.chat.id, title)
+                self._conversations.profile.rename(self._view.chat, title)
             case slash.SlashCommand("delete"):
                 self._delete(self._view.chat.id)
             case slash.SlashCommand("undo"):
@@ -205,7 +205,9 @@ class Workstation(Screen[None]):
 
     def _system_prompt(self, argument: str) -> None:
         if argument:
-            warning = self._conversations.set_system_prompt("" if argument == "-" else argument)
+            warning = self._conversations.profile.set_system_prompt(
+                self._view.chat, "" if argument == "-" else argument
+            )
             self._view.say(
                 "the system prompt counts from the next message on" if argument != "-" else "no system prompt"
             )
@@ -236,7 +238,7 @@ class Workstation(Screen[None]):
     @on(Sidebar.Renamed)
     def _renamed(self, event: Sidebar.Renamed) -> None:
         if event.session in self._conversations.chats:
-            self._conversations.rename(event.session, event.title)
+            self._conversations.profile.rename(self._conversations.chats[event.session], event.title)
 
     @on(Sidebar.RenameEnded)
     def _rename_ended(self) -> None:
@@ -361,7 +363,7 @@ class Workstation(Screen[None]):
         self._back_to_writing()
 
     async def action_retry(self) -> None:
-        if refusal := await self._conversations.retry(self._view.chat):
+        if refusal := await self._conversations.branches.retry(self._view.chat):
             self._view.say(refusal)
 
     @property

@@ -27,6 +27,8 @@ MAX_WIDTH: Final = 100  # of the transcript's text, and so of the composer under
 ChatChange = (
     changes.PathChanged
     | changes.MessageAdded
+    | changes.MessageChanged
+    | changes.DraftChanged
     | changes.ReplyBegan
     | changes.ReplyProgressed
     | changes.ReplyGrew
@@ -93,6 +95,10 @@ class ChatView(Vertical):
             case changes.MessageAdded(message=message):
                 self._append(message_entries(message, now))
                 self.composer.set_history(chat.sent_texts())
+            case changes.MessageChanged(message=message):
+                self._transcript.end_stream(message_entries(message, now)[0])
+            case changes.DraftChanged():
+                self.composer.set_text(chat.draft)
             case changes.ReplyBegan() if chat.reply is not None:
                 self._show_welcome(False)
                 self._notice = ""
@@ -103,12 +109,12 @@ class ChatView(Vertical):
                     self._transcript.update_meta(chat.reply.request_id, reply_meta(chat.reply, now))
             case changes.ReplyProgressed() if chat.reply is not None:
                 self._transcript.update_meta(chat.reply.request_id, reply_meta(chat.reply, now))
-            case changes.ReplyEnded(entry_id=entry_id, message=message, notice=notice):
+            case changes.ReplyEnded(entry_id=entry_id, message=message):
                 if self._refusal:
                     self.say_error("")
                 entry, *notes = message_entries(message, now, entry_id)
                 self._transcript.end_stream(entry)
-                self._append([*notes, Entry(f"{entry_id} notice", "note", notice)] if notice else notes)
+                self._append(notes)
             case _:
                 pass
         phase = chat.reply.phase if chat.reply is not None else None
