@@ -4,9 +4,11 @@ What comes of it are values; storing them, all or none, is the caller's part. An
 """
 
 import contextlib
+import errno
 import itertools
 import os
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -103,7 +105,7 @@ class Reading:
     def chats(self) -> Iterator[ChatDocument]:
         """The chats, one at a time, once. SamovarError says at which of them the reading ended and why."""
         num_chats = 0
-        with _explained(self.path):
+        with _explained(self.path, "; correct the file or export it anew"):
             for document in self._source.chats():
                 num_chats += 1
                 yield check(document)
@@ -115,9 +117,15 @@ class Reading:
         self._cleanup.close()
 
 
-def open_file(path: Path) -> Reading:
-    """The file, ready to be read; SamovarError if it cannot be read or nobody knows its format."""
+def open_file(path: Path, *, store: Path | None = None) -> Reading:
+    """The file, ready to be read; SamovarError if it cannot be read or nobody knows its format.
+
+    `store` is the database that this process has open. It is refused without being opened: closing it again
+    would drop the locks that SQLite holds on it.
+    """
     with contextlib.ExitStack() as cleanup, _explained(path):
+        if store is not None and path.exists() and store.exists() and path.samefile(store):
+            raise SamovarError("that is where Samovar keeps its chats; they are here already")
         file = _opened(path, cleanup)
         notes = Notes()
         head = os.pread(file.fileno(), _HEAD_BYTES, 0)
@@ -273,15 +281,20 @@ def _unknown(reason: str) -> SamovarError:
 
 
 @contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def _explained(path: Path, advice: str = "") -> Iterator[None]:
     """Make every error a sentence about this file."""
     try:
         yield
     except SamovarError as error:
-        raise SamovarError(f"Cannot import {path}: {error}. Nothing of it was imported.") from error
+        raise SamovarError(f"Cannot import {path}: {error}. Nothing of it was imported{advice}.") from error
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            folder = tempfile.gettempdir()
+            raise SamovarError(
+                f"Cannot import {path}: no room to unpack or copy it in {folder}. Make room, or set TMPDIR."
+            ) from error
         reason = (error.strerror or str(error)).lower()
         raise SamovarError(f"Cannot read {path}: {reason}. Check the path and try again.") from error
     except (RecursionError, MemoryError) as error:
         what = "it is nested too deeply" if isinstance(error, RecursionError) else "it needs too much memory"
-        raise SamovarError(f"Cannot import {path}: {what}. Nothing of it was imported.") from error
+        raise SamovarError(f"Cannot import {path}: {what}. Nothing of it was imported{advice}.") from error
