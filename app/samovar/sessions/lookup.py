@@ -1,5 +1,6 @@
 """Which chat a user means by a word on the command line. Pure."""
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -52,7 +53,7 @@ def short_ids(ids: Sequence[str]) -> dict[str, str]:
     """The beginning of each id, as long as all of them need to be told apart, `SHORT_ID` at least."""
     ordered = sorted(ids)
     length = SHORT_ID
-    for before, after in zip(ordered, ordered[1:], strict=False):
+    for before, after in itertools.pairwise(ordered):
         while length < len(after) and before[:length] == after[:length]:
             length += 1
     return {one: one[:length] for one in ids}

@@ -4,7 +4,6 @@ A file is written beside its place and moved there when it is whole and on disk;
 the store as a whole or not at all. An export changes nothing in the store, whatever happens to the disk.
 """
 
-import contextlib
 import enum
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -40,7 +39,7 @@ class ExportedFile(msgspec.Struct, frozen=True):
 
 
 class ImportedFile(msgspec.Struct, frozen=True):
-    """What came of one file: new chats, or an `error` and nothing. `notes` say what is not as it was there."""
+    """What came of one file: new chats, or an `error` and none. `notes` say what is not as it was there."""
 
     path: str
     format_name: str = ""

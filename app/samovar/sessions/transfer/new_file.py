@@ -82,7 +82,9 @@ def _sentence(error: OSError, path: Path) -> str:
         case errno.ENOENT:
             return f"There is no folder {path.parent}. Make it, or choose another one."
         case errno.ENOTDIR:
-            return f"{path} cannot be written, since a file is where a folder should be. Choose another place."
+            return (
+                f"{path} cannot be written, since a file is where a folder should be. Choose another place."
+            )
         case errno.ENAMETOOLONG:
             return f"{path} is too long for a name. Choose a shorter one."
     reason = (error.strerror or str(error)).lower()
