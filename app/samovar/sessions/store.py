@@ -94,14 +94,14 @@ class Store:
         title: str = "",
         system_prompt: str = "",
         session_id: str | None = None,
-        settings: SessionSettings = _NO_SETTINGS,
+        settings: SessionSettings | None = None,
     ) -> Session:
         """A new, empty chat. A `session_id` that is taken, also by a deleted chat, raises SamovarError."""
         new_id = uuid.uuid4().hex if session_id is None else storable(session_id)
         if not new_id:
             raise SamovarError("A chat's id cannot be empty. Leave it out to get a new one.")
         with self._db.transaction():
-            return self._insert(new_id, title, system_prompt, settings)
+            return self._insert(new_id, title, system_prompt, settings or _NO_SETTINGS)
 
     def find_or_create(self, name: str, system_prompt: str = "") -> Session:
         """The chat that `find` finds, else a new one of that title; two processes get the same one."""
