@@ -209,7 +209,8 @@ def _run_app(args: argparse.Namespace) -> int:
     config, paths, client, store = _interactive(args, "tui")
 
     try:
-        app = SamovarApp(client, store, config, themes_dir=paths.config_dir / "themes")
+        themes = paths.config_dir / "themes"
+        app = SamovarApp(client, store, config, themes_dir=themes, personas_dir=paths.personas_dir)
         app.run()
     finally:
         store.close()
@@ -221,7 +222,8 @@ def _run_line_mode(args: argparse.Namespace) -> int:
     from samovar.repl.line_mode import LineMode
 
     async def run() -> int:
-        return await LineMode(client, store, config, paths.state_dir / "line_history").run(args.session)
+        history, personas = paths.state_dir / "line_history", paths.personas_dir
+        return await LineMode(client, store, config, history, personas).run(args.session)
 
     try:
         return asyncio.run(run())

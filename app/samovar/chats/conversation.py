@@ -111,6 +111,10 @@ class Conversations:
         """The chats in the order of the list."""
         return self.roster.listed()
 
+    def arranged(self) -> None:
+        """The list is sorted or filtered otherwise."""
+        self._notify(changes.ChatsChanged())
+
     def new(self) -> Chat:
         """Show a fresh chat; an empty one that is there already will do."""
         chat = next((chat for chat in self.chats.values() if not chat.in_store and not chat.sending), None)

@@ -10,6 +10,7 @@ from samovar.chats import changes
 from samovar.chats.chat import Chat
 from samovar.chats.shared import Shared
 from samovar.sessions.store import Store
+from samovar.sessions.values import Attachment
 
 SAVE_AFTER_S: Final = 0.5
 
@@ -29,6 +30,13 @@ class DraftKeeper:
             self._unsaved[chat.id] = chat
             if self._timer is None:
                 self._timer = asyncio.get_running_loop().call_later(SAVE_AFTER_S, self.flush)
+
+    def keep_paste(self, paste: Attachment) -> None:
+        """Store a pasted text that the draft names."""
+        work = self._shared.archive.try_run(
+            "the paste cannot be stored", lambda store: store.keep_pastes([paste])
+        )
+        self._shared.archive.spawn(work)
 
     def flush(self) -> None:
         """Store what has not been stored yet."""

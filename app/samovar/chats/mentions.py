@@ -135,6 +135,15 @@ def completions(beginning: str, folder: Path, limit: int = 8) -> list[str]:
     return [f"{head}{slash}{entry}" for entry in (*is_wanted, *inside)[:limit]]
 
 
+def common_start(typed: str, names: Sequence[str]) -> str:
+    """What all these names begin with; the first one where that is no more than what is typed."""
+    low, high = min(names), max(names)  # what these two share, all between them share
+    start = low[
+        : next((i for i, pair in enumerate(zip(low, high, strict=False)) if len(set(pair)) > 1), len(low))
+    ]
+    return start if len(start) > len(typed) else names[0]
+
+
 def disk_reason(error: OSError) -> str:
     """An error of the system in a few words."""
     return (error.strerror or str(error)).lower()

@@ -21,7 +21,7 @@ from prompt_toolkit.key_binding.key_processor import KeyPressEvent
 from prompt_toolkit.patch_stdout import patch_stdout
 
 from samovar.chats import cache_words, changes, slash
-from samovar.chats.cache_desk import Limit
+from samovar.chats.command_desk import ANSWERED, CommandDesk
 from samovar.chats.conversation import Conversations
 from samovar.client.interface import Client
 from samovar.config import Config
@@ -47,9 +47,17 @@ EXTRA_HELP: Final = (
 class LineMode:
     """Reads lines, prints replies. Chats and engine are `Conversations`' business."""
 
-    def __init__(self, client: Client, store: Store, config: Config, history_file: Path) -> None:
+    def __init__(
+        self,
+        client: Client,
+        store: Store,
+        config: Config,
+        history_file: Path,
+        personas_dir: Path | None = None,
+    ) -> None:
         self._client = client
         self._conversations = Conversations(client, store, config, self._on_change)
+        self._desk = CommandDesk(self._conversations, personas_dir)
         self._ended = asyncio.Event()
         self._is_unread = False
         self._told_stage = ""
@@ -141,30 +149,18 @@ class LineMode:
                     _say(f"{name:<19} {explained}")
             case "new":
                 chats.new()
-            case "rename":
-                chats.profile.rename(chats.shown, command.argument)
             case "delete":
                 _say(f"deleted {clean(chats.delete(chats.shown.id).title)}; /undo brings it back")
-            case "undo":
-                if chats.undo_delete() is None:
-                    _say("there is nothing to bring back")
-            case "system" if command.argument:
-                text = "" if command.argument == "-" else command.argument
-                if warning := chats.profile.set_system_prompt(chats.shown, text):
-                    _say(warning, "error")
-            case "system":
-                _say(clean(chats.shown.system_prompt) or "this chat has no system prompt")
-            case "retry":
+            case "retry" | "continue":
                 self._ended.clear()
-                if problem := await chats.branches.retry(chats.shown):
-                    raise SamovarError(problem)
+                await self._desk.run(command)
                 await self._wait_for_reply()
-            case "ram" | "tokens" | "disk":
-                chats.cache.set_limit(Limit(command.name), command.argument)
-            case "pin" | "unpin":
-                chats.cache.pin(chats.shown.id, pinned=command.name == "pin")
-            case "evict":
-                chats.cache.evict(chats.shown.id)
+            case "edit":
+                await self._desk.run(command)
+                self._unsent = chats.shown.draft
+            case name if name in ANSWERED:
+                if answer := await self._desk.run(command):
+                    _say(answer)
             case "cache":
                 for line in cache_lines(chats.snapshot):
                     _say(line)

@@ -7,7 +7,7 @@ Names are those of `ChatDocument`. A large file may come as an `mmap`: only one 
 
 import codecs
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import Any, Final
 
 import msgspec
@@ -53,7 +53,7 @@ def pieces(documents: Iterable[ChatDocument]) -> Iterator[bytes]:
     yield b"]\n}\n" if is_first else b"\n  ]\n}\n"
 
 
-def read(data: Data, notes: Notes) -> Iterator[ChatDocument]:
+def read(data: Data, notes: Notes) -> Generator[ChatDocument, None, None]:
     """The chats of a file, one after the other. SamovarError says which chat or message is at fault."""
     view = memoryview(data)
     chats: list[Raw] = []
@@ -71,8 +71,8 @@ def read(data: Data, notes: Notes) -> Iterator[ChatDocument]:
         problem = str(error)
     finally:
         chats.clear()
-        view.release()
-    # Raised here, where no frame of the error's traceback holds a part of `data`: an mmap can be closed.
+        del view
+    # Raised here, where the error's traceback holds no part of `data`, so that an mmap can be closed.
     if problem:
         raise SamovarError(problem)
 

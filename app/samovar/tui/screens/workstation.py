@@ -13,8 +13,8 @@ from textual.containers import Horizontal
 from textual.screen import Screen
 
 from samovar.chats import cache_words, changes, slash
-from samovar.chats.cache_desk import Limit
 from samovar.chats.chat import Chat
+from samovar.chats.command_desk import ANSWERED, CommandDesk
 from samovar.chats.conversation import Conversations
 from samovar.core.errors import SamovarError
 from samovar.core.safe_text import clean
@@ -63,9 +63,12 @@ class Workstation(Screen[None]):
         Binding("ctrl+r", "retry", "answer the last message again", id="retry", priority=True),
     ]
 
-    def __init__(self, conversations: Conversations, max_fps: int, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, conversations: Conversations, desk: CommandDesk, max_fps: int, clock: Callable[[], float]
+    ) -> None:
         super().__init__()
         self._conversations = conversations
+        self._desk = desk
         self._clock = clock
         self._sidebar = Sidebar(id="sidebar")
         self._view = ChatView(conversations.shown, max_fps=max_fps, clock=clock, id="chat")
@@ -156,6 +159,16 @@ class Workstation(Screen[None]):
             return
         self.run_worker(self._send_text(self._view.chat, event.text), group="send")
 
+    @on(ChatView.Typed)
+    def _typed(self, event: ChatView.Typed) -> None:
+        self._conversations.drafts.typed(event.chat, event.text)
+
+    @on(MessageInput.Pasted)
+    def _pasted(self, event: MessageInput.Pasted) -> None:
+        self._conversations.drafts.keep_paste(event.paste)
+        size = f"{event.paste.text.count(chr(10)) + 1:,} lines"
+        self._view.say(f"pasted {size} as {event.paste.name}: it travels with the message as a file")
+
     async def _send_text(self, chat: Chat, text: str) -> None:
         """Send, or give the text back. Asked here, since two texts may be sent before a worker begins."""
         if refusal := self._conversations.refusal(chat):
@@ -172,50 +185,37 @@ class Workstation(Screen[None]):
             self._view.give_back(text)
             self._view.say_error(str(error))
             return
+        if command.name in ANSWERED:
+            self.run_worker(self._answer_command(text, command), group="command")
+            return
         typed_since = self._view.take_text()  # it belongs to the chat that the command leads to
         self._carry_out(command)
         self._view.give_back(typed_since)
 
-    def _carry_out(self, command: slash.SlashCommand) -> None:
-        match command:
-            case slash.SlashCommand("new"):
-                self.action_new()
-            case slash.SlashCommand("rename", title):
-                self._conversations.profile.rename(self._view.chat, title)
-            case slash.SlashCommand("delete"):
-                self._delete(self._view.chat.id)
-            case slash.SlashCommand("undo"):
-                self.action_undo_delete()
-            case slash.SlashCommand("system", argument):
-                self._system_prompt(argument)
-            case slash.SlashCommand("retry"):
-                self.run_worker(self.action_retry())
-            case slash.SlashCommand("ram" | "tokens" | "disk", limit):
-                self._conversations.cache.set_limit(Limit(command.name), limit)
-            case slash.SlashCommand("pin" | "unpin"):
-                self._conversations.cache.pin(self._view.chat.id, pinned=command.name == "pin")
-            case slash.SlashCommand("evict"):
-                self._conversations.cache.evict(self._view.chat.id)
-            case slash.SlashCommand("cache"):
-                self.action_cache()
-            case slash.SlashCommand("help"):
-                self.action_help()
-            case slash.SlashCommand("quit"):
-                self.app.call_later(self.app.action_quit)
+    async def _answer_command(self, text: str, command: slash.SlashCommand) -> None:
+        """Do it; what cannot be done goes back to its writer."""
+        try:
+            answer = await self._desk.run(command)
+        except SamovarError as error:
+            if command.argument:
+                self._view.give_back(text)
+            self._view.say_error(str(error))
+            return
+        if answer:
+            self._view.say(answer)
 
-    def _system_prompt(self, argument: str) -> None:
-        if argument:
-            warning = self._conversations.profile.set_system_prompt(
-                self._view.chat, "" if argument == "-" else argument
-            )
-            self._view.say(
-                "the system prompt counts from the next message on" if argument != "-" else "no system prompt"
-            )
-            if warning:
-                self._view.say_error(warning)
-        else:
-            prompt = " ".join(clean(self._view.chat.system_prompt).split())
-            self._view.say(f"system prompt: {prompt}" if prompt else "this chat has no system prompt")
+    def _carry_out(self, command: slash.SlashCommand) -> None:
+        match command.name:
+            case "new":
+                self.action_new()
+            case "delete":
+                self._delete(self._view.chat.id)
+            case "cache":
+                self.action_cache()
+            case "help":
+                self.action_help()
+            case _:
+                self.app.call_later(self.app.action_quit)
 
     @on(SessionList.Opened)
     def _open(self, event: SessionList.Opened) -> None:
@@ -357,7 +357,9 @@ class Workstation(Screen[None]):
     def action_stop(self) -> None:
         """Close what lies over the chat; else stop its reply; in any case go back to writing."""
         lies_over = self.has_class("-panel-open") or (self.has_class("-list-open") and self._is_small)
-        if not lies_over:
+        if not lies_over and self._conversations.branches.cancel_edit(self._view.chat):
+            self._view.say_error("")
+        elif not lies_over:
             self._conversations.stop(self._view.chat)
             self._view.say_error("")
         self._back_to_writing()

@@ -7,8 +7,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from textual import on
 from textual.app import ComposeResult
 from textual.containers import Vertical
+from textual.message import Message
 from textual.timer import Timer
 
 from samovar.chats import changes
@@ -38,6 +40,14 @@ ChatChange = (
 
 class ChatView(Vertical):
     """One chat. `clock` gives seconds since the epoch."""
+
+    class Typed(Message):
+        """What stands in a chat's composer is another text."""
+
+        def __init__(self, chat: Chat, text: str) -> None:
+            super().__init__()
+            self.chat = chat
+            self.text = text
 
     def __init__(
         self, chat: Chat, *, max_fps: int, clock: Callable[[], float], id: str | None = None
@@ -73,12 +83,17 @@ class ChatView(Vertical):
         right = max(side, self.content_size.width - side - MAX_WIDTH)
         self._desk.styles.padding = (1, right, 1, side)
 
+    @on(Composer.Typed)
+    def _typed(self, event: Composer.Typed) -> None:
+        event.stop()
+        self.post_message(self.Typed(self.chat, event.text))
+
     # The chat
 
     def show(self, chat: Chat) -> None:
         """Show this chat, at its end, with its draft."""
         if chat is not self.chat:
-            self.chat.draft = self.composer.text
+            self.post_message(self.Typed(self.chat, self.composer.text))
         self.chat = chat
         self.composer.set_text(chat.draft)
         self.say_error("")
@@ -99,6 +114,7 @@ class ChatView(Vertical):
                 self._transcript.end_stream(message_entries(message, now)[0])
             case changes.DraftChanged():
                 self.composer.set_text(chat.draft)
+                self.composer.focus_input()
             case changes.ReplyBegan() if chat.reply is not None:
                 self._show_welcome(False)
                 self._notice = ""
