@@ -174,7 +174,8 @@ class _Parser:
                 if not marks:
                     self.problems.append(f"is: takes favourite or archived, not {value}")
             case _:
-                phrase = _phrase(value, is_open=is_open)
+                # Models carry their version in their name: `qwen` is to find Qwen3.
+                phrase = _phrase(value, is_open=is_open or name == "model")
                 if phrase is not None:
                     self._named[name].append(phrase)
                 else:
@@ -182,11 +183,10 @@ class _Parser:
 
 
 def _phrase(value: str, *, is_open: bool) -> Phrase | None:
-    words = tuple(searchable(value).split()[:MAX_WORDS])
-    if not words:
-        return None
-    # After `foo_` a further part is awaited, but any will do.
-    return Phrase(words, is_open=is_open and not searchable(value[-1:]).isspace())
+    text = searchable(value)
+    words = tuple(text.split()[:MAX_WORDS])
+    # `foo_` and a word of Chinese end in whole words.
+    return Phrase(words, is_open=is_open and not text.endswith(" ")) if words else None
 
 
 def _moment(value: str, now: float) -> float | None:

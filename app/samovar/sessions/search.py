@@ -19,13 +19,14 @@ import msgspec
 from samovar.core.chat import Role
 from samovar.sessions.catalogue import Catalogue, ChatEntry
 from samovar.sessions.database import Database
-from samovar.sessions.query import SearchQuery, haystack
+from samovar.sessions.query import Phrase, SearchQuery, haystack
 from samovar.sessions.snippet import Part, make_snippet
 from samovar.sessions.words import searchable
 
 MAX_CANDIDATES: Final = 500
 _WINDOW: Final = 5000  # newest matches whose filters are tried one by one
-_COUNTED: Final = 1000  # matches of a phrase that tell how frequent it is
+_COUNTED: Final = 1000  # matches of a word that tell how frequent it is
+_MAX_COUNTED_WORDS: Final = 8  # of a phrase
 _MAX_RANKED_CHARS: Final = 50_000  # of a message
 _K1: Final = 1.2
 _B: Final = 0.75
@@ -189,30 +190,30 @@ class _Search:
         query = self._query
         tests, test_values = self._tests(chats)
         if query.phrases:
-            source = "SELECT rowid AS id FROM messages_fts WHERE messages_fts MATCH ? ORDER BY rowid DESC"
+            source = "SELECT rowid FROM messages_fts WHERE messages_fts MATCH ? ORDER BY rowid DESC LIMIT ?"
             values: list[object] = [query.fts()]
-            order = "f.id"
         else:
             source = (
                 "SELECT id FROM messages INDEXED BY messages_of_time WHERE created_at >= ? AND created_at < ?"
-                " AND state <> 'streaming' AND content <> '' ORDER BY created_at DESC"
+                " AND state <> 'streaming' AND content <> '' ORDER BY created_at DESC LIMIT ?"
             )
             values = self._times()
-            order = "m.created_at"
-        found = self._ids(
-            f"SELECT m.id FROM ({source} LIMIT {_WINDOW}) AS f CROSS JOIN messages AS m ON m.id = f.id"
-            f" WHERE {tests} ORDER BY {order} DESC LIMIT {MAX_CANDIDATES}",
-            *(*values, *test_values),
+        num_tried = _WINDOW if self._is_filtered() else MAX_CANDIDATES
+        newest = self._ids(source, *values, num_tried)
+        self._check()
+        passed = set(
+            self._ids(
+                f"SELECT m.id FROM messages AS m WHERE m.id IN (SELECT value FROM json_each(?)) AND {tests}",
+                *(_json(newest), *test_values),
+            )
         )
-        if len(found) >= MAX_CANDIDATES:
-            return found
-        (num_seen,) = self._db.rows(f"SELECT count(*) FROM ({source} LIMIT {_WINDOW})", *values)[0]
-        if num_seen < _WINDOW:
+        found = [message_id for message_id in newest if message_id in passed][:MAX_CANDIDATES]
+        if len(found) >= MAX_CANDIDATES or len(newest) < num_tried or not self._is_filtered():
             return found
         self._check()
         allowed, allowed_values = self._allowed(chats)
         if query.phrases:
-            # The `+` keeps SQLite from asking the full-text index anew for each message of the sets.
+            # The `+` keeps SQLite from asking the full-text index anew for each message of the set.
             return self._ids(
                 "SELECT m.id FROM messages_fts AS f CROSS JOIN messages AS m ON m.id = f.rowid"
                 f" WHERE messages_fts MATCH ? AND {allowed.format('+f.rowid')} AND {tests}"
@@ -220,10 +221,16 @@ class _Search:
                 *(*values, *allowed_values, *test_values),
             )
         return self._ids(
-            f"SELECT m.id FROM messages AS m WHERE {allowed.format('m.id')} AND {tests}"
-            f" AND m.state <> 'streaming' AND m.content <> '' ORDER BY {order} DESC LIMIT {MAX_CANDIDATES}",
+            f"SELECT m.id FROM messages AS m WHERE {allowed.format('m.id')}"
+            f" AND m.state <> 'streaming' AND m.content <> '' AND {tests}"
+            f" ORDER BY m.created_at DESC LIMIT {MAX_CANDIDATES}",
             *(*allowed_values, *test_values),
         )
+
+    def _is_filtered(self) -> bool:
+        """Whether not every message that has the words is one to find."""
+        query = self._query
+        return query.filters_chats() or query.filters_messages() or bool(self._catalogue.deleted())
 
     def _times(self) -> list[object]:
         """From when on and before when, as numbers in any case."""
@@ -253,22 +260,19 @@ class _Search:
         return " AND ".join(tests), values
 
     def _allowed(self, chats: list[ChatEntry]) -> tuple[str, list[object]]:
-        """SQL for the sets of messages that the filters let through, each from an index alone."""
+        """SQL for a set that holds all messages the filters let through, made from one index alone."""
         query = self._query
-        sets: list[str] = []
-        values: list[object] = []
+        inside = "SELECT value FROM json_each(?)"
         if query.filters_chats():
-            sets.append("messages_tree WHERE session_id IN (SELECT value FROM json_each(?))")
-            values.append(_json(chat.id for chat in chats))
+            source = f"messages_tree WHERE session_id IN ({inside})"
+            return f"{{0}} IN (SELECT id FROM messages INDEXED BY {source})", [_json(c.id for c in chats)]
         if query.models:
-            sets.append("messages_of_model WHERE model IN (SELECT value FROM json_each(?))")
-            values.append(_json(self._models))
+            source = f"messages_of_model WHERE model IN ({inside})"
+            return f"{{0}} IN (SELECT id FROM messages INDEXED BY {source})", [_json(self._models)]
         if query.filters_times():
-            sets.append("messages_of_time WHERE created_at >= ? AND created_at < ?")
-            values += self._times()
-        return " AND ".join(
-            f"{{0}} IN (SELECT id FROM messages INDEXED BY {one})" for one in sets
-        ) or "true", values
+            source = "messages_of_time WHERE created_at >= ? AND created_at < ?"
+            return f"{{0}} IN (SELECT id FROM messages INDEXED BY {source})", self._times()
+        return "true", []
 
     @functools.cached_property
     def _models(self) -> list[str]:
@@ -298,14 +302,16 @@ class _Search:
         query = self._query
         if query.roles or query.models:
             return []
-        needles = [phrase.needle() for phrase in query.phrases]
-        without = [phrase.needle() for phrase in query.excluded]
+        for phrase in query.phrases:
+            needle = phrase.needle()
+            chats = [chat for chat in chats if needle in chat.words]
+        for phrase in query.excluded:
+            needle = phrase.needle()
+            chats = [chat for chat in chats if needle not in chat.words]
         return [
             chat
             for chat in chats
-            if all(needle in chat.words for needle in needles)
-            and not any(needle in chat.words for needle in without)
-            and (query.before is None or chat.updated_at < query.before)
+            if (query.before is None or chat.updated_at < query.before)
             and (query.after is None or chat.updated_at >= query.after)
         ]
 
@@ -316,21 +322,26 @@ class _Search:
 
     @functools.cached_property
     def _weights(self) -> list[tuple[str, float]]:
-        """What to look for and how much it says, from an estimate of how many messages have it."""
-        (newest,) = self._db.rows("SELECT max(id) FROM messages")[0]
-        num_messages = newest or 1
-        weights: list[tuple[str, float]] = []
-        for phrase in self._query.phrases:
+        """What to look for and how much it says: a phrase as much as its words together."""
+        phrases = self._query.phrases
+        if len(phrases) == 1:
+            return [(phrases[0].needle(), 1.0)]
+        (num_messages,) = self._db.rows("SELECT max(id) FROM messages")[0]
+        return [(phrase.needle(), self._idf(phrase, num_messages or 1)) for phrase in phrases]
+
+    def _idf(self, phrase: Phrase, num_messages: int) -> float:
+        """From an estimate of how many messages have the words: how dense they are among the newest."""
+        idf = 0.0
+        for word in phrase.words[:_MAX_COUNTED_WORDS]:
             count, oldest = self._db.rows(
                 "SELECT count(*), min(rowid) FROM (SELECT rowid FROM messages_fts WHERE messages_fts MATCH ?"
                 f" ORDER BY rowid DESC LIMIT {_COUNTED})",
-                phrase.fts(),
+                Phrase((word,), is_open=phrase.is_open and word == phrase.words[-1]).fts(),
             )[0]
             if count >= _COUNTED:
                 count = min(num_messages, count * num_messages / (num_messages - oldest + 1))
-            idf = math.log(1 + (max(0.0, num_messages - count) + 0.5) / (count + 0.5))
-            weights.append((phrase.needle(), idf))
-        return weights
+            idf += math.log(1 + (max(0.0, num_messages - count) + 0.5) / (count + 0.5))
+        return idf
 
     def _ranked(self, messages: Sequence[_Message]) -> list[tuple[float, _Message]]:
         mean_length = sum(len(message.words) for message in messages) / max(1, len(messages))

@@ -11,9 +11,10 @@ from samovar.sessions.query import Phrase, haystack
 from samovar.sessions.words import Word, words_of
 
 MAX_CHARS: Final = 160
-_CHUNK: Final = 4000
-_OVERLAP: Final = 400
-_MAX_CHUNKS: Final = 50
+_CHUNK: Final = 1200  # characters
+_OVERLAP: Final = 300
+_MAX_CHUNKS: Final = 200
+_MAX_MATCHING: Final = 4  # chunks with a match that are looked into
 _ELLIPSIS: Final = "…"
 
 
@@ -44,11 +45,11 @@ class _Found(msgspec.Struct, frozen=True):
 def make_snippet(content: str, phrases: tuple[Phrase, ...]) -> tuple[Part, ...]:
     """About `MAX_CHARS` characters around the place where most of the phrases stand, spaces collapsed.
 
-    Without a match it is the beginning. The first 180,000 characters are looked at. The text is not made
-    harmless: whoever draws it does that.
+    Without a match in the first 180,000 characters it is the beginning. The text is not made harmless:
+    whoever draws it does that.
     """
     best = _Found("", [], is_first=True, is_last=True)
-    best_phrases = 0
+    best_phrases = num_matching = 0
     for chunk, is_first, is_last in _chunks(content):
         folded = haystack(chunk)
         if not any(phrase.needle() in folded for phrase in phrases):
@@ -58,7 +59,8 @@ def make_snippet(content: str, phrases: tuple[Phrase, ...]) -> tuple[Part, ...]:
         num_phrases = len({span.phrase for span in _best_cluster(spans)})
         if num_phrases > best_phrases:
             best, best_phrases = _Found(text, spans, is_first, is_last), num_phrases
-        if num_phrases == len(phrases):
+        num_matching += bool(spans)
+        if num_phrases == len(phrases) or num_matching == _MAX_MATCHING:
             break
     if not best.spans:
         text = " ".join(content[: 4 * MAX_CHARS].split())
@@ -139,17 +141,27 @@ def _cut(found: _Found) -> tuple[Part, ...]:
     if start > 0 or not found.is_first:
         parts.append(Part(_ELLIPSIS))
     pos = start
-    for span in found.spans:
-        if span.start >= end:
-            break
-        if span.end <= pos or span.start < start:
-            continue
-        if span.start > pos:
-            parts.append(Part(text[pos : span.start]))
-        parts.append(Part(text[max(pos, span.start) : min(span.end, end)], is_match=True))
-        pos = min(span.end, end)
+    for first, last in _merged(found.spans):
+        if start <= first < end:
+            if first > pos:
+                parts.append(Part(text[pos:first]))
+            pos = min(last, end)
+            parts.append(Part(text[first:pos], is_match=True))
     if pos < end:
         parts.append(Part(text[pos:end]))
     if end < len(text) or not found.is_last:
         parts.append(Part(_ELLIPSIS))
     return tuple(parts)
+
+
+def _merged(spans: list[_Span]) -> Iterator[tuple[int, int]]:
+    """Where matches begin and end, those that overlap as one."""
+    start = end = -1
+    for span in spans:
+        if span.start >= end:
+            if end >= 0:
+                yield start, end
+            start, end = span.start, span.end
+        end = max(end, span.end)
+    if end >= 0:
+        yield start, end

@@ -18,6 +18,7 @@ _ALONE: Final = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2600-\u27bf\u2b00-\u2bff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
     "\uf900-\ufaff\U0001f000-\U0001f3fa\U0001f400-\U0001faff\U00020000-\U0003ffff]"
 )
+_ASCII_WORD: Final = re.compile("[0-9A-Za-z]+")
 # Letters with a stroke and the like, which Unicode does not take apart; the Arabic line filler; skin tones.
 _SPECIAL: Final = {"ø": "o", "ł": "l", "đ": "d", "ħ": "h", "ı": "i", "\u0640": ""} | {
     chr(code): "" for code in range(0x1F3FB, 0x1F400)
@@ -68,6 +69,10 @@ def searchable(text: str) -> str:
 
 def words_of(text: str) -> Iterator[Word]:
     """The words of the text in order, with their places: those of `searchable(text).split()`."""
+    if text.isascii():  # the same, but faster
+        for found in _ASCII_WORD.finditer(text):
+            yield Word(found[0].lower(), *found.span())
+        return
     letters: list[str] = []
     start = 0
     end = 0  # of the last letter
