@@ -20,6 +20,8 @@ from samovar.core.errors import SamovarError
 from samovar.core.safe_text import clean
 from samovar.tui.rows import prompt_colors, session_rows
 from samovar.tui.screens.cache import CacheScreen
+from samovar.sessions.search import Hit
+from samovar.tui.screens.search import SearchScreen
 from samovar.tui.screens.help import GLYPH_KEYS, HelpScreen, command_group, group_of
 from samovar.tui.theme import palette_of
 from samovar.tui.widgets.cache_panel import CachePanel
@@ -47,6 +49,7 @@ class Workstation(Screen[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f1", "help", "this help", id="help"),
         Binding("f2", "chats", "go to the chats", id="chats", priority=True),
+        Binding("f3", "search", "search in all chats", id="search", priority=True),
         Binding("f4", "cache", "show or hide the cache", id="cache", priority=True),
         Binding(
             "f5", "whole_cache", "all of the cache, on a screen of its own", id="whole_cache", priority=True
@@ -212,6 +215,8 @@ class Workstation(Screen[None]):
                 self._delete(self._view.chat.id)
             case "cache":
                 self.action_cache()
+            case "search":
+                self.action_search(command.argument)
             case "help":
                 self.action_help()
             case _:
@@ -311,6 +316,20 @@ class Workstation(Screen[None]):
         else:
             self.add_class("-list-open")
             self._sidebar.sessions.focus()
+
+    def action_search(self, text: str = "") -> None:
+        """Search in all chats."""
+        screen = SearchScreen(self._conversations.finder.find, self._clock, text)
+        self.app.push_screen(screen, self._open_found)
+
+    async def _open_found(self, hit: Hit | None) -> None:
+        """Show the message that the user chose among those found."""
+        if hit is None:
+            return
+        if problem := await self._conversations.show_found(hit.session_id, hit.message_id):
+            self._view.say_error(problem)
+            return
+        self._view.go_to(hit.message_id)
 
     def action_cache(self) -> None:
         """Show or hide the cache panel: in its column where there is one, else over the chat."""
