@@ -10,7 +10,7 @@ from samovar.core.errors import SamovarError
 from samovar.sessions.transfer.document import MessageDocument
 from samovar.sessions.transfer.foreign import checked_text, shown, with_reasoning
 from samovar.sessions.transfer.notes import Notes
-from samovar.sessions.values import MessageState
+from samovar.sessions.values import Attachment, MessageState
 
 MAX_MESSAGES: Final = 1_000_000
 
@@ -29,13 +29,14 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     created_at: float | None = None
     state: MessageState = MessageState.COMPLETE
     model: str = ""
+    attachments: tuple[Attachment, ...] = ()
     extra: dict[str, Any] = {}
     hidden: bool = False
     thought: bool = False
 
 
 class Grown(msgspec.Struct, frozen=True):
-    """The tree. A system message that all others follow is the system prompt, `system_extra` what was beside."""
+    """The tree. A system message that all others follow is the prompt; `system_extra` was beside it."""
 
     messages: tuple[MessageDocument, ...]
     head: int | None
@@ -133,7 +134,7 @@ def _numbered(placed: list[tuple[Draft, str | None]], head: str | None) -> Grown
     firsts = [draft for draft, after in placed if after is None]
     prompt = firsts[0].content if firsts else ""
     has_prompt = bool(firsts) and all(
-        draft.role is Role.SYSTEM and draft.content == prompt for draft in firsts
+        draft.role is Role.SYSTEM and draft.content == prompt and not draft.attachments for draft in firsts
     )
     ids: dict[str | None, int | None] = {None: None}
     messages: list[MessageDocument] = []
@@ -151,6 +152,7 @@ def _numbered(placed: list[tuple[Draft, str | None]], head: str | None) -> Grown
                 created_at=draft.created_at,
                 state=draft.state,
                 model=draft.model,
+                attachments=draft.attachments,
                 extra=draft.extra,
             )
         )

@@ -163,7 +163,7 @@ def _draft(node: _Node, notes: Notes, aside: dict[str, list[dict[str, Any]]]) ->
         extra={
             **kept(message, notes, without=_TAKEN_OF_MESSAGE),
             **_author_extra(author, notes),
-            **_content_extra(kind, content, text, notes),
+            **_content_extra(kind, content, "" if is_thought else text, notes),
             **role_extra,
         },
         thought=is_thought and role is Role.ASSISTANT,

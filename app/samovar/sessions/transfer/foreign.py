@@ -51,7 +51,7 @@ def decode(raw: Raw | bytes | memoryview, kind: type[_Kind]) -> _Kind:
     except msgspec.ValidationError as error:
         raise SamovarError(f"a value has the wrong type ({error})") from error
     except msgspec.DecodeError as error:
-        raise SamovarError(f"it is not valid JSON ({error})") from error
+        raise SamovarError(f"it is not valid JSON ({error}), or was cut off") from error
     except UnicodeDecodeError as error:
         raise SamovarError("a text in it is not UTF-8") from error
     except RecursionError as error:

@@ -4,17 +4,29 @@ What comes of it are values; storing them, all or none, is the caller's part. An
 """
 
 import contextlib
+import errno
 import itertools
 import os
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Final, Protocol, Self
 
 from samovar.core.errors import SamovarError
-from samovar.sessions.transfer import json_chats, llm_logs, oterm, sqlite_file, zip_file
+from samovar.sessions.transfer import (
+    json_chats,
+    llm_logs,
+    markdown,
+    oterm,
+    samovar_json,
+    samovar_toml,
+    sqlite_file,
+    zip_file,
+)
 from samovar.sessions.transfer.document import ChatDocument, check
+from samovar.sessions.transfer.foreign import shown
 from samovar.sessions.transfer.json_file import JsonFile
 from samovar.sessions.transfer.notes import Notes
 from samovar.sessions.transfer.sqlite_file import SqliteFile
@@ -93,7 +105,7 @@ class Reading:
     def chats(self) -> Iterator[ChatDocument]:
         """The chats, one at a time, once. SamovarError says at which of them the reading ended and why."""
         num_chats = 0
-        with _explained(self.path):
+        with _explained(self.path, "; correct the file or export it anew"):
             for document in self._source.chats():
                 num_chats += 1
                 yield check(document)
@@ -105,9 +117,15 @@ class Reading:
         self._cleanup.close()
 
 
-def open_file(path: Path) -> Reading:
-    """The file, ready to be read; SamovarError if it cannot be read or nobody knows its format."""
+def open_file(path: Path, *, store: Path | None = None) -> Reading:
+    """The file, ready to be read; SamovarError if it cannot be read or nobody knows its format.
+
+    `store` is the database that this process has open. It is refused without being opened: closing it again
+    would drop the locks that SQLite holds on it.
+    """
     with contextlib.ExitStack() as cleanup, _explained(path):
+        if store is not None and path.exists() and store.exists() and path.samefile(store):
+            raise SamovarError("that is where Samovar keeps its chats; they are here already")
         file = _opened(path, cleanup)
         notes = Notes()
         head = os.pread(file.fileno(), _HEAD_BYTES, 0)
@@ -143,22 +161,16 @@ def _text_source(file: IO[bytes], head: bytes, notes: Notes, cleanup: contextlib
             raise SamovarError(f"it is packed with {name}; unpack it first")
     if head.startswith(_UTF_16):
         raise SamovarError("its text is UTF-16; save it as UTF-8 first")
-    return _JsonSource(file, notes, cleanup)
+    return _TextSource(file, notes, cleanup)
 
 
-class _JsonSource:
-    """A JSON or JSONL file, from whichever folder or archive."""
+class _TextSource:
+    """A file of text, from whichever folder or archive."""
 
     def __init__(self, file: IO[bytes], notes: Notes, cleanup: contextlib.ExitStack) -> None:
         self._file = JsonFile(file.fileno(), notes)
         cleanup.callback(self._file.close)
-        if self._file.first_byte() not in (b"{", b"["):
-            raise _unknown("its text is none that Samovar knows")
-        found = json_chats.recognized(self._file, notes)
-        if found is None:
-            raise _unknown("its JSON is none that Samovar knows")
-        self._found = found
-        self.format_name = found.format_name
+        self.format_name, self._chats = self._own_chats(notes) or self._foreign_chats(notes)
         self.num_bytes = self._file.num_bytes
 
     @property
@@ -166,7 +178,25 @@ class _JsonSource:
         return self._file.done_bytes
 
     def chats(self) -> Iterator[ChatDocument]:
-        return self._found.chats
+        return self._chats
+
+    def _own_chats(self, notes: Notes) -> tuple[str, Iterator[ChatDocument]] | None:
+        data = self._file.data
+        if samovar_json.matches(data):
+            return "Samovar JSON", samovar_json.read(data, notes)
+        if samovar_toml.matches(data):
+            return "Samovar TOML", (samovar_toml.read(data, notes) for _ in range(1))
+        if markdown.matches(data):
+            return "Samovar Markdown", (markdown.read(data, notes) for _ in range(1))
+        return None
+
+    def _foreign_chats(self, notes: Notes) -> tuple[str, Iterator[ChatDocument]]:
+        if self._file.first_byte() not in (b"{", b"["):
+            raise _unknown("its text is none that Samovar knows")
+        found = json_chats.recognized(self._file, notes)
+        if found is None:
+            raise _unknown("its JSON is none that Samovar knows")
+        return found.format_name, found.chats
 
 
 class _SqliteSource:
@@ -224,18 +254,26 @@ class _ZipSource:
 
     def chats(self) -> Iterator[ChatDocument]:
         for index, member in enumerate(self._archive.members):
-            try:
-                if index:
-                    self._current = self._member(index)
+            if index:
+                self._current = self._member(index)
+            with _within(member.filename):
                 yield from self._current.chats()
-            except SamovarError as error:
-                raise SamovarError(f"in {member.filename!a}: {error}") from error
             self._num_before += self._current.num_bytes
 
-    def _member(self, index: int) -> _JsonSource:
+    def _member(self, index: int) -> _TextSource:
         self._cleanup.close()
-        unpacked = self._cleanup.enter_context(self._archive.unpacked(self._archive.members[index]))
-        return _JsonSource(unpacked, self._notes, self._cleanup)
+        member = self._archive.members[index]
+        with _within(member.filename):
+            unpacked = self._cleanup.enter_context(self._archive.unpacked(member))
+            return _TextSource(unpacked, self._notes, self._cleanup)
+
+
+@contextlib.contextmanager
+def _within(name: str) -> Iterator[None]:
+    try:
+        yield
+    except SamovarError as error:
+        raise SamovarError(f"in {shown(name)}: {error}") from error
 
 
 def _unknown(reason: str) -> SamovarError:
@@ -243,15 +281,20 @@ def _unknown(reason: str) -> SamovarError:
 
 
 @contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def _explained(path: Path, advice: str = "") -> Iterator[None]:
     """Make every error a sentence about this file."""
     try:
         yield
     except SamovarError as error:
-        raise SamovarError(f"Cannot import {path}: {error}. Nothing of it was imported.") from error
+        raise SamovarError(f"Cannot import {path}: {error}. Nothing of it was imported{advice}.") from error
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            folder = tempfile.gettempdir()
+            raise SamovarError(
+                f"Cannot import {path}: no room to unpack or copy it in {folder}. Make room, or set TMPDIR."
+            ) from error
         reason = (error.strerror or str(error)).lower()
         raise SamovarError(f"Cannot read {path}: {reason}. Check the path and try again.") from error
     except (RecursionError, MemoryError) as error:
         what = "it is nested too deeply" if isinstance(error, RecursionError) else "it needs too much memory"
-        raise SamovarError(f"Cannot import {path}: {what}. Nothing of it was imported.") from error
+        raise SamovarError(f"Cannot import {path}: {what}. Nothing of it was imported{advice}.") from error

@@ -30,15 +30,17 @@ class JsonFile:
         """`descriptor` is a regular file that stays open while this is read."""
         self._notes = notes
         self._mended = False
-        self._data: bytes | bytearray | mmap.mmap
         self._mapped: list[mmap.mmap] = []
         self._descriptor = descriptor
+        original: bytes | mmap.mmap
         if os.fstat(descriptor).st_size >= _MAP_FROM_BYTES:
-            self._data = self._map(mmap.ACCESS_READ)
+            original = self._map(mmap.ACCESS_READ)
         else:
             with open(descriptor, "rb", closefd=False) as file:
                 file.seek(0)
-                self._data = file.read()
+                original = file.read()
+        self._original = original
+        self._data: bytes | bytearray | mmap.mmap = original
         self.num_bytes = len(self._data)
         self.done_bytes = 0
         self._start = self._first_text()
@@ -49,18 +51,14 @@ class JsonFile:
             with contextlib.suppress(BufferError):
                 mapped.close()
 
+    @property
+    def data(self) -> bytes | mmap.mmap:
+        """The file as it is. A map of it can only be closed when no part of it is held any more."""
+        return self._original
+
     def first_byte(self) -> bytes:
         """The first byte that is not blank, empty for a blank file."""
         return bytes(self._data[self._start : self._start + 1])
-
-    def text(self, most_bytes: int) -> str:
-        """The whole text; SamovarError if it is longer or no UTF-8."""
-        if self.num_bytes > most_bytes:
-            raise SamovarError("it is too large for a file of its kind")
-        try:
-            return bytes(self._data[self._byte_order_mark() :]).decode()
-        except UnicodeDecodeError as error:
-            raise SamovarError("it is not UTF-8 text") from error
 
     def records(self) -> Iterator[Raw | memoryview]:
         """Each entry of a list, each line of JSONL, or the one value. SamovarError where it is not JSON."""

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from samovar.core.chat import Role
 from samovar.core.errors import SamovarError
+from samovar.sessions.attachments import digest_of
 from samovar.sessions.transfer.branches import Draft, grow
 from samovar.sessions.transfer.document import ChatDocument
 from samovar.sessions.transfer.foreign import (
@@ -22,6 +23,7 @@ from samovar.sessions.transfer.foreign import (
     TOOL_CALLS,
     Fields,
     Raw,
+    checked_text,
     decode,
     joined,
     kept,
@@ -35,12 +37,13 @@ from samovar.sessions.transfer.foreign import (
     with_reasoning,
 )
 from samovar.sessions.transfer.notes import Notes
+from samovar.sessions.values import Attachment
 
 NAME: Final = "llama.cpp web interface"
 
 _TAKEN_OF_CHAT: Final = frozenset("id name lastModified currNode type harness".split())
 _TAKEN: Final = frozenset(
-    "role content timestamp parent children convId type thinking reasoningContent".split()
+    "role content timestamp parent children convId type thinking reasoningContent extra".split()
 )
 _FILES: Final = {
     "IMAGE": "image",
@@ -130,6 +133,7 @@ def _draft(message: dict[str, Any], notes: Notes) -> Draft:
     if content is not None and not isinstance(content, str):
         raise SamovarError("the content of a message is no text")
     kind = text_of(message.get("type"))
+    attachments, names, files = _files(message, key, notes)
     is_reply = role is Role.ASSISTANT
     return Draft(
         key=key,
@@ -137,33 +141,41 @@ def _draft(message: dict[str, Any], notes: Notes) -> Draft:
         role=role,
         content=with_reasoning(
             text_of(message.get("reasoningContent")) or text_of(message.get("thinking")),
-            joined(text_of(content), *_files(message, notes), *_tool_calls(message, notes)),
+            joined(text_of(content), *names, *_tool_calls(message, notes)),
         ),
         created_at=seconds(message.get("timestamp"), notes),
         model=text_of(message.get("model")) if is_reply else "",
+        attachments=attachments,
         extra={
             **kept(message, notes, without=_TAKEN | {"model"} if is_reply else _TAKEN),
+            **(kept({"extra": files}, notes) if files else {}),
             **({"type": kind} if kind not in ("", "text", "system") else {}),
             **role_extra,
         },
     )
 
 
-def _files(message: dict[str, Any], notes: Notes) -> list[str]:
-    """What was attached: texts as the page itself puts them into the prompt, the rest by name."""
+def _files(
+    message: dict[str, Any], key: str, notes: Notes
+) -> tuple[tuple[Attachment, ...], list[str], list[Any]]:
+    """What was attached: texts as attachments of ours, the others by name, and what else is said of them."""
     attached = message.get("extra")
-    shown: list[str] = []
-    for file in attached if isinstance(attached, list) else ():
+    attachments: list[Attachment] = []
+    names: list[str] = []
+    rest: list[Any] = []
+    for file in attached if isinstance(attached, list) else [] if attached is None else [attached]:
         if not isinstance(file, dict):
+            rest.append(file)
             continue
-        kind, name, text = text_of(file.get("type")), text_of(file.get("name")), text_of(file.get("content"))
+        kind, name, text = (text_of(file.get(field)) for field in ("type", "name", "content"))
         if text and kind not in _FILES:
-            notes.add("attached texts became part of their message")
-            shown.append(f"--- File: {name or 'pasted text'} ---\n{text}")
+            text = checked_text(text, key)
+            attachments.append(Attachment(" ".join(name.split()) or "pasted text", text, digest_of(text)))
         else:
             notes.add(FILES_LEFT_OUT)
-            shown.append(placeholder(_FILES.get(kind, kind or "file"), name))
-    return shown
+            names.append(placeholder(_FILES.get(kind, kind or "file"), name))
+        rest.append({field: value for field, value in file.items() if field != "content" or not text})
+    return tuple(attachments), names, rest
 
 
 def _tool_calls(message: dict[str, Any], notes: Notes) -> list[str]:

@@ -140,7 +140,7 @@ def _text(content: object, notes: Notes) -> str:
 
 def _is_text(part: object) -> bool:
     return isinstance(part, str) or (
-        isinstance(part, dict) and part.get("type") in _TEXT_PARTS and len(part) == 2
+        isinstance(part, dict) and text_of(part.get("type")) in _TEXT_PARTS and len(part) == 2
     )
 
 

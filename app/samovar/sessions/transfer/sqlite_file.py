@@ -128,6 +128,8 @@ def explained() -> Iterator[None]:
     """Turn SQLite's errors into the end of a sentence."""
     try:
         yield
+    except UnicodeDecodeError as error:  # of SQLite's own message, which names a part of the file
+        raise SamovarError("the database is damaged") from error
     except (sqlite3.Error, sqlite3.Warning, OverflowError) as error:
         name = getattr(error, "sqlite_errorname", "")
         if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
