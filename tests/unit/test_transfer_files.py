@@ -5,6 +5,7 @@ import itertools
 import os
 import resource
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from samovar.core.errors import SamovarError
 from samovar.core.safe_text import clean
+from samovar.sessions import exchange
 from samovar.sessions.store import Store
 from samovar.sessions.transfer.document import ChatDocument
 from samovar.sessions.transfer.file_names import file_stem
@@ -333,6 +335,22 @@ def test_others_write_while_an_import_reads(store: Store) -> None:
         ids = store.exchange.take_in(slow())
         assert len(ids) == 5
         assert len(other.sessions()) == 10
+
+
+def test_others_write_while_a_large_chat_comes_in(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chat is written in as many transactions as it takes; the lock is free in the pauses between them."""
+    with contextlib.closing(Store.open(store.file)) as other:
+        typed: list[str] = []
+
+        def pause(_: float) -> None:
+            typed.append(other.create_session("typed meanwhile").id)
+
+        monkeypatch.setattr(exchange, "_BATCH_S", 0.0)
+        monkeypatch.setattr(time, "sleep", pause)
+        document = chain(*"abcdef", title="large", created_at=1.0)
+        (session_id,) = store.exchange.take_in([document])
+        assert len(typed) >= len(document.messages)
+        assert_same(other.exchange.document(session_id), as_stored(document))
 
 
 def test_an_import_is_not_seen_before_its_end(store: Store) -> None:

@@ -172,6 +172,7 @@ class Sessions:
                 if samples
                 else "Say what to import: one or more files, a folder, or --samples."
             )
+        self._store.exchange.drop_dead_imports()
         with _progress_line(is_quiet=self._as_json) as show:
             report = import_files(self._store, paths, lambda step: show(_step(step)))
         if self._as_json:
