@@ -63,6 +63,9 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "ALTER TABLE messages ADD COLUMN deleted_at REAL",
         "ALTER TABLE sessions ADD COLUMN import_id INTEGER REFERENCES imports (id)",
         "CREATE INDEX sessions_revision ON sessions (revision)",
+        # For the filters of a search.
+        "CREATE INDEX messages_of_time ON messages (created_at, role)",
+        "CREATE INDEX messages_of_model ON messages (model, created_at)",
         "CREATE INDEX sessions_import ON sessions (import_id) WHERE import_id IS NOT NULL",
         "CREATE INDEX messages_tree ON messages (session_id, parent_id)",
         "DROP INDEX messages_of_session",
@@ -97,10 +100,10 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "INSERT INTO counters VALUES ('revision', 0)",
         """
         CREATE VIRTUAL TABLE messages_fts USING fts5 (
-            text, content = '', tokenize = 'unicode61 remove_diacritics 2', prefix = '2 3'
+            text, content = '', tokenize = 'ascii', prefix = '1 2 3'
         )
         """,
-        # Chats written by earlier releases; `searchable` is a function of Samovar's (`search.py`).
+        # Chats written by earlier releases; `searchable` is a function of Samovar's (`words.py`).
         """
         INSERT INTO messages_fts (rowid, text)
         SELECT id, searchable(content) FROM messages WHERE state <> 'streaming' AND content <> ''
@@ -120,14 +123,19 @@ SELECT_SESSION: Final = """
 """
 
 # In the order of the fields of `StoredMessage`. A deleted sibling is none.
-MESSAGE_COLUMNS: Final = """
+_OWN_COLUMNS: Final = """
     m.id, m.session_id, m.parent_id, m.role, m.content, m.created_at, m.state,
-    m.tokens, m.tokenizer, m.stats, m.error, m.model, m.attachments,
+    m.tokens, m.tokenizer, m.stats, m.error, m.model, m.attachments
+"""
+MESSAGE_COLUMNS: Final = f"""
+    {_OWN_COLUMNS},
     (SELECT count(*) FROM messages AS s WHERE s.parent_id IS m.parent_id AND s.session_id = m.session_id
         AND s.deleted_at IS NULL AND s.id < m.id) AS place,
     (SELECT count(*) FROM messages AS s WHERE s.parent_id IS m.parent_id AND s.session_id = m.session_id
         AND s.deleted_at IS NULL) AS num_siblings
 """
+# The same as if no message had siblings: counting them takes for ever where one has a hundred thousand.
+COLUMNS_ALONE: Final = f"{_OWN_COLUMNS}, 0 AS place, 1 AS num_siblings"
 
 # A parent is older than its child, so every walk up ends, even in a damaged file.
 _UP: Final = """

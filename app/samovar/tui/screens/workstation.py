@@ -3,7 +3,7 @@
 Owns no chat and no figure: all of that is `Conversations`'; here is only what is on the screen.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import ClassVar, Final
 
 from textual import events, on
@@ -13,14 +13,17 @@ from textual.containers import Horizontal
 from textual.screen import Screen
 
 from samovar.chats import cache_words, changes, slash
+from samovar.chats.branches import Branches
 from samovar.chats.chat import Chat
 from samovar.chats.command_desk import ANSWERED, CommandDesk
 from samovar.chats.conversation import Conversations
 from samovar.core.errors import SamovarError
 from samovar.core.safe_text import clean
+from samovar.sessions.search import Hit
 from samovar.tui.rows import prompt_colors, session_rows
 from samovar.tui.screens.cache import CacheScreen
 from samovar.tui.screens.help import GLYPH_KEYS, HelpScreen, command_group, group_of
+from samovar.tui.screens.search import SearchScreen
 from samovar.tui.theme import palette_of
 from samovar.tui.widgets.cache_panel import CachePanel
 from samovar.tui.widgets.chat_view import ChatView
@@ -29,6 +32,7 @@ from samovar.tui.widgets.session_list import NEW, SessionList
 from samovar.tui.widgets.sidebar import Sidebar
 from samovar.tui.widgets.status_bar import StatusBar, status_figures
 from samovar.tui.widgets.transcript import Transcript
+from samovar.tui.widgets.transcript.messages import Wanted
 
 UNDO_WITHIN_S: Final = 30.0
 
@@ -47,6 +51,7 @@ class Workstation(Screen[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f1", "help", "this help", id="help"),
         Binding("f2", "chats", "go to the chats", id="chats", priority=True),
+        Binding("f3", "search", "search in all chats", id="search", priority=True),
         Binding("f4", "cache", "show or hide the cache", id="cache", priority=True),
         Binding(
             "f5", "whole_cache", "all of the cache, on a screen of its own", id="whole_cache", priority=True
@@ -212,6 +217,8 @@ class Workstation(Screen[None]):
                 self._delete(self._view.chat.id)
             case "cache":
                 self.action_cache()
+            case "search":
+                self.action_search(command.argument)
             case "help":
                 self.action_help()
             case _:
@@ -257,6 +264,67 @@ class Workstation(Screen[None]):
         chat = self._conversations.undo_delete()
         self._sidebar.set_note("")
         self._view.say(f"“{_short(chat.title)}” is back" if chat else "no chat has been deleted")
+
+    @on(Transcript.EditWanted)
+    def _edit(self, event: Transcript.EditWanted) -> None:
+        chat = self._view.chat
+        if event.entry_id.isdigit():
+            self._conversations.branches.begin_edit(chat, int(event.entry_id))
+        else:  # the system prompt
+            self._view.composer.set_text(f"/system {chat.system_prompt}")
+            self._view.composer.focus_input()
+
+    @on(Transcript.AgainWanted)
+    def _again(self, event: Transcript.AgainWanted) -> None:
+        self._branch(event, lambda branches, chat, message: branches.again(chat, message), follow=True)
+
+    @on(Transcript.ContinueWanted)
+    def _go_on(self, event: Transcript.ContinueWanted) -> None:
+        self._branch(event, lambda branches, chat, message: branches.go_on(chat, message), follow=True)
+
+    @on(Transcript.ForkWanted)
+    def _fork(self, event: Transcript.ForkWanted) -> None:
+        self._branch(event, lambda branches, chat, message: branches.fork(chat, message))
+
+    @on(Transcript.SiblingWanted)
+    def _sibling(self, event: Transcript.SiblingWanted) -> None:
+        self._branch(event, lambda branches, chat, message: branches.step(chat, message, event.step))
+
+    @on(Transcript.DeleteWanted)
+    def _delete_branch(self, event: Transcript.DeleteWanted) -> None:
+        self._branch(
+            event,
+            lambda branches, chat, message: branches.delete(chat, message),
+            done="deleted from here on; u or /undo brings it back",
+        )
+
+    @on(Transcript.UndoWanted)
+    def _undo_branch(self) -> None:
+        self.run_worker(self._do(self._conversations.branches.undo(self._view.chat), "back again"))
+
+    def _branch(
+        self,
+        event: Wanted,
+        deed: Callable[[Branches, Chat, int], Coroutine[None, None, str]],
+        *,
+        done: str = "",
+        follow: bool = False,
+    ) -> None:
+        """Do something with a message of the shown chat."""
+        if event.entry_id.isdigit():
+            if follow:
+                self._view.follow()
+            chat, branches = self._view.chat, self._conversations.branches
+            self.run_worker(self._do(deed(branches, chat, int(event.entry_id)), done), group="branch")
+        else:
+            self._view.say("that is no message: press it on one of the chat")
+
+    async def _do(self, deed: Coroutine[None, None, str], done: str) -> None:
+        """Say what came of it: why it cannot be done, or that it is."""
+        if refusal := await deed:
+            self._view.say(refusal)
+        elif done:
+            self._view.say(done)
 
     @on(Transcript.CopyRequested)
     def _copy(self, event: Transcript.CopyRequested) -> None:
@@ -311,6 +379,20 @@ class Workstation(Screen[None]):
         else:
             self.add_class("-list-open")
             self._sidebar.sessions.focus()
+
+    def action_search(self, text: str = "") -> None:
+        """Search in all chats."""
+        screen = SearchScreen(self._conversations.finder.find, self._clock, text)
+        self.app.push_screen(screen, self._open_found)
+
+    async def _open_found(self, hit: Hit | None) -> None:
+        """Show the message that the user chose among those found."""
+        if hit is None:
+            return
+        if problem := await self._conversations.show_found(hit.session_id, hit.message_id):
+            self._view.say_error(problem)
+            return
+        self._view.go_to(hit.message_id)
 
     def action_cache(self) -> None:
         """Show or hide the cache panel: in its column where there is one, else over the chat."""

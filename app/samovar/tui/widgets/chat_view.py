@@ -17,7 +17,7 @@ from samovar.chats import changes
 from samovar.chats.chat import Chat, Phase
 from samovar.chats.host_state import HostPhase, HostState
 from samovar.tui.activity import activity
-from samovar.tui.entries import chat_entries, message_entries, reply_entry, reply_meta
+from samovar.tui.entries import chat_entries, message_entries, reply_entry, reply_id, reply_meta
 from samovar.tui.widgets.composer import Composer
 from samovar.tui.widgets.transcript import Entry, Transcript
 from samovar.tui.widgets.welcome import Welcome
@@ -106,7 +106,7 @@ class ChatView(Vertical):
         chat, now = self.chat, self._clock()
         match change:
             case changes.PathChanged():
-                self._load()
+                self._load(stay=True)
             case changes.MessageAdded(message=message):
                 self._append(message_entries(message, now))
                 self.composer.set_history(chat.sent_texts())
@@ -122,13 +122,13 @@ class ChatView(Vertical):
             case changes.ReplyGrew(text=text):
                 self._transcript.stream(text)
                 if chat.reply is not None and chat.reply.phase is not self._phase:  # all has been read
-                    self._transcript.update_meta(chat.reply.request_id, reply_meta(chat.reply, now))
+                    self._transcript.update_meta(reply_id(chat.reply), reply_meta(chat.reply, now))
             case changes.ReplyProgressed() if chat.reply is not None:
-                self._transcript.update_meta(chat.reply.request_id, reply_meta(chat.reply, now))
-            case changes.ReplyEnded(entry_id=entry_id, message=message):
+                self._transcript.update_meta(reply_id(chat.reply), reply_meta(chat.reply, now))
+            case changes.ReplyEnded(message=message):
                 if self._refusal:
                     self.say_error("")
-                entry, *notes = message_entries(message, now, entry_id)
+                entry, *notes = message_entries(message, now)
                 self._transcript.end_stream(entry)
                 self._append(notes)
             case _:
@@ -143,6 +143,12 @@ class ChatView(Vertical):
         text = self.composer.text
         self.composer.set_text("")
         return text
+
+    def go_to(self, message_id: int | None) -> None:
+        """Bring a message of the shown chat into view, and the keys to it."""
+        if message_id is not None:
+            self._transcript.select(str(message_id))
+            self._transcript.focus()
 
     def follow(self) -> None:
         """Keep the end in view."""
@@ -182,6 +188,10 @@ class ChatView(Vertical):
         self._notice_timer = self.set_timer(NOTICE_S, self._end_notice)
         self._draw_activity()
 
+    def read(self) -> None:
+        """Give the keys to the messages."""
+        self._transcript.focus()
+
     def say_error(self, text: str) -> None:
         """Show what went wrong, in place of a notice, until something else is done; empty to take it back."""
         self._refusal = ""
@@ -205,11 +215,11 @@ class ChatView(Vertical):
         doing = activity(self._host, self.chat, self._notice, self._sleep, self._clock())
         self.composer.set_activity(doing, aside)
 
-    def _load(self) -> None:
+    def _load(self, *, stay: bool = False) -> None:
         chat, now = self.chat, self._clock()
         entries = chat_entries(chat, now)
         self._show_welcome(chat.path == [] and not entries and chat.reply is None)
-        self._transcript.load(entries)
+        self._transcript.load(entries, stay=stay)
         if chat.reply is not None:
             self._transcript.begin_stream(reply_entry(chat.reply, now))
         self.composer.set_history(chat.sent_texts())
