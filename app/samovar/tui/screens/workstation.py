@@ -3,17 +3,15 @@
 Owns no chat and no figure: all of that is `Conversations`'; here is only what is on the screen.
 """
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import ClassVar, Final
 
 from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
-from textual.screen import Screen
 
 from samovar.chats import cache_words, changes, slash
-from samovar.chats.branches import Branches
 from samovar.chats.chat import Chat
 from samovar.chats.command_desk import ANSWERED, CommandDesk
 from samovar.chats.conversation import Conversations
@@ -23,6 +21,7 @@ from samovar.sessions.search import Hit
 from samovar.tui.rows import prompt_colors, session_rows
 from samovar.tui.screens.cache import CacheScreen
 from samovar.tui.screens.help import GLYPH_KEYS, HelpScreen, command_group, group_of
+from samovar.tui.screens.message_keys import MessageKeys
 from samovar.tui.screens.search import SearchScreen
 from samovar.tui.theme import palette_of
 from samovar.tui.widgets.cache_panel import CachePanel
@@ -32,12 +31,11 @@ from samovar.tui.widgets.session_list import NEW, SessionList
 from samovar.tui.widgets.sidebar import Sidebar
 from samovar.tui.widgets.status_bar import StatusBar, status_figures
 from samovar.tui.widgets.transcript import Transcript
-from samovar.tui.widgets.transcript.messages import Wanted
 
 UNDO_WITHIN_S: Final = 30.0
 
 
-class Workstation(Screen[None]):
+class Workstation(MessageKeys):
     """The main screen. The app hands it each `Change`."""
 
     HORIZONTAL_BREAKPOINTS = [  # noqa: RUF012 - not ClassVar in Textual either
@@ -71,12 +69,11 @@ class Workstation(Screen[None]):
     def __init__(
         self, conversations: Conversations, desk: CommandDesk, max_fps: int, clock: Callable[[], float]
     ) -> None:
-        super().__init__()
-        self._conversations = conversations
+        view = ChatView(conversations.shown, max_fps=max_fps, clock=clock, id="chat")
+        super().__init__(conversations, view)
         self._desk = desk
         self._clock = clock
         self._sidebar = Sidebar(id="sidebar")
-        self._view = ChatView(conversations.shown, max_fps=max_fps, clock=clock, id="chat")
         self._panel = CachePanel(clock=clock, id="panel")
         self._status = StatusBar(id="status")
         self._rename_from_list = False
@@ -130,6 +127,7 @@ class Workstation(Screen[None]):
 
     def _draw_rows(self) -> None:
         chats = self._conversations.ordered()
+        self._view.set_first_run(self._conversations.is_first_run)
         self._sidebar.set_rows(
             session_rows(chats, self._conversations.snapshot), self._conversations.shown.id
         )
@@ -264,76 +262,6 @@ class Workstation(Screen[None]):
         chat = self._conversations.undo_delete()
         self._sidebar.set_note("")
         self._view.say(f"“{_short(chat.title)}” is back" if chat else "no chat has been deleted")
-
-    @on(Transcript.EditWanted)
-    def _edit(self, event: Transcript.EditWanted) -> None:
-        chat = self._view.chat
-        if event.entry_id.isdigit():
-            self._conversations.branches.begin_edit(chat, int(event.entry_id))
-        else:  # the system prompt
-            self._view.composer.set_text(f"/system {chat.system_prompt}")
-            self._view.composer.focus_input()
-
-    @on(Transcript.AgainWanted)
-    def _again(self, event: Transcript.AgainWanted) -> None:
-        self._branch(event, lambda branches, chat, message: branches.again(chat, message), follow=True)
-
-    @on(Transcript.ContinueWanted)
-    def _go_on(self, event: Transcript.ContinueWanted) -> None:
-        self._branch(event, lambda branches, chat, message: branches.go_on(chat, message), follow=True)
-
-    @on(Transcript.ForkWanted)
-    def _fork(self, event: Transcript.ForkWanted) -> None:
-        self._branch(event, lambda branches, chat, message: branches.fork(chat, message))
-
-    @on(Transcript.SiblingWanted)
-    def _sibling(self, event: Transcript.SiblingWanted) -> None:
-        self._branch(event, lambda branches, chat, message: branches.step(chat, message, event.step))
-
-    @on(Transcript.DeleteWanted)
-    def _delete_branch(self, event: Transcript.DeleteWanted) -> None:
-        self._branch(
-            event,
-            lambda branches, chat, message: branches.delete(chat, message),
-            done="deleted from here on; u or /undo brings it back",
-        )
-
-    @on(Transcript.UndoWanted)
-    def _undo_branch(self) -> None:
-        self.run_worker(self._do(self._conversations.branches.undo(self._view.chat), "back again"))
-
-    def _branch(
-        self,
-        event: Wanted,
-        deed: Callable[[Branches, Chat, int], Coroutine[None, None, str]],
-        *,
-        done: str = "",
-        follow: bool = False,
-    ) -> None:
-        """Do something with a message of the shown chat."""
-        if event.entry_id.isdigit():
-            if follow:
-                self._view.follow()
-            chat, branches = self._view.chat, self._conversations.branches
-            self.run_worker(self._do(deed(branches, chat, int(event.entry_id)), done), group="branch")
-        else:
-            self._view.say("that is no message: press it on one of the chat")
-
-    async def _do(self, deed: Coroutine[None, None, str], done: str) -> None:
-        """Say what came of it: why it cannot be done, or that it is."""
-        if refusal := await deed:
-            self._view.say(refusal)
-        elif done:
-            self._view.say(done)
-
-    @on(Transcript.CopyRequested)
-    def _copy(self, event: Transcript.CopyRequested) -> None:
-        self.app.copy_to_clipboard(event.text)
-        self._view.say(f"copied: {event.what}")
-
-    @on(Transcript.NothingToCopy)
-    def _nothing_to_copy(self, event: Transcript.NothingToCopy) -> None:
-        self._view.say(f"there is no {event.what} to copy here")
 
     def _delete(self, session: str) -> None:
         chat = self._conversations.delete(session)

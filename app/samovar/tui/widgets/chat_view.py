@@ -172,6 +172,10 @@ class ChatView(Vertical):
         self._welcome.set_notes(notes)
         self._draw_activity()
 
+    def set_first_run(self, is_first: bool) -> None:
+        """Whether the user has no chats yet."""
+        self._welcome.set_first_run(is_first)
+
     def set_sleep(self, text: str) -> None:
         """Say that the model is asleep, and what waking it costs; empty while it is awake."""
         if text != self._sleep:
