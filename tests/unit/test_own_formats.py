@@ -183,8 +183,8 @@ MIB = 1024 * 1024
     ("content", "num_chats"),
     [
         (samovar_json.write([chain("x" * MIB)] * 24), 24),
-        (b'{"format": "samovar", "chats": [' + b"1," * (4 * MIB) + b"1]}", None),
-        (b'{"format": "samovar", "chats": [{"messages": [' + b"1," * (4 * MIB) + b"1]}]}", None),
+        (b'{"format": "samovar", "chats": [' + b"1," * (MIB // 4) + b"1]}", None),
+        (b'{"format": "samovar", "chats": [{"messages": [' + b"1," * (MIB // 4) + b"1]}]}", None),
         (b'{"format": "samovar", "chats": [{"title": "' + b'\\"' * MIB, None),
         (b'{"format": "samovar", "chats": [' + b"[" * MIB, None),
     ],
