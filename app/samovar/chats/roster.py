@@ -51,7 +51,7 @@ class Roster:
     def take(self, sessions: Iterable[Session]) -> set[str]:
         """Take in chats as the store says they are; returns those that now read differently."""
         changed = set[str]()
-        for session in sessions:
+        for session in sorted(sessions, key=lambda session: session.created_at):
             chat = self.chats.get(session.id)
             if session.is_deleted:
                 if chat is not None and chat.in_store and not self._is_used(chat):

@@ -17,15 +17,17 @@ from samovar.sessions.database import Database, open_database
 from samovar.sessions.drafts import Drafts
 from samovar.sessions.encoding import storable
 from samovar.sessions.exchange import Exchange
+from samovar.sessions.lookup import MIN_ID_PREFIX, ChatName
 from samovar.sessions.messages import Messages, no_chat
+from samovar.sessions.query import parse
 from samovar.sessions.rows import encode_settings, keep_files, session_of
+from samovar.sessions.search import SearchResults, search
 from samovar.sessions.settings import SessionSettings
 from samovar.sessions.tags import tag_of
 from samovar.sessions.values import Attachment, MessageState, Session, StoredMessage
 
 __all__ = ["MessageState", "Session", "Store", "StoredMessage"]
 
-MIN_ID_PREFIX: Final = 4  # shorter ones would take a title for the start of an id
 KEEP_DELETED_S: Final = 30 * 86_400.0
 _NO_SETTINGS: Final = SessionSettings()
 
@@ -88,6 +90,20 @@ class Store:
             return None
         found = self._select("WHERE deleted_at IS NULL AND substr(id, 1, ?) = ? LIMIT 2", len(name), name)
         return found[0] if len(found) == 1 else None
+
+    def names(self, *, deleted: bool = False) -> list[ChatName]:
+        """All chats by id and title, or those that are deleted and can be brought back; the latest first."""
+        condition, order = ("IS NOT NULL", "deleted_at") if deleted else ("IS NULL", "updated_at")
+        rows = self._db.rows(
+            f"SELECT id, title FROM sessions WHERE deleted_at {condition} AND import_id IS NULL"
+            f" ORDER BY {order} DESC, rowid DESC"
+        )
+        return [ChatName(session_id, title) for session_id, title in rows]
+
+    def search(self, text: str, limit: int = 50) -> SearchResults:
+        """What the user's query finds, at most `limit`. While one types, a `Searcher` does it beside."""
+        now = self._clock()
+        return search(self._db, parse(text, now), now=now, limit=limit)
 
     def create_session(
         self,

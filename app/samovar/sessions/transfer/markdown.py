@@ -34,7 +34,7 @@ from samovar.sessions.transfer.reading import Data, fault, json_value, table_of
 from samovar.sessions.values import Attachment, MessageState
 
 VERSION: Final = 1
-BRANCH_NOTE: Final = "{messages} of other branches not in this file; an export as JSON or TOML holds all."
+BRANCH_NOTE: Final = "{messages} of other branches and not in this file; an export as JSON or TOML holds all."
 
 _MARK: Final = re.compile(r"^<!-- samovar: ([a-z]+) (\{[^<>\r\n]*\}) -->\n", re.MULTILINE)
 _HEADING: Final = re.compile(r"#{1,3} [^\n]*\n\n")

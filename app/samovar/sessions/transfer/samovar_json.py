@@ -7,7 +7,7 @@ Names are those of `ChatDocument`. A large file may come as an `mmap`: only one 
 
 import codecs
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator
 from typing import Any, Final
 
 import msgspec
@@ -37,16 +37,23 @@ def matches(data: Data) -> bool:
     return bool(_MARK.search(head) or _MARK.search(bytes(data[-_LOOK_BYTES:])))
 
 
-def write(documents: Sequence[ChatDocument]) -> bytes:
+def write(documents: Iterable[ChatDocument]) -> bytes:
     """The chats as one file: UTF-8, indented, token ids of a message on one line."""
-    parts = [b'{\n  "format": "%s",\n  "version": %d,\n  "chats": [' % (FORMAT.encode(), VERSION)]
-    for index, document in enumerate(documents):
-        parts += [b",\n    " if index else b"\n    ", *_chat_parts(document)]
-    parts.append(b"\n  ]\n}\n" if documents else b"]\n}\n")
-    return b"".join(parts)
+    return b"".join(pieces(documents))
 
 
-def read(data: Data, notes: Notes) -> Iterator[ChatDocument]:
+def pieces(documents: Iterable[ChatDocument]) -> Iterator[bytes]:
+    """The same in pieces; only one chat at a time is asked for."""
+    yield b'{\n  "format": "%s",\n  "version": %d,\n  "chats": [' % (FORMAT.encode(), VERSION)
+    is_first = True
+    for document in documents:
+        yield b"\n    " if is_first else b",\n    "
+        yield from _chat_parts(document)
+        is_first = False
+    yield b"]\n}\n" if is_first else b"\n  ]\n}\n"
+
+
+def read(data: Data, notes: Notes) -> Generator[ChatDocument, None, None]:
     """The chats of a file, one after the other. SamovarError says which chat or message is at fault."""
     view = memoryview(data)
     chats: list[Raw] = []
@@ -64,8 +71,8 @@ def read(data: Data, notes: Notes) -> Iterator[ChatDocument]:
         problem = str(error)
     finally:
         chats.clear()
-        view.release()
-    # Raised here, where no frame of the error's traceback holds a part of `data`: an mmap can be closed.
+        del view
+    # Raised here, where the error's traceback holds no part of `data`, so that an mmap can be closed.
     if problem:
         raise SamovarError(problem)
 
