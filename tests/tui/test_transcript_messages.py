@@ -430,7 +430,22 @@ async def test_a_note_stands_for_the_message_above_it() -> None:
         assert shown(chat) == before
 
 
-# Replies that go on
+# Replies that grow and that go on
+
+
+async def test_the_current_message_stays_in_view_while_a_reply_grows() -> None:
+    app = Chat()
+    async with app.run_test(size=(80, 24)) as pilot:
+        chat = await in_focus(pilot, talk(3))
+        chat.begin_stream(Entry("live", "assistant", "", (), "streaming"))
+        await pilot.press("left_square_bracket", "left_square_bracket")
+        assert chat.current == "1"
+        chat.stream("line\n\n" * 40)
+        await until(pilot, lambda: chat.max_scroll_y > 20)
+        assert chat.following
+        assert (chat.current, len(marked(chat))) == ("live", 24)
+        await pilot.resize_terminal(60, 10)
+        await until(pilot, lambda: len(marked(chat)) == 10)
 
 
 async def test_a_cut_reply_goes_on_where_it_stands() -> None:

@@ -179,7 +179,7 @@ class Transcript(ChatScroll):
         elif self.has_focus:
             self._find_cursor()
 
-    def _scrolled(self) -> None:
+    def _moved(self) -> None:
         if self._cursor is not None:
             self._find_cursor()
 

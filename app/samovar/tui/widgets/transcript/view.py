@@ -209,6 +209,7 @@ class ChatScroll(ScrollView, can_focus=True):
         if layout.page.width != max(10, self.size.width):
             self._turn_page()
         self._rearrange()
+        self._moved()
 
     def _restyle(self) -> None:
         if self._layout_of_chat is not None and self.app.theme != self._theme_name:
@@ -245,8 +246,8 @@ class ChatScroll(ScrollView, can_focus=True):
     def _opened(self) -> None:
         """Called when a chat has been laid out."""
 
-    def _scrolled(self) -> None:
-        """Called when the user has scrolled."""
+    def _moved(self) -> None:
+        """Called when other lines have come into view."""
 
     def _marked_lines(self) -> range:
         """Return the lines that have the bar at their left."""
@@ -271,7 +272,7 @@ class ChatScroll(ScrollView, can_focus=True):
         self._anchor = layout.anchor_at(round(new_value))
         if not self.following:
             self._rearrange(repaint=False)
-        self._scrolled()
+        self._moved()
 
     def go_to_line(self, top: int) -> None:
         """Bring line `top` of the chat to the top of the view, as far as that goes."""
@@ -382,6 +383,7 @@ class ChatScroll(ScrollView, can_focus=True):
             self._place(top)
             self._anchor = layout.anchor_at(top)
             if moved:
+                self._moved()
                 self.refresh(self.size.region)
             else:
                 self._refresh_from(changed, self.size.height)
