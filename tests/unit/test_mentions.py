@@ -1,5 +1,6 @@
 """Files that a message names: which are read, what is refused, and what is left as text."""
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -139,10 +140,8 @@ def test_a_kept_paste_is_found_by_its_name_and_a_lost_one_is_told() -> None:
 
 @given(st.text(max_size=80))
 def test_whatever_is_typed_is_a_text_or_a_sentence(text: str) -> None:
-    try:
-        mentions.attached(text, [], no_paste)
-    except SamovarError as error:
-        assert str(error)
+    with contextlib.suppress(SamovarError):
+        assert all(one.text is not None for one in mentions.attached(text, [], no_paste))
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def read_file(path: Path) -> Attachment:
         if not stat.S_ISREG(found.st_mode):
             raise SamovarError(f"{shown} is no regular file, so it cannot be attached")
         if found.st_size > MAX_FILE_BYTES:
-            raise SamovarError(f"{shown} has {found.st_size:,} bytes, more than the 2 MiB that a file may have")
+            raise SamovarError(f"{shown} has {found.st_size:,} bytes, more than the 2 MiB a file may have")
         with path.open("rb") as stream:
             content = stream.read(MAX_FILE_BYTES + 1)
     except OSError as error:
