@@ -61,7 +61,7 @@ class Conversations:
         self._clock = clock
         self._archive = Archive(store, lambda text: notify(changes.Noticed(text, is_error=True)))
         self._answers = Answers(client, self._archive, config, notify, clock)
-        self.roster = Roster(Chat.fresh(0, config.system_prompt, clock()))
+        self.roster = Roster(Chat.fresh(config.system_prompt, clock()))
         self._shared = Shared(client, self._archive, config, notify, clock, self.roster)
         self._watch = Watch(self._shared)
         self.host = HostState()
@@ -119,7 +119,7 @@ class Conversations:
         """Show a fresh chat; an empty one that is there already will do."""
         chat = next((chat for chat in self.chats.values() if not chat.in_store and not chat.sending), None)
         if chat is None:
-            chat = Chat.fresh(self.roster.next_ordinal(), self._config.system_prompt, self._clock())
+            chat = Chat.fresh(self._config.system_prompt, self._clock(), self.roster.new_id())
             self.chats[chat.id] = chat
             self._notify(changes.ChatsChanged())
         self.show(chat.id)
@@ -152,15 +152,15 @@ class Conversations:
 
     def delete(self, session: str) -> Chat:
         """Take a chat from the list; `undo_delete` brings it back. Its neighbour is shown in its place."""
-        place = [chat.id for chat in self.ordered()].index(session)
+        order = self.ordered()
         chat = self.chats.pop(session)
+        place = order.index(chat) if chat in order else 0
         self._answers.stop(chat)
         if chat.in_store:
             self.roster.deleted.append(chat)
             self._shared.keep(chat, "the chat is still in the store", lambda store: store.delete(session))
         if self.shown is chat:
-            rest = self.ordered()
-            rest = [other for other in rest if other is not chat]
+            rest = [other for other in order if other is not chat]
             if rest:
                 self.show(rest[min(place, len(rest) - 1)].id)
             else:

@@ -42,9 +42,15 @@ class RowList(ScrollView, can_focus=True):
         def control(self) -> "RowList":
             return self.row_list
 
-    def __init__(self, empty: str, *, follows_first: bool = False, id: str | None = None) -> None:
-        """`empty` is shown while there are no rows."""
+    class Clicked(Message):
+        """The user has clicked on the row that is now under the cursor."""
+
+    def __init__(
+        self, empty: str, *, follows_first: bool = False, on_raised: bool = False, id: str | None = None
+    ) -> None:
+        """`empty` is shown while there are no rows; `on_raised` is for a list that lies over the screen."""
         super().__init__(id=id)
+        self._on_raised = on_raised
         self._empty = empty
         self._follows_first = follows_first
         self._keys: tuple[str, ...] = ()
@@ -60,6 +66,11 @@ class RowList(ScrollView, can_focus=True):
     def cursor(self) -> str:
         """The row under the cursor; empty where there is none."""
         return self._cursor
+
+    def set_empty(self, text: str) -> None:
+        """What is shown while there are no rows."""
+        self._empty = text
+        self.refresh()
 
     def set_rows(self, keys: Sequence[str], draw: Callable[[str, int], Sequence[Part]]) -> None:
         """Show these rows; `draw` makes the parts of one, by its key, for a width in cells."""
@@ -88,14 +99,17 @@ class RowList(ScrollView, can_focus=True):
     def render_line(self, y: int) -> Strip:
         palette = palette_of(self.app.current_theme)
         width, line = self.size.width, y + self.scroll_offset.y
+        plain, marked = palette.ground, palette.raised
+        if self._on_raised:
+            plain, marked = palette.raised, palette.ground
         if not self._keys and y == 0:
-            empty = Segment(f"  {self._empty}"[:width], rich_style(palette.faint, palette.ground))
-            return Strip([empty]).adjust_cell_length(width, rich_style(None, palette.ground))
+            empty = Segment(f"  {self._empty}"[:width], rich_style(palette.faint, plain))
+            return Strip([empty]).adjust_cell_length(width, rich_style(None, plain))
         if line >= len(self._keys) or self._draw is None:
-            return Strip.blank(width, rich_style(None, palette.ground))
+            return Strip.blank(width, rich_style(None, plain))
         has_cursor = self._keys[line] == self._cursor
-        ground = palette.raised if has_cursor else palette.ground
-        bar = "▌" if has_cursor and self.has_focus else " "
+        ground = marked if has_cursor else plain
+        bar = "▌" if has_cursor and (self.has_focus or self._on_raised) else " "
         segments = [Segment(f"{bar} ", rich_style(palette.brass, ground))]
         segments += [
             Segment(text, rich_style(palette.color(color.removeprefix("$")), ground))
@@ -119,6 +133,7 @@ class RowList(ScrollView, can_focus=True):
         line = event.y + self.scroll_offset.y
         if line < len(self._keys):
             self._go_to(line)
+            self.post_message(self.Clicked())
 
     def action_move(self, step: int) -> None:
         if self._keys:
