@@ -23,7 +23,7 @@ from samovar.chats.shared import Shared
 from samovar.chats.turns import Turn, head_of, session_or_none, store_turn
 from samovar.chats.watch import Watch
 from samovar.client.interface import Client
-from samovar.config import Config
+from samovar.config import Config, SamplingConfig
 from samovar.core.commands import Focus, Forget, Pin
 from samovar.core.errors import SamovarError
 from samovar.core.events import (
@@ -89,6 +89,11 @@ class Conversations:
     def archive(self) -> Archive:
         """The store, for what reads or writes it besides chatting."""
         return self._archive
+
+    @property
+    def sampling(self) -> SamplingConfig:
+        """How replies are sampled in chats that do not say otherwise."""
+        return self._config.sampling
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -204,12 +209,15 @@ class Conversations:
         text, head, num_changes = storable(text), head_of(chat.path), self._shared.num_changes
         is_new, title, system_prompt = not chat.in_store, chat.title, chat.system_prompt
         settings, tags, seen = chat.settings, chat.tags, tuple(chat.path or ())
+        is_favourite = chat.is_favourite
 
         def work(store: Store) -> Turn:
             if is_new and session_or_none(store, chat.id) is None:
                 store.create_session(title, system_prompt, session_id=chat.id, settings=settings)
                 if tags:
                     store.set_tags(chat.id, tags)
+                if is_favourite:
+                    store.set_favourite(chat.id, is_favourite=True)
             turn = store_turn(store, chat.id, text, head, seen)
             store.drafts.save(chat.id, "")
             return turn

@@ -30,12 +30,12 @@ class ChatFinder:
 
     def __init__(self, chats: Iterable[Findable]) -> None:
         self._ids: list[str] = []
-        self._starts: list[int] = []  # where the line of each chat begins, with its "\n"
+        self._starts: list[int] = []  # where the line of each chat begins, with its "\n "
         self._lines: list[str] = []
         pos = 0
         for chat in chats:
             text = f"{chat.title[:_MAX_TEXT]} {' '.join(chat.tags)}" if chat.tags else chat.title[:_MAX_TEXT]
-            line = "\n" + text.casefold().replace("\n", " ")
+            line = "\n " + text.casefold().replace("\n", " ")
             self._ids.append(chat.id)
             self._lines.append(line)
             self._starts.append(pos)
@@ -54,7 +54,7 @@ class ChatFinder:
             return self._ids[:MAX_FOUND]
         first, *others = words
         found: dict[int, None] = {}
-        for needle in (f"\n{first}", f" {first}", first):
+        for needle in (f"\n {first}", f" {first}", first):
             for place in self._places_of(needle):
                 if all(word in self._lines[place] for word in others):
                     found[place] = None
@@ -85,7 +85,7 @@ class ChatFinder:
         """The chats with words one after another that begin with the letters of the only word."""
         if len(words) == 1 and len(words[0]) > 1:
             initials = r"[^\n ]*+ ".join(map(re.escape, words[0]))
-            for match in re.finditer(f"[\n ]{initials}", self._all):
+            for match in re.finditer(f" {initials}", self._all):
                 yield self._place_at(match.start())
 
     def _spread(self, words: Sequence[str]) -> list[int]:

@@ -42,7 +42,7 @@ class Picker(ModalScreen[T]):
         self._input = Input(placeholder=placeholder, compact=True, id="picker-input")
         self._list = RowList(empty, on_raised=True, id="picker-list")
         self._list.can_focus = False
-        self._found: Sequence[str] = ()
+        self._searched = ""
 
     def find(self, text: str) -> Sequence[str]:
         """The keys of what fits a text, the best first."""
@@ -87,17 +87,17 @@ class Picker(ModalScreen[T]):
 
     def _show(self, text: str) -> None:
         """Show what fits, the cursor on the best."""
-        self._found = self.find(text)
+        self._searched = text
         self._list.set_rows((), self.parts)
-        self._list.set_rows(self._found, self.parts)
+        self._list.set_rows(self.find(text), self.parts)
 
     @on(Input.Submitted)
     def _submitted(self, event: Input.Submitted) -> None:
         event.stop()
-        # Keys that come fast arrive before what they typed has been searched.
-        found = self.find(event.value)
-        if found:
-            self.choose(self._list.cursor if list(found) == list(self._found) else found[0])
+        if event.value != self._searched:
+            self._show(event.value)
+        if self._list.cursor:
+            self.choose(self._list.cursor)
 
     @on(RowList.Clicked)
     def _clicked(self, event: RowList.Clicked) -> None:
