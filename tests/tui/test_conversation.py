@@ -1,7 +1,7 @@
 """The logic of chatting without a screen: what is stored, sent and told, and in which order."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
@@ -10,7 +10,6 @@ import pytest
 from samovar.chats import changes
 from samovar.chats.answers import SAVE_EVERY_S
 from samovar.chats.chat import Chat, auto_title
-from samovar.chats.conversation import Conversations
 from samovar.chats.prompts import prompt_messages
 from samovar.config import Config, SamplingConfig
 from samovar.core.chat import ChatMessage, Role
@@ -20,42 +19,8 @@ from samovar.core.request import FinishReason
 from samovar.core.snapshot import CacheSnapshot
 from samovar.sessions.store import MessageState, Store
 from samovar.tui.bridge import Bridge
+from tests.tui.desk import Desk, until
 from tests.tui.fake_client import MODEL, FakeClient
-
-
-class Desk:
-    """Conversations over a fake client and a real store, and all they told."""
-
-    def __init__(self, file: Path, config: Config) -> None:
-        self.client = FakeClient()
-        self.told: list[changes.Change] = []
-        self._own_store = Store.open(file)
-        self.store = Store.open(file)  # another connection than the chats': it sees what has been committed
-        self.chats = Conversations(self.client, self._own_store, config, self.told.append)
-
-    async def close(self) -> None:
-        await self.chats.close()
-        self._own_store.close()
-        self.store.close()
-
-    def hear(self) -> None:
-        """Deliver what the client has been told to say."""
-        while not self.client.waiting.empty():
-            event = self.client.waiting.get_nowait()
-            assert event is not None
-            self.chats.handle(event)
-
-    async def until_stored(self, session: str, state: MessageState, content: str) -> None:
-        """Wait until a chat ends like this in the store."""
-
-        def holds() -> bool:
-            last = self.store.path(session)[-1]
-            return (last.state, last.content) == (state, content)
-
-        await until(holds)
-
-    def names(self) -> list[str]:
-        return [type(change).__name__ for change in self.told]
 
 
 @pytest.fixture
@@ -72,12 +37,6 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
     desk = Desk(tmp_path / "chats.db", Config(system_prompt="Be brief.", sampling=sampling))
     yield desk
     await desk.close()
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - what is waited for has no event
-            await asyncio.sleep(0.005)
 
 
 async def test_a_message_is_in_the_store_before_it_is_shown_and_sent(desk: Desk) -> None:

@@ -16,6 +16,7 @@ from samovar.chats.branches import Branches
 from samovar.chats.cache_desk import CacheDesk
 from samovar.chats.chat import Chat
 from samovar.chats.draft_keeper import DraftKeeper
+from samovar.chats.finder import Finder
 from samovar.chats.host_state import HostPhase, HostState
 from samovar.chats.profile import Profile
 from samovar.chats.roster import Roster
@@ -66,6 +67,7 @@ class Conversations:
         self._watch = Watch(self._shared)
         self.host = HostState()
         self.cache = CacheDesk(client, notify)
+        self.finder = Finder(store.file)
         self.profile = Profile(self._shared)
         self.drafts = DraftKeeper(self._shared)
         self.branches = Branches(self._shared, self._answer, self._appear)
@@ -280,6 +282,7 @@ class Conversations:
         self.drafts.flush()
         for chat in self.roster.deleted:
             self._client.send(Forget(chat.id))
+        await self.finder.close()
         await self._archive.close()
 
     # Inside

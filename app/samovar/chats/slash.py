@@ -42,6 +42,7 @@ USAGES: Final = (
     Usage("sort", "ORDER", "sort the chats: recent, created, title or length", required=True),
     Usage("tagged", "[TAG]", "list the chats with this tag alone; without one, all"),
     Usage("archived", "", "list archived chats too, or not"),
+    Usage("search", "[WORDS]", "search in all chats"),
     Usage("ram", "SIZE", "limit the cache in RAM: auto, 2GiB, unlimited or off", required=True),
     Usage("tokens", "LIMIT", "limit the tokens kept in RAM: a number, unlimited or off", required=True),
     Usage("disk", "SIZE", "limit the cache on disk: auto, 8GiB or off", required=True),

@@ -35,6 +35,7 @@ class Watch:
         self._shared = shared
         self._version: int | None = None
         self._revision = 0
+        self._is_behind = False  # something came while the chat was busy: there is more to be seen
         self._task: asyncio.Task[None] | None = None
 
     def begin(self, version: int, sessions: list[Session]) -> None:
@@ -54,7 +55,7 @@ class Watch:
         num_changes, revision = shared.num_changes, self._revision
         is_idle = chat is not None and chat.in_store and not chat.is_busy
         session, known = (chat.id, chat.path) if chat is not None and is_idle else ("", None)
-        head = head_of(known)
+        head, num_known = head_of(known), len(known or ())
 
         def work(store: Store) -> _Seen:
             version = store.outside_version()
@@ -68,6 +69,8 @@ class Watch:
         seen = await shared.archive.try_run("the chats cannot be read", work)
         if seen is None:
             return
+        # A look at the list alone, or at a busy chat, leaves the messages for later.
+        self._is_behind = not is_idle and (self._is_behind or seen.version != self._version)
         if num_changes == shared.num_changes:
             self._version = seen.version
             if seen.sessions:
@@ -75,7 +78,10 @@ class Watch:
                 shared.notify(changes.ChatsChanged())
         if seen.is_gone and chat is shared.roster.shown:
             shared.notify(changes.Noticed("this chat has been deleted in another window", is_error=True))
-        if seen.path is None or chat is None or chat.is_busy or chat.path is not known:
+        if seen.path is None or chat is None:
+            return
+        if chat.is_busy or chat.path is not known or len(known or ()) != num_known:
+            self._is_behind = True
             return
         self._take_path(chat, *seen.path)
 
@@ -83,9 +89,13 @@ class Watch:
         """Look when the store has changed, until cancelled."""
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
+            shown = self._shared.roster.shown
+            if self._is_behind and not shown.is_busy:
+                await self.look(shown)
+                continue
             version = await self._shared.archive.run(lambda store: store.outside_version())
             if version != self._version:
-                await self.look(self._shared.roster.shown)
+                await self.look(shown)
 
     def _take(self, sessions: list[Session]) -> None:
         self._revision = max((session.revision for session in sessions), default=self._revision)

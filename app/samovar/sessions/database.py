@@ -19,6 +19,10 @@ from samovar.sessions.words import searchable
 BUSY_TIMEOUT_S: Final = 10.0
 
 
+class Interrupted(Exception):
+    """The statement was ended by `Database.interrupt`."""
+
+
 class Database:
     """A connection. One thread at a time uses it; other processes may have the same file open."""
 
@@ -48,6 +52,10 @@ class Database:
             row_id = self._connection.execute(sql, values).lastrowid
         assert row_id is not None
         return row_id
+
+    def interrupt(self) -> None:
+        """End what another thread runs on this connection, if anything, with `Interrupted`."""
+        self._connection.interrupt()
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
@@ -120,6 +128,19 @@ def open_database(path: Path) -> Database:
     return database
 
 
+def open_for_reading(path: Path) -> Database:
+    """A connection that reads only, to a file that `open_database` has brought up to date."""
+    with explained(path):
+        connection = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode=ro",
+            uri=True,
+            timeout=BUSY_TIMEOUT_S,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+    return Database(connection, path)
+
+
 def _make_private_file(path: Path) -> None:
     """Let only the user read the chats.
 
@@ -148,6 +169,8 @@ def explained(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         name = getattr(error, "sqlite_errorname", "")
+        if name == "SQLITE_INTERRUPT":
+            raise Interrupted from error
         if name.startswith("SQLITE_FULL"):
             message = f"The disk is full: {path} cannot be written. Nothing is lost; make room and try again."
         elif name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_AUTH")):

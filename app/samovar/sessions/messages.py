@@ -50,21 +50,19 @@ class Messages:
     ) -> tuple[int, list[StoredMessage]]:
         """What differs from a path read earlier: how many of its messages still stand, and those after them.
 
-        A known message that was still streaming is read again. Costs what is new, not what is long.
+        A known message that was still streaming is read again, and what follows it. Costs what is new, not
+        what is long.
         """
-        places = {message.id: place for place, message in enumerate(known)}
-        is_final = [message.state is not MessageState.STREAMING for message in known]
+        streaming = (i for i, message in enumerate(known) if message.state is MessageState.STREAMING)
+        num_final = next(streaming, len(known))
+        places = {message.id: place for place, message in enumerate(known[:num_final])}
         found: list[StoredMessage] = []
         here = message_id
         num_wanted = 2
         while here is not None:
             for message in reversed(self.end_of_path(here, num_wanted)):
                 place = places.get(message.id)
-                if (
-                    place is not None
-                    and is_final[place]
-                    and message.num_siblings == known[place].num_siblings
-                ):
+                if place is not None and message.num_siblings == known[place].num_siblings:
                     return place + 1, found[::-1]
                 found.append(message)
                 here = message.parent_id

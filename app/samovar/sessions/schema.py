@@ -63,6 +63,9 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "ALTER TABLE messages ADD COLUMN deleted_at REAL",
         "ALTER TABLE sessions ADD COLUMN import_id INTEGER REFERENCES imports (id)",
         "CREATE INDEX sessions_revision ON sessions (revision)",
+        # For the filters of a search.
+        "CREATE INDEX messages_of_time ON messages (created_at, role)",
+        "CREATE INDEX messages_of_model ON messages (model, created_at)",
         "CREATE INDEX sessions_import ON sessions (import_id) WHERE import_id IS NOT NULL",
         "CREATE INDEX messages_tree ON messages (session_id, parent_id)",
         "DROP INDEX messages_of_session",
@@ -97,10 +100,10 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "INSERT INTO counters VALUES ('revision', 0)",
         """
         CREATE VIRTUAL TABLE messages_fts USING fts5 (
-            text, content = '', tokenize = 'unicode61 remove_diacritics 2', prefix = '2 3'
+            text, content = '', tokenize = 'ascii', prefix = '1 2 3'
         )
         """,
-        # Chats written by earlier releases; `searchable` is a function of Samovar's (`search.py`).
+        # Chats written by earlier releases; `searchable` is a function of Samovar's (`words.py`).
         """
         INSERT INTO messages_fts (rowid, text)
         SELECT id, searchable(content) FROM messages WHERE state <> 'streaming' AND content <> ''

@@ -40,7 +40,7 @@ class Picker(ModalScreen[T]):
         super().__init__()
         self._title = title
         self._input = Input(placeholder=placeholder, compact=True, id="picker-input")
-        self._list = RowList(empty, on_raised=True, id="picker-list")
+        self._list = RowList(empty, id="picker-list")
         self._list.can_focus = False
         self._searched = ""
 
@@ -99,8 +99,8 @@ class Picker(ModalScreen[T]):
         if self._list.cursor:
             self.choose(self._list.cursor)
 
-    @on(RowList.Clicked)
-    def _clicked(self, event: RowList.Clicked) -> None:
+    @on(RowList.Chosen)
+    def _chosen(self, event: RowList.Chosen) -> None:
         event.stop()
         self.choose(self._list.cursor)
 

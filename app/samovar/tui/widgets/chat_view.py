@@ -144,6 +144,12 @@ class ChatView(Vertical):
         self.composer.set_text("")
         return text
 
+    def go_to(self, message_id: int | None) -> None:
+        """Bring a message of the shown chat into view, and the keys to it."""
+        if message_id is not None:
+            self._transcript.select(str(message_id))
+            self._transcript.focus()
+
     def follow(self) -> None:
         """Keep the end in view."""
         self._transcript.following = True

@@ -1,4 +1,4 @@
-"""A list of one-line rows with a cursor, drawn on demand, so that a thousand rows cost what ten cost.
+"""A list of rows with a cursor, drawn on demand, so that a thousand rows cost what ten cost.
 
 Takes the keys of its rows and a function that draws one; posts where the cursor goes. The cursor belongs to
 a row, not to a line: when the rows are sorted anew, it stays with its row.
@@ -42,15 +42,15 @@ class RowList(ScrollView, can_focus=True):
         def control(self) -> "RowList":
             return self.row_list
 
-    class Clicked(Message):
-        """The user has clicked on the row that is now under the cursor."""
+    class Chosen(Message):
+        """The user clicked on the row under the cursor."""
 
     def __init__(
-        self, empty: str, *, follows_first: bool = False, on_raised: bool = False, id: str | None = None
+        self, empty: str, *, follows_first: bool = False, row_height: int = 1, id: str | None = None
     ) -> None:
-        """`empty` is shown while there are no rows; `on_raised` is for a list that lies over the screen."""
+        """`empty` is shown while there are no rows. A row of several lines has parts `"\\n"` between them."""
         super().__init__(id=id)
-        self._on_raised = on_raised
+        self._row_height = row_height
         self._empty = empty
         self._follows_first = follows_first
         self._keys: tuple[str, ...] = ()
@@ -67,11 +67,6 @@ class RowList(ScrollView, can_focus=True):
         """The row under the cursor; empty where there is none."""
         return self._cursor
 
-    def set_empty(self, text: str) -> None:
-        """What is shown while there are no rows."""
-        self._empty = text
-        self.refresh()
-
     def set_rows(self, keys: Sequence[str], draw: Callable[[str, int], Sequence[Part]]) -> None:
         """Show these rows; `draw` makes the parts of one, by its key, for a width in cells."""
         old, keys, before = self._keys, tuple(keys), self._cursor
@@ -80,7 +75,7 @@ class RowList(ScrollView, can_focus=True):
         if before not in keys or (self._follows_first and line == 0):
             self._cursor = keys[min(line, len(keys) - 1)] if keys else ""
         if keys != old:
-            self.virtual_size = Size(self.size.width, len(keys))
+            self.virtual_size = Size(self.size.width, len(keys) * self._row_height)
             self._show_cursor()
         self.refresh()
         if self._cursor != before:
@@ -91,6 +86,12 @@ class RowList(ScrollView, can_focus=True):
         """Cells that a row has for its parts."""
         return max(0, self.size.width - 3)
 
+    def set_empty(self, text: str) -> None:
+        """What is shown while there are no rows."""
+        if text != self._empty:
+            self._empty = text
+            self.refresh()
+
     # Drawing
 
     def on_mount(self) -> None:
@@ -98,22 +99,20 @@ class RowList(ScrollView, can_focus=True):
 
     def render_line(self, y: int) -> Strip:
         palette = palette_of(self.app.current_theme)
-        width, line = self.size.width, y + self.scroll_offset.y
-        plain, marked = palette.ground, palette.raised
-        if self._on_raised:
-            plain, marked = palette.raised, palette.ground
+        width = self.size.width
+        line, part_line = divmod(y + self.scroll_offset.y, self._row_height)
         if not self._keys and y == 0:
-            empty = Segment(f"  {self._empty}"[:width], rich_style(palette.faint, plain))
-            return Strip([empty]).adjust_cell_length(width, rich_style(None, plain))
+            empty = Segment(f"  {self._empty}"[:width], rich_style(palette.faint, palette.ground))
+            return Strip([empty]).adjust_cell_length(width, rich_style(None, palette.ground))
         if line >= len(self._keys) or self._draw is None:
-            return Strip.blank(width, rich_style(None, plain))
+            return Strip.blank(width, rich_style(None, palette.ground))
         has_cursor = self._keys[line] == self._cursor
-        ground = marked if has_cursor else plain
-        bar = "▌" if has_cursor and (self.has_focus or self._on_raised) else " "
+        ground = palette.raised if has_cursor else palette.ground
+        bar = "▌" if has_cursor and self.has_focus else " "
         segments = [Segment(f"{bar} ", rich_style(palette.brass, ground))]
         segments += [
             Segment(text, rich_style(palette.color(color.removeprefix("$")), ground))
-            for text, color in self._draw(self._keys[line], self.row_width)
+            for text, color in _line(self._draw(self._keys[line], self.row_width), part_line)
         ]
         return Strip(segments).adjust_cell_length(width, rich_style(None, ground))
 
@@ -126,21 +125,23 @@ class RowList(ScrollView, can_focus=True):
         self.refresh()
 
     def on_resize(self) -> None:
-        self.virtual_size = Size(self.size.width, len(self._keys))
+        self.virtual_size = Size(self.size.width, len(self._keys) * self._row_height)
         self._show_cursor()
 
     def on_click(self, event: events.Click) -> None:
-        line = event.y + self.scroll_offset.y
+        line = (event.y + self.scroll_offset.y) // self._row_height
         if line < len(self._keys):
+            was_there = self._keys[line] == self._cursor
             self._go_to(line)
-            self.post_message(self.Clicked())
+            if was_there or event.chain == 2:
+                self.post_message(self.Chosen())
 
     def action_move(self, step: int) -> None:
         if self._keys:
             self._go_to(max(0, min(self._keys.index(self._cursor) + step, len(self._keys) - 1)))
 
     def action_page(self, step: int) -> None:
-        self.action_move(step * max(1, self.size.height - 1))
+        self.action_move(step * max(1, self.size.height // self._row_height - 1))
 
     def _go_to(self, line: int) -> None:
         if self._keys[line] != self._cursor:
@@ -151,5 +152,17 @@ class RowList(ScrollView, can_focus=True):
 
     def _show_cursor(self) -> None:
         if self.size.height and self._cursor:
-            line = Region(0, self._keys.index(self._cursor), 1, 1)
+            line = Region(0, self._keys.index(self._cursor) * self._row_height, 1, self._row_height)
             self.scroll_to_region(line, animate=False, force=True)
+
+
+def _line(parts: Sequence[Part], number: int) -> list[Part]:
+    """The parts of one line of a row."""
+    line = 0
+    found: list[Part] = []
+    for part in parts:
+        if part[0] == "\n":
+            line += 1
+        elif line == number:
+            found.append(part)
+    return found
