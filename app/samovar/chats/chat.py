@@ -134,7 +134,7 @@ def color_number(session: str) -> int:
 
 
 def new_id(neighbours: Collection[str]) -> str:
-    """An id for a new chat that gets another colour than those with the ids in `neighbours`, if one is left."""
+    """An id for a new chat, of another colour than those with the ids in `neighbours` if one is left."""
     taken = {color_number(session) % _NUM_COLORS for session in neighbours}
     for _ in range(_MAX_DRAWN):
         drawn = uuid.uuid4().hex

@@ -47,7 +47,9 @@ class Roster:
         chats = [chat for chat in self.chats.values() if chat is self.shown or self._is_listed(chat)]
         for word in self.words.casefold().split():
             chats = [chat for chat in chats if word in chat.title.casefold()]
-        chats.sort(key=attrgetter("created_at" if self.order is Order.CREATED else "updated_at"), reverse=True)
+        chats.sort(
+            key=attrgetter("created_at" if self.order is Order.CREATED else "updated_at"), reverse=True
+        )
         if self.order is Order.TITLE:
             chats.sort(key=lambda chat: chat.title.casefold())
         elif self.order is Order.LENGTH:

@@ -55,7 +55,6 @@ class ListDesk:
             case Wish.ARCHIVED:
                 roster.with_archived = not roster.with_archived
                 self._conversations.arranged()
-                self._note("with archived chats" if roster.with_archived else "without archived chats")
             case Wish.TAG_FILTER:
                 self._choose_tag()
             case Wish.STAR if chat is not None:

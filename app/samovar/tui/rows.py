@@ -1,4 +1,4 @@
-"""What chats and snapshot say together: the rows of the list, its heading, the colours of the prompts. Pure."""
+"""What chats and snapshot say together: rows of the list, its heading, colours of the prompts. Pure."""
 
 from collections.abc import Callable, Mapping
 

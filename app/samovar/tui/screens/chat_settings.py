@@ -8,12 +8,13 @@ from collections.abc import Callable, Sequence
 from typing import ClassVar, Final
 
 import msgspec
-from textual import on
+from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
 from textual.screen import ModalScreen
+from textual.widget import Widget
 from textual.widgets import Input, Static, TextArea
 
 from samovar.chats.profile import ChatProfile
@@ -30,6 +31,7 @@ from samovar.tui.screens.picker import Choice, Chooser
 from samovar.tui.screens.question import Question
 from samovar.tui.widgets.form import Deed, Field, Tick
 
+_ROOMY_FROM: Final = 60
 _SAMPLING: Final = ("temperature", "top_k", "top_p", "min_p", "repeat_penalty", "seed", "max_tokens")
 _UNSET: Final = {"seed": "random", "max_tokens": "no limit"}
 _LOST: Final = "Leave without saving? What you have changed here is lost."
@@ -55,6 +57,8 @@ class Personas(msgspec.Struct, frozen=True):
 class ChatSettings(ModalScreen[ChatProfile | None]):
     """Ends with the profile as it shall be, or None where nothing shall change."""
 
+    HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (_ROOMY_FROM, "-roomy")]  # noqa: RUF012 - not ClassVar in Textual either
+    VERTICAL_BREAKPOINTS = [(0, "-low"), (30, "-high")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+s", "save", "save them", id="settings.save", priority=True),
         Binding("escape", "leave", "leave them as they were", id="settings.leave"),
@@ -67,7 +71,9 @@ class ChatSettings(ModalScreen[ChatProfile | None]):
         self._personas = personas
         self._base = chat.profile.settings  # with what has no line here
         profile = chat.profile
-        self._title = Field("title", "title", _one_line(profile.title), _one_line(profile.title) or "new chat")
+        self._title = Field(
+            "title", "title", _one_line(profile.title), _one_line(profile.title) or "new chat"
+        )
         self._tags = Field("tags", "tags", joined_tags(profile.tags), "none")
         self._favourite = Tick("favourite", value=profile.is_favourite, id="favourite")
         self._archived = Tick("archived", value=profile.is_archived, id="archived")
@@ -75,9 +81,12 @@ class ChatSettings(ModalScreen[ChatProfile | None]):
         self._prompt = _Text(clean(profile.system_prompt), id="system-prompt")
         self._stop = _Text(_stop_lines(self._base), id="stop")
         self._sampling = {
-            name: Field(name, name, _word(self._base, name), _default_word(default, name)) for name in _SAMPLING
+            name: Field(name, name, _word(self._base, name), _default_word(default, name))
+            for name in _SAMPLING
         }
         self._persona = Deed("persona", id="persona")
+        self._save = Deed("save", id="save")
+        self._leave = Deed("leave", id="leave")
         self._before: tuple[object, ...] = ()
 
     def compose(self) -> ComposeResult:
@@ -101,15 +110,20 @@ class ChatSettings(ModalScreen[ChatProfile | None]):
                 yield self._stop
                 yield Static("", id="stop-error")
             with Horizontal(id="chat-settings-deeds"):
-                yield Deed("save", "ctrl+s", id="save")
+                yield self._save
                 if self._personas.keep is not None:
                     yield Deed("save as persona", id="save-persona")
-                yield Deed("leave", "esc", id="leave")
+                yield self._leave
 
     def on_mount(self) -> None:
         self._show_persona()
         self._before = self._written()
         self._title.input.focus()
+
+    def on_resize(self, event: events.Resize) -> None:
+        is_roomy = event.size.width >= _ROOMY_FROM
+        self._save.set_aside("ctrl+s" if is_roomy else "")
+        self._leave.set_aside("esc" if is_roomy else "")
 
     def _show_persona(self) -> None:
         name = _one_line(self._base.persona) or "none"
@@ -141,7 +155,8 @@ class ChatSettings(ModalScreen[ChatProfile | None]):
 
     def _settings(self) -> SessionSettings | None:
         """The settings as written; None where something is wrong, which is then said."""
-        settings, wrong = msgspec.structs.replace(self._base, pin=self._pin.value), None
+        settings = msgspec.structs.replace(self._base, pin=self._pin.value)
+        wrong: Widget | None = None
         for name, field in self._sampling.items():
             try:
                 settings = settings.with_text(name, field.value.strip() or "-")
@@ -208,7 +223,9 @@ class ChatSettings(ModalScreen[ChatProfile | None]):
     @on(Deed.Done, "#persona")
     def _choose_persona(self) -> None:
         if not self._personas.found:
-            said = "; ".join(self._personas.problems) or "there are no personas yet: save as persona makes one"
+            said = (
+                "; ".join(self._personas.problems) or "there are no personas yet: save as persona makes one"
+            )
             self.notify(clean(said), markup=False)
             return
         choices = [Choice(_one_line(one.name), _one_line(one.description)) for one in self._personas.found]

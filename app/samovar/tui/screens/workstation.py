@@ -261,6 +261,7 @@ class Workstation(Screen[None]):
 
     @on(SessionList.Wished)
     def _wished(self, event: SessionList.Wished) -> None:
+        self._rename_from_list = True
         self._list_desk.carry_out(event.wish, event.session)
 
     @on(Sidebar.Tagged)

@@ -54,7 +54,9 @@ class Tick(Widget, can_focus=True):
 
     def render(self) -> Content:
         mark = ("■ ", "$brass") if self.value else ("□ ", "$secondary")
-        return Content.assemble(mark, (self._label, "$text" if self.value or self.has_focus else "$secondary"))
+        return Content.assemble(
+            mark, (self._label, "$text" if self.value or self.has_focus else "$secondary")
+        )
 
     def on_click(self, event: events.Click) -> None:
         event.stop()

@@ -38,7 +38,8 @@ _MAX_TAGS_SHARE: Final = 0.4
 
 
 class SessionRow(msgspec.Struct, frozen=True):
-    """One chat as lists show it. `tokens` is None where nobody knows. `used_at` is seconds since the epoch."""
+    """One chat as lists show it. `tokens` is None where nobody knows; `used_at` is in seconds since the epoch.
+    """
 
     id: str
     title: str

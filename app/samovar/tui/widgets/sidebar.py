@@ -115,7 +115,9 @@ class Sidebar(Vertical):
         self.sessions = SessionList(id="sessions")
         self._heading = Static("", id="chats-heading")
         self._second = Static("", id="chats-arrangement")
-        self._filter = FilterInput(id="filter-input", compact=True, select_on_focus=False, placeholder="words")
+        self._filter = FilterInput(
+            id="filter-input", compact=True, select_on_focus=False, placeholder="words"
+        )
         self._num_chats = -1
         self._arrangement = ""
         self._note = ""
@@ -149,7 +151,7 @@ class Sidebar(Vertical):
         self._draw_heading()
 
     def _draw_heading(self) -> None:
-        """`CHATS · #work   12`: the number over the rows' figures; a long arrangement goes to the next line."""
+        """`CHATS · #work   12`: a long arrangement goes to the next line."""
         width = max(_MIN_WIDTH, self.size.width - 3)
         count = f" {max(0, self._num_chats):,}"
         aside = f" · {self._arrangement}" if self._arrangement else ""
@@ -202,7 +204,7 @@ class Sidebar(Vertical):
         note.display = needs_it or self._edit is not None or bool(self._note)
 
     def _tag_line(self) -> Content:
-        """The tags of the chat at the cursor; in their place, so that nothing jumps, the first of the keys."""
+        """The tags of the chat at the cursor, or else the first keys: so that nothing jumps."""
         tags = "" if self.sessions.cursor == NEW else tag_words(self.sessions.row(self.sessions.cursor).tags)
         text = fitted(tags, max(_MIN_WIDTH, self.size.width - 3)) if tags else _OPEN_KEYS
         return Content.assemble((text, "$secondary" if tags else "$faint"))
@@ -291,7 +293,7 @@ class Sidebar(Vertical):
     def _open_found(self, event: Input.Submitted) -> None:
         event.stop()
         if self.sessions.ids:
-            self.sessions.action_open()
+            self.post_message(SessionList.Opened(self.sessions.cursor))
 
     @on(FilterInput.Left)
     @on(SessionList.FilterLeft)
@@ -305,9 +307,9 @@ class Sidebar(Vertical):
         self._end_filter()
 
     @on(events.DescendantBlur)
-    def _left_filter(self) -> None:
+    def _left_filter(self, event: events.DescendantBlur) -> None:
         """A filter without words needs no line."""
-        if not self._filter.value.strip():
+        if event.widget is self._filter and not self._filter.value.strip():
             self._end_filter()
 
     def _end_filter(self) -> None:
