@@ -49,8 +49,7 @@ def test_what_letters_find(query: str, found: list[str]) -> None:
 
 
 def test_initials_come_before_letters_that_are_spread_out() -> None:
-    assert finder("simpler", "long letters to a friend", "map rotation").find("mr") == ["map rotation"]
-    assert finder("taper", "the last egg").find("tle")[0] == "the last egg"
+    assert finder("simpler", "map rotation").find("mr") == ["map rotation", "simpler"]
 
 
 def test_of_two_that_fit_as_well_the_more_recent_comes_first() -> None:
