@@ -436,8 +436,8 @@ def test_ranking_prefers_what_is_dense_new_and_in_a_chat_of_that_title(shelf: Sh
     inside = shelf.say("t", "ibex" + filler, at=NOW - DAY)
     outside = shelf.say("c", "ibex" + filler)
     assert shelf.messages("ibex") == [inside, outside]
-    common = shelf.say("c", "gnu elk elk" + filler)
-    rare = shelf.say("c", "gnu gnu elk" + filler)
+    common = shelf.say("c", "elk gnu elk" + filler)
+    rare = shelf.say("c", "gnu elk gnu" + filler)
     for _ in range(50):
         shelf.say("c", "elk talk")
     assert shelf.messages("gnu elk ") == [rare, common]

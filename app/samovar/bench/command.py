@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from samovar.bench import engine, idle, restart, search, startup, stops, switchboard
+from samovar.bench import engine, idle, longchat, restart, search, startup, stops, switchboard
 from samovar.bench.driver import own_host
 from samovar.client.interface import Client
 from samovar.config import Config, resolve_model
@@ -85,6 +85,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     find.add_argument("--json", action="store_true", help="print one JSON object")
     find.set_defaults(run=_run_search)
 
+    long = kinds.add_parser("longchat", help="opening very long chats in the workstation, and moving in them")
+    long.add_argument("--messages", type=_count, default=10_000, help="messages of a chat (default 10000)")
+    long.add_argument("--chats", type=_count, default=5, help="such chats, 7 at most (default 5)")
+    long.add_argument("--json", action="store_true", help="print one JSON object")
+    long.set_defaults(run=_run_longchat)
+
 
 def run(args: argparse.Namespace) -> int:
     """Run the benchmark that was chosen and print its figures; returns the exit code."""
@@ -124,6 +130,12 @@ def run(args: argparse.Namespace) -> int:
 def _run_search(args: argparse.Namespace) -> int:
     found = search.run(args.chats, args.messages, args.repeats)
     _print(found, search.text(found), as_json=args.json)
+    return 0
+
+
+def _run_longchat(args: argparse.Namespace) -> int:
+    opened = longchat.run(args.messages, min(7, args.chats))
+    _print(opened, longchat.text(opened), as_json=args.json)
     return 0
 
 

@@ -151,7 +151,7 @@ class Answers:
         path.append(message)
         chat.updated_at = self._clock()
         self._store_end(reply, message)
-        self._notify(changes.ReplyEnded(chat.id, reply.request_id, message))
+        self._notify(changes.ReplyEnded(chat.id, message))
         self._notify(changes.ChatsChanged())
 
     # Storing

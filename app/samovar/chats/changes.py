@@ -58,10 +58,7 @@ class ReplyGrew(msgspec.Struct, frozen=True):
 
 
 class ReplyEnded(msgspec.Struct, frozen=True):
-    """`entry_id` is the id under which the reply was shown while it was written."""
-
     session: str
-    entry_id: str
     message: StoredMessage
 
 

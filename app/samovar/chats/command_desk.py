@@ -20,10 +20,11 @@ from samovar.core.errors import SamovarError
 from samovar.core.safe_text import clean
 from samovar.sessions import personas
 from samovar.sessions.settings import KINDS, SessionSettings
+from samovar.sessions.transfer.files import Format
 
 ANSWERED: Final = frozenset(
     "rename system set persona tag untag star archive sort tagged archived retry continue edit fork undo"
-    " pin unpin evict ram tokens disk".split()
+    " export import samples pin unpin evict ram tokens disk".split()
 )
 """The commands that `CommandDesk.run` does."""
 
@@ -72,6 +73,12 @@ class CommandDesk:
                 _refuse(await branches.fork(chat))
             case "undo":
                 return await self._undo(chat)
+            case "export":
+                return await self._export(chat, text)
+            case "import":
+                return await conversations.transfers.take_in([_path(text)])
+            case "samples":
+                return await conversations.transfers.take_samples()
             case "pin" | "unpin":
                 pinned = command.name == "pin"
                 cache.pin(chat.id, pinned=pinned)
@@ -154,6 +161,17 @@ class CommandDesk:
             return "with archived chats" if roster.with_archived else "without archived chats"
         return f"sorted by {roster.order.value}"
 
+    # In and out
+
+    async def _export(self, chat: Chat, text: str) -> str:
+        """`/export`, `/export FILE`, `/export all FOLDER`; the file's ending tells the format."""
+        transfers = self._conversations.transfers
+        if text == "all" or text.startswith("all "):
+            target = text.removeprefix("all").strip()
+            return await transfers.export(self._conversations.ordered(), _path(target or "chats.json"), None)
+        form = None if text else Format.MARKDOWN
+        return await transfers.export([chat], _path(text) if text else None, form)
+
     # Branches
 
     async def _undo(self, chat: Chat) -> str:
@@ -189,6 +207,16 @@ def _settings_of(chat: Chat, text: str) -> SessionSettings:
 
 def _bare(tags: Iterable[str]) -> set[str]:
     return {tag.lstrip("#").lower() for tag in tags}
+
+
+def _path(text: str) -> Path:
+    """A path as typed: with `~`, perhaps in quotes."""
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
+        text = text[1:-1]
+    try:
+        return Path(text).expanduser()
+    except (RuntimeError, ValueError) as error:
+        raise SamovarError(f"{clean(text)} is no path ({error})") from error
 
 
 def _stored(chat: Chat) -> None:

@@ -21,6 +21,7 @@ from samovar.chats.host_state import HostPhase, HostState
 from samovar.chats.profile import Profile
 from samovar.chats.roster import Roster
 from samovar.chats.shared import Shared
+from samovar.chats.transfers import Transfers
 from samovar.chats.turns import Turn, head_of, session_or_none, store_turn
 from samovar.chats.watch import Watch
 from samovar.client.interface import Client
@@ -65,9 +66,11 @@ class Conversations:
         self.roster = Roster(Chat.fresh(config.system_prompt, clock()))
         self._shared = Shared(client, self._archive, config, notify, clock, self.roster)
         self._watch = Watch(self._shared)
+        self._is_loaded = False
         self.host = HostState()
         self.cache = CacheDesk(client, notify)
         self.finder = Finder(store.file)
+        self.transfers = Transfers(self._shared, store.file)
         self.profile = Profile(self._shared)
         self.drafts = DraftKeeper(self._shared)
         self.branches = Branches(self._shared, self._answer, self._appear)
@@ -103,6 +106,11 @@ class Conversations:
         warning = prompt_warning(self._config.system_prompt)
         return (*(self.host.model.notes if self.host.model else ()), *((warning,) if warning else ()))
 
+    @property
+    def is_first_run(self) -> bool:
+        """Whether the store has been read, and holds no chat."""
+        return self._is_loaded and not any(chat.in_store for chat in self.chats.values())
+
     # The list
 
     async def load(self) -> None:
@@ -112,6 +120,7 @@ class Conversations:
             version, sessions, drafts = found
             self._watch.begin(version, sessions)
             self.drafts.bring_back(drafts)
+            self._is_loaded = True
         self._notify(changes.ChatsChanged())
 
     def ordered(self) -> list[Chat]:
@@ -277,6 +286,7 @@ class Conversations:
 
     async def close(self) -> None:
         """Stop what runs, let go of deleted chats, and wait until everything is on disk."""
+        self.transfers.stop()
         await self._watch.close()
         await self._answers.close()
         self.drafts.flush()

@@ -1,4 +1,4 @@
-"""The search over all chats, for an event loop: each query in a thread, an older one gives way. No Textual."""
+"""The search over all chats for an event loop: each query in a thread, an older one gives way."""
 
 import asyncio
 from pathlib import Path

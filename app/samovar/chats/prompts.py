@@ -10,8 +10,8 @@ from samovar.sessions.values import Attachment
 def prompt_messages(system_prompt: str, path: Sequence[StoredMessage]) -> tuple[ChatMessage, ...]:
     """The messages of a request for this path; where it ends in a reply, that is to be gone on with.
 
-    A reply that brought no text is left out; the user's messages around it become one, since many
-    templates refuse two of the same role in a row.
+    A reply that brought no text is left out. Messages of the same role in a row become one, since many
+    templates refuse them: the user's around such a reply, and replies in parts that an import has brought.
     """
     system = [ChatMessage(Role.SYSTEM, system_prompt)] if system_prompt else []
     messages = list[ChatMessage]()
@@ -19,8 +19,8 @@ def prompt_messages(system_prompt: str, path: Sequence[StoredMessage]) -> tuple[
         if message.role is Role.ASSISTANT and not message.content:
             continue
         text = prompt_text(message)
-        if message.role is Role.USER and messages and messages[-1].role is Role.USER:
-            messages[-1] = ChatMessage(Role.USER, f"{messages[-1].content}\n\n{text}")
+        if message.role is not Role.SYSTEM and messages and messages[-1].role is message.role:
+            messages[-1] = ChatMessage(message.role, f"{messages[-1].content}\n\n{text}")
             continue
         messages.append(ChatMessage(message.role, text, message.tokens, message.tokenizer))
     return (*system, *messages)

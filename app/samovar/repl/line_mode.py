@@ -33,6 +33,7 @@ from samovar.core.safe_text import clean
 from samovar.core.snapshot import CacheSnapshot, TierUse
 from samovar.core.units import format_size
 from samovar.sessions.encoding import storable
+from samovar.sessions.lookup import ChatName, look_up
 from samovar.sessions.store import MessageState, Store, StoredMessage
 
 EXTRA_HELP: Final = (
@@ -180,13 +181,13 @@ class LineMode:
     def _open_first(self, name: str | None) -> None:
         if name is None:
             return
-        name = storable(name)
-        found = [c for c in self._conversations.ordered() if name in (c.id, c.title)]
-        if not found:
+        chats = [ChatName(chat.id, chat.title) for chat in self._conversations.ordered()]
+        found = look_up(chats, storable(name))
+        if found is None:
             raise SamovarError(
                 f"There is no chat “{clean(name)}”. Leave --session out and use /chats to see all."
             )
-        self._conversations.show(found[0].id)
+        self._conversations.show(found.id)
 
     # ---- what happens meanwhile
 

@@ -6,15 +6,17 @@ left is dropped by the next start.
 """
 
 import contextlib
+import re
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 import msgspec
 
 from samovar.core.errors import SamovarError
 from samovar.sessions import schema
+from samovar.sessions.attachments import PASTE_DIGITS
 from samovar.sessions.database import Database
 from samovar.sessions.encoding import encode_stats, pack_tokens, storable
 from samovar.sessions.messages import no_chat
@@ -26,6 +28,8 @@ from samovar.sessions.transfer.document import ChatDocument, MessageDocument, ch
 from samovar.sessions.values import MessageState
 
 _BATCH_S: Final = 0.1  # the longest that an import keeps others from writing
+_DIGEST: Final = re.compile(r'"digest":"([0-9a-f]+)"')
+_PAUSE_S: Final = 0.02  # who waits for the lock only looks now and then
 
 
 class Exchange:
@@ -51,7 +55,7 @@ class Exchange:
         stored = messages_of(
             self._db,
             self._db.rows(
-                f"SELECT {schema.MESSAGE_COLUMNS} FROM messages AS m"
+                f"SELECT {schema.COLUMNS_ALONE} FROM messages AS m"
                 " WHERE m.session_id = ? AND m.deleted_at IS NULL ORDER BY m.id",
                 session.id,
             ),
@@ -114,17 +118,10 @@ class Exchange:
             )
         ids: list[str] = []
         try:
-            # Read before a transaction begins: a slow source must not hold the lock.
             waiting = iter(documents)
-            document = next(waiting, None)
-            while document is not None:
-                until = time.monotonic() + _BATCH_S
-                with self._db.transaction():
-                    while document is not None and time.monotonic() < until:
-                        ids.append(self._take_chat(check(document), import_id))
-                        document = None if time.monotonic() >= until else next(waiting, None)
-                if document is None:
-                    document = next(waiting, None)
+            # Read before a transaction begins: a slow source must not hold the lock.
+            while batch := _next_batch(waiting):
+                self._in_short_transactions(self._take_chats(batch, import_id, ids))
                 progress(len(ids))
             with self._db.transaction():
                 for session_id in ids:
@@ -150,16 +147,7 @@ class Exchange:
     def remove(self, session_id: str) -> None:
         """Remove a chat and all its messages for good."""
         with self._db.transaction():
-            messages = self._db.rows(
-                "SELECT id, content, state FROM messages WHERE session_id = ?", session_id
-            )
-            for message_id, content, state in messages:
-                if state != MessageState.STREAMING.value:
-                    unindex_message(self._db, message_id, content)
-            self._db.change("UPDATE sessions SET head_id = NULL WHERE id = ?", session_id)
-            self._db.change("UPDATE messages SET parent_id = NULL WHERE session_id = ?", session_id)
-            self._db.change("DELETE FROM sessions WHERE id = ?", session_id)
-            self._db.change("DELETE FROM drafts WHERE session_id = ?", session_id)
+            self._remove(session_id)
 
     def remove_branches(self, before: float) -> int:
         """Remove branches deleted before this time for good; returns how many."""
@@ -179,11 +167,45 @@ class Exchange:
                     self._db.change("DELETE FROM messages WHERE id = ?", message_id)
         return len(tops)
 
+    def remove_files(self) -> None:
+        """Remove the texts of files that no message and no draft names any more."""
+        with self._db.transaction():
+            named = {
+                digest
+                for (listed,) in self._db.rows("SELECT attachments FROM messages WHERE attachments <> '[]'")
+                for digest in _DIGEST.findall(listed)
+            }
+            drafts = " ".join(text for (text,) in self._db.rows("SELECT text FROM drafts"))
+            for (digest,) in self._db.rows("SELECT digest FROM files"):
+                if digest not in named and digest[:PASTE_DIGITS] not in drafts:
+                    self._db.change("DELETE FROM files WHERE digest = ?", digest)
+
     # Inside
 
-    def _take_chat(self, document: ChatDocument, import_id: int) -> str:
-        """Within a transaction: one chat of an import, invisible."""
-        session_id = uuid.uuid4().hex
+    def _in_short_transactions(self, steps: Iterator[None]) -> None:
+        """Do the steps, and let others write in between."""
+        is_done = False
+        while not is_done:
+            until = time.monotonic() + _BATCH_S
+            with self._db.transaction():
+                is_done = True
+                for _ in steps:
+                    if time.monotonic() >= until:
+                        is_done = False
+                        break
+            if not is_done:
+                time.sleep(_PAUSE_S)
+
+    def _take_chats(
+        self, documents: Iterable[ChatDocument], import_id: int, ids: list[str]
+    ) -> Iterator[None]:
+        """Within transactions: chats of an import, invisible, message by message. Adds to `ids`."""
+        for document in documents:
+            session_id = uuid.uuid4().hex
+            yield from self._take_chat(check(document), session_id, import_id)
+            ids.append(session_id)
+
+    def _take_chat(self, document: ChatDocument, session_id: str, import_id: int) -> Iterator[None]:
         now = self._clock()
         times = [message.created_at for message in document.messages if message.created_at is not None]
         created = document.created_at if document.created_at is not None else min(times, default=now)
@@ -214,17 +236,44 @@ class Exchange:
                 *(encode_attachments(message.attachments), _encoded(message.extra)),
             )
             index_message(self._db, ids[message.id], content)
+            yield
         last = document.messages[-1].id if document.messages else None
         head = document.head if document.head is not None else last
         self._db.change(
             "UPDATE sessions SET head_id = ? WHERE id = ?", None if head is None else ids[head], session_id
         )
-        return session_id
+        yield
 
     def _drop_import(self, import_id: int) -> None:
-        for (session_id,) in self._db.rows("SELECT id FROM sessions WHERE import_id = ?", import_id):
-            self.remove(session_id)
-        self._db.change("DELETE FROM imports WHERE id = ?", import_id)
+        def steps() -> Iterator[None]:
+            for (session_id,) in self._db.rows("SELECT id FROM sessions WHERE import_id = ?", import_id):
+                self._remove(session_id)
+                yield
+            self._db.change("DELETE FROM imports WHERE id = ?", import_id)
+
+        self._in_short_transactions(steps())
+
+    def _remove(self, session_id: str) -> None:
+        """Within a transaction."""
+        messages = self._db.rows("SELECT id, content, state FROM messages WHERE session_id = ?", session_id)
+        for message_id, content, state in messages:
+            if state != MessageState.STREAMING.value:
+                unindex_message(self._db, message_id, content)
+        self._db.change("UPDATE sessions SET head_id = NULL WHERE id = ?", session_id)
+        self._db.change("UPDATE messages SET parent_id = NULL WHERE session_id = ?", session_id)
+        self._db.change("DELETE FROM sessions WHERE id = ?", session_id)
+        self._db.change("DELETE FROM drafts WHERE session_id = ?", session_id)
+
+
+def _next_batch(waiting: Iterator[ChatDocument]) -> list[ChatDocument]:
+    """What can be read in a moment, one document at least; empty at the end."""
+    until = time.monotonic() + _BATCH_S
+    batch: list[ChatDocument] = []
+    for document in waiting:
+        batch.append(document)
+        if time.monotonic() >= until:
+            break
+    return batch
 
 
 def _encoded(extra: dict[str, Any]) -> str:

@@ -123,14 +123,19 @@ SELECT_SESSION: Final = """
 """
 
 # In the order of the fields of `StoredMessage`. A deleted sibling is none.
-MESSAGE_COLUMNS: Final = """
+_OWN_COLUMNS: Final = """
     m.id, m.session_id, m.parent_id, m.role, m.content, m.created_at, m.state,
-    m.tokens, m.tokenizer, m.stats, m.error, m.model, m.attachments,
+    m.tokens, m.tokenizer, m.stats, m.error, m.model, m.attachments
+"""
+MESSAGE_COLUMNS: Final = f"""
+    {_OWN_COLUMNS},
     (SELECT count(*) FROM messages AS s WHERE s.parent_id IS m.parent_id AND s.session_id = m.session_id
         AND s.deleted_at IS NULL AND s.id < m.id) AS place,
     (SELECT count(*) FROM messages AS s WHERE s.parent_id IS m.parent_id AND s.session_id = m.session_id
         AND s.deleted_at IS NULL) AS num_siblings
 """
+# The same as if no message had siblings: counting them takes for ever where one has a hundred thousand.
+COLUMNS_ALONE: Final = f"{_OWN_COLUMNS}, 0 AS place, 1 AS num_siblings"
 
 # A parent is older than its child, so every walk up ends, even in a damaged file.
 _UP: Final = """

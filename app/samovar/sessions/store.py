@@ -17,23 +17,30 @@ from samovar.sessions.database import Database, open_database
 from samovar.sessions.drafts import Drafts
 from samovar.sessions.encoding import storable
 from samovar.sessions.exchange import Exchange
+from samovar.sessions.lookup import MIN_ID_PREFIX, ChatName
 from samovar.sessions.messages import Messages, no_chat
+from samovar.sessions.query import parse
 from samovar.sessions.rows import encode_settings, keep_files, session_of
+from samovar.sessions.search import SearchResults, search
 from samovar.sessions.settings import SessionSettings
 from samovar.sessions.tags import tag_of
 from samovar.sessions.values import Attachment, MessageState, Session, StoredMessage
 
 __all__ = ["MessageState", "Session", "Store", "StoredMessage"]
 
-MIN_ID_PREFIX: Final = 4  # shorter ones would take a title for the start of an id
 KEEP_DELETED_S: Final = 30 * 86_400.0
 _NO_SETTINGS: Final = SessionSettings()
+
+
+def wall_clock() -> float:
+    """Seconds since the epoch in whole milliseconds, which every format of a file can hold as a date."""
+    return round(time.time(), 3)
 
 
 class Store:
     """All chats of a user. Every method raises SamovarError when the database cannot do it."""
 
-    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, database: Database, clock: Callable[[], float] = wall_clock) -> None:
         """`open` is the usual way in. `clock` gives seconds since the epoch."""
         self._db = database
         self._clock = clock
@@ -42,7 +49,7 @@ class Store:
         self.exchange = Exchange(database, clock, self._touch)
 
     @classmethod
-    def open(cls, path: Path, clock: Callable[[], float] = time.time) -> "Store":
+    def open(cls, path: Path, clock: Callable[[], float] = wall_clock) -> "Store":
         """The store in this file, made (0600) if it is new and brought up to date if it is older."""
         return cls(open_database(path), clock)
 
@@ -88,6 +95,20 @@ class Store:
             return None
         found = self._select("WHERE deleted_at IS NULL AND substr(id, 1, ?) = ? LIMIT 2", len(name), name)
         return found[0] if len(found) == 1 else None
+
+    def names(self, *, deleted: bool = False) -> list[ChatName]:
+        """All chats by id and title, or those that are deleted and can be brought back; the latest first."""
+        condition, order = ("IS NOT NULL", "deleted_at") if deleted else ("IS NULL", "updated_at")
+        rows = self._db.rows(
+            f"SELECT id, title FROM sessions WHERE deleted_at {condition} AND import_id IS NULL"
+            f" ORDER BY {order} DESC, rowid DESC"
+        )
+        return [ChatName(session_id, title) for session_id, title in rows]
+
+    def search(self, text: str, limit: int = 50) -> SearchResults:
+        """What the user's query finds, at most `limit`. While one types, a `Searcher` does it beside."""
+        now = self._clock()
+        return search(self._db, parse(text, now), now=now, limit=limit)
 
     def create_session(
         self,
@@ -143,14 +164,19 @@ class Store:
         self._update(session_id, "deleted_at", None)
 
     def purge(self) -> int:
-        """Remove what was deleted more than 30 days ago for good, chats and branches; returns how many."""
+        """Remove what was deleted more than 30 days ago for good, chats and branches; returns how many.
+
+        Texts of files go with the last message or draft that names them.
+        """
         before = self._clock() - KEEP_DELETED_S
         rows = self._db.rows(
             "SELECT id FROM sessions WHERE deleted_at < ? AND import_id IS NULL LIMIT 1000", before
         )
         for (session_id,) in rows:
             self.exchange.remove(session_id)
-        return len(rows) + self.exchange.remove_branches(before)
+        num_removed = len(rows) + self.exchange.remove_branches(before)
+        self.exchange.remove_files()
+        return num_removed
 
     def fork(self, session_id: str, message_id: int, title: str) -> Session:
         """A new chat that begins as this one does, up to and with this message."""

@@ -22,11 +22,11 @@ def chat_entries(chat: Chat, now: float) -> list[Entry]:
     return entries
 
 
-def message_entries(message: StoredMessage, now: float, entry_id: str = "") -> list[Entry]:
+def message_entries(message: StoredMessage, now: float) -> list[Entry]:
     """One message, and under one that failed or was cut what to do about it."""
     is_elsewhere = message.state is MessageState.STREAMING  # in another window; ours is shown from memory
     entry = Entry(
-        id=entry_id or str(message.id),
+        id=str(message.id),
         role=message.role.value,
         text=message.content,
         meta=message_meta(message, now),
@@ -39,7 +39,7 @@ def message_entries(message: StoredMessage, now: float, entry_id: str = "") -> l
         case MessageState.FAILED:
             note = f"{_sentence(message.error) or 'the reply failed'} · ctrl+r answers again"
         case MessageState.CUT:
-            note = f"{_sentence(message.error) or 'cut at max_tokens'} · g goes on"
+            note = f"{_sentence(message.error) or 'cut at max_tokens'} · /continue goes on"
         case _:
             return [entry]
     return [entry, Entry(f"{entry.id} note", "note", note, state=entry.state)]
@@ -47,8 +47,22 @@ def message_entries(message: StoredMessage, now: float, entry_id: str = "") -> l
 
 def reply_entry(reply: Reply, now: float) -> Entry:
     """A reply that is being written, with what has arrived of it."""
-    meta = reply_meta(reply, now)
-    return Entry(reply.request_id, Role.ASSISTANT.value, reply.text, meta, "streaming")
+    meta, row = reply_meta(reply, now), reply.row
+    place, num_siblings = (row.place, row.num_siblings) if row is not None else (0, 1)
+    return Entry(
+        reply_id(reply),
+        Role.ASSISTANT.value,
+        reply.text,
+        meta,
+        "streaming",
+        place=place,
+        num_siblings=num_siblings,
+    )
+
+
+def reply_id(reply: Reply) -> str:
+    """The id of a running reply's entry: the one that it keeps once it has ended."""
+    return str(reply.row.id if reply.row is not None else 0)
 
 
 def message_meta(message: StoredMessage, now: float) -> Meta:

@@ -155,7 +155,7 @@ def json_value(data: Data | str | msgspec.Raw, where: str, kind: object = Any) -
     except RecursionError as error:
         raise fault(where, "values are nested too deep") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        said = "not UTF-8" if isinstance(error, UnicodeDecodeError) else error
+        said = "not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
         raise fault(where, said) from error
 
 

@@ -19,7 +19,7 @@ from samovar.sessions.search import Hit, SearchResults
 from samovar.tui.widgets.parts import Part, fitted
 from samovar.tui.widgets.row_list import RowList
 
-_HINT: Final = 'words, "exact words", -without, tag: before:2026-11 after:7d role:me model: title: is:archived'
+_HINT: Final = 'words, "exact words", -without, tag: before:2026-11 after:7d role:me model: is:archived'
 _NAMES: Final = {Role.USER: "you", Role.ASSISTANT: "reply", Role.SYSTEM: "system"}
 
 

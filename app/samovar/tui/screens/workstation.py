@@ -10,7 +10,6 @@ from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
-from textual.screen import Screen
 
 from samovar.chats import cache_words, changes, slash
 from samovar.chats.chat import Chat
@@ -24,6 +23,7 @@ from samovar.tui.rows import arrangement, prompt_colors, row_maker
 from samovar.tui.screens.cache import CacheScreen
 from samovar.tui.screens.chat_settings import ChatSettings
 from samovar.tui.screens.help import GLYPH_KEYS, HelpScreen, command_group, group_of
+from samovar.tui.screens.message_keys import MessageKeys
 from samovar.tui.screens.search import SearchScreen
 from samovar.tui.theme import palette_of
 from samovar.tui.widgets.cache_panel import CachePanel
@@ -37,7 +37,7 @@ from samovar.tui.widgets.transcript import Transcript
 UNDO_WITHIN_S: Final = 30.0
 
 
-class Workstation(Screen[None]):
+class Workstation(MessageKeys):
     """The main screen. The app hands it each `Change`."""
 
     HORIZONTAL_BREAKPOINTS = [  # noqa: RUF012 - not ClassVar in Textual either
@@ -73,12 +73,11 @@ class Workstation(Screen[None]):
     def __init__(
         self, conversations: Conversations, desk: CommandDesk, max_fps: int, clock: Callable[[], float]
     ) -> None:
-        super().__init__()
-        self._conversations = conversations
+        view = ChatView(conversations.shown, max_fps=max_fps, clock=clock, id="chat")
+        super().__init__(conversations, view)
         self._desk = desk
         self._clock = clock
         self._sidebar = Sidebar(id="sidebar")
-        self._view = ChatView(conversations.shown, max_fps=max_fps, clock=clock, id="chat")
         self._panel = CachePanel(clock=clock, id="panel")
         self._status = StatusBar(id="status")
         self._list_desk = ListDesk(conversations, desk, self._sidebar, self._view.say, clock)
@@ -134,6 +133,7 @@ class Workstation(Screen[None]):
     def _draw_rows(self) -> None:
         ids = [chat.id for chat in self._conversations.ordered()]
         shown = self._conversations.shown.id
+        self._view.set_first_run(self._conversations.is_first_run)
         self._sidebar.set_rows(ids, self._row_maker(), shown, arrangement(self._conversations.roster))
 
     def _row_maker(self) -> Callable[[str], SessionRow]:
@@ -283,15 +283,6 @@ class Workstation(Screen[None]):
         chat = self._conversations.undo_delete()
         self._sidebar.set_note("")
         self._view.say(f"“{_short(chat.title)}” is back" if chat else "no chat has been deleted")
-
-    @on(Transcript.CopyRequested)
-    def _copy(self, event: Transcript.CopyRequested) -> None:
-        self.app.copy_to_clipboard(event.text)
-        self._view.say(f"copied: {event.what}")
-
-    @on(Transcript.NothingToCopy)
-    def _nothing_to_copy(self, event: Transcript.NothingToCopy) -> None:
-        self._view.say(f"there is no {event.what} to copy here")
 
     def _delete(self, session: str) -> None:
         chat = self._conversations.delete(session)

@@ -17,7 +17,7 @@ from samovar.chats import changes
 from samovar.chats.chat import Chat, Phase
 from samovar.chats.host_state import HostPhase, HostState
 from samovar.tui.activity import activity
-from samovar.tui.entries import chat_entries, message_entries, reply_entry, reply_meta
+from samovar.tui.entries import chat_entries, message_entries, reply_entry, reply_id, reply_meta
 from samovar.tui.widgets.composer import Composer
 from samovar.tui.widgets.transcript import Entry, Transcript
 from samovar.tui.widgets.welcome import Welcome
@@ -106,7 +106,7 @@ class ChatView(Vertical):
         chat, now = self.chat, self._clock()
         match change:
             case changes.PathChanged():
-                self._load()
+                self._load(stay=True)
             case changes.MessageAdded(message=message):
                 self._append(message_entries(message, now))
                 self.composer.set_history(chat.sent_texts())
@@ -122,13 +122,13 @@ class ChatView(Vertical):
             case changes.ReplyGrew(text=text):
                 self._transcript.stream(text)
                 if chat.reply is not None and chat.reply.phase is not self._phase:  # all has been read
-                    self._transcript.update_meta(chat.reply.request_id, reply_meta(chat.reply, now))
+                    self._transcript.update_meta(reply_id(chat.reply), reply_meta(chat.reply, now))
             case changes.ReplyProgressed() if chat.reply is not None:
-                self._transcript.update_meta(chat.reply.request_id, reply_meta(chat.reply, now))
-            case changes.ReplyEnded(entry_id=entry_id, message=message):
+                self._transcript.update_meta(reply_id(chat.reply), reply_meta(chat.reply, now))
+            case changes.ReplyEnded(message=message):
                 if self._refusal:
                     self.say_error("")
-                entry, *notes = message_entries(message, now, entry_id)
+                entry, *notes = message_entries(message, now)
                 self._transcript.end_stream(entry)
                 self._append(notes)
             case _:
@@ -172,6 +172,10 @@ class ChatView(Vertical):
         self._welcome.set_notes(notes)
         self._draw_activity()
 
+    def set_first_run(self, is_first: bool) -> None:
+        """Whether the user has no chats yet."""
+        self._welcome.set_first_run(is_first)
+
     def set_sleep(self, text: str) -> None:
         """Say that the model is asleep, and what waking it costs; empty while it is awake."""
         if text != self._sleep:
@@ -187,6 +191,10 @@ class ChatView(Vertical):
             self._notice_timer.stop()
         self._notice_timer = self.set_timer(NOTICE_S, self._end_notice)
         self._draw_activity()
+
+    def read(self) -> None:
+        """Give the keys to the messages."""
+        self._transcript.focus()
 
     def say_error(self, text: str) -> None:
         """Show what went wrong, in place of a notice, until something else is done; empty to take it back."""
@@ -211,11 +219,11 @@ class ChatView(Vertical):
         doing = activity(self._host, self.chat, self._notice, self._sleep, self._clock())
         self.composer.set_activity(doing, aside)
 
-    def _load(self) -> None:
+    def _load(self, *, stay: bool = False) -> None:
         chat, now = self.chat, self._clock()
         entries = chat_entries(chat, now)
         self._show_welcome(chat.path == [] and not entries and chat.reply is None)
-        self._transcript.load(entries)
+        self._transcript.load(entries, stay=stay)
         if chat.reply is not None:
             self._transcript.begin_stream(reply_entry(chat.reply, now))
         self.composer.set_history(chat.sent_texts())

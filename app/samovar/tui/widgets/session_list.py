@@ -38,8 +38,7 @@ _MAX_TAGS_SHARE: Final = 0.4
 
 
 class SessionRow(msgspec.Struct, frozen=True):
-    """One chat as lists show it. `tokens` is None where nobody knows; `used_at` is in seconds since the epoch.
-    """
+    """One chat as lists show it: `tokens` None where nobody knows, `used_at` in seconds since the epoch."""
 
     id: str
     title: str
