@@ -25,7 +25,7 @@ from samovar.chats.transfers import Transfers
 from samovar.chats.turns import Turn, head_of, session_or_none, store_turn
 from samovar.chats.watch import Watch
 from samovar.client.interface import Client
-from samovar.config import Config
+from samovar.config import Config, SamplingConfig
 from samovar.core.commands import Focus, Forget, Pin
 from samovar.core.errors import SamovarError
 from samovar.core.events import (
@@ -63,7 +63,7 @@ class Conversations:
         self._clock = clock
         self._archive = Archive(store, lambda text: notify(changes.Noticed(text, is_error=True)))
         self._answers = Answers(client, self._archive, config, notify, clock)
-        self.roster = Roster(Chat.fresh(0, config.system_prompt, clock()))
+        self.roster = Roster(Chat.fresh(config.system_prompt, clock()))
         self._shared = Shared(client, self._archive, config, notify, clock, self.roster)
         self._watch = Watch(self._shared)
         self._is_loaded = False
@@ -94,6 +94,11 @@ class Conversations:
     def archive(self) -> Archive:
         """The store, for what reads or writes it besides chatting."""
         return self._archive
+
+    @property
+    def sampling(self) -> SamplingConfig:
+        """How replies are sampled in chats that do not say otherwise."""
+        return self._config.sampling
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -130,7 +135,7 @@ class Conversations:
         """Show a fresh chat; an empty one that is there already will do."""
         chat = next((chat for chat in self.chats.values() if not chat.in_store and not chat.sending), None)
         if chat is None:
-            chat = Chat.fresh(self.roster.next_ordinal(), self._config.system_prompt, self._clock())
+            chat = Chat.fresh(self._config.system_prompt, self._clock(), self.roster.new_id())
             self.chats[chat.id] = chat
             self._notify(changes.ChatsChanged())
         self.show(chat.id)
@@ -163,15 +168,15 @@ class Conversations:
 
     def delete(self, session: str) -> Chat:
         """Take a chat from the list; `undo_delete` brings it back. Its neighbour is shown in its place."""
-        place = [chat.id for chat in self.ordered()].index(session)
+        order = self.ordered()
         chat = self.chats.pop(session)
+        place = order.index(chat) if chat in order else 0
         self._answers.stop(chat)
         if chat.in_store:
             self.roster.deleted.append(chat)
             self._shared.keep(chat, "the chat is still in the store", lambda store: store.delete(session))
         if self.shown is chat:
-            rest = self.ordered()
-            rest = [other for other in rest if other is not chat]
+            rest = [other for other in order if other is not chat]
             if rest:
                 self.show(rest[min(place, len(rest) - 1)].id)
             else:
@@ -215,12 +220,15 @@ class Conversations:
         text, head, num_changes = storable(text), head_of(chat.path), self._shared.num_changes
         is_new, title, system_prompt = not chat.in_store, chat.title, chat.system_prompt
         settings, tags, seen = chat.settings, chat.tags, tuple(chat.path or ())
+        is_favourite = chat.is_favourite
 
         def work(store: Store) -> Turn:
             if is_new and session_or_none(store, chat.id) is None:
                 store.create_session(title, system_prompt, session_id=chat.id, settings=settings)
                 if tags:
                     store.set_tags(chat.id, tags)
+                if is_favourite:
+                    store.set_favourite(chat.id, is_favourite=True)
             turn = store_turn(store, chat.id, text, head, seen)
             store.drafts.save(chat.id, "")
             return turn

@@ -60,7 +60,7 @@ class DraftKeeper:
             chat = roster.chats.get(session)
             if chat is None:
                 prompt, now = self._shared.config.system_prompt, self._shared.clock()
-                chat = Chat.fresh(roster.next_ordinal(), prompt, now, session)
+                chat = Chat.fresh(prompt, now, session)
                 roster.chats[session] = chat
             chat.draft = "\n".join(part for part in (text, chat.draft) if part)
             self._shared.notify(changes.DraftChanged(session))

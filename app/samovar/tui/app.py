@@ -50,6 +50,9 @@ class SamovarApp(App[None]):
         "screens/help.tcss",
         "screens/question.tcss",
         "screens/search.tcss",
+        "screens/picker.tcss",
+        "screens/chat_settings.tcss",
+        "widgets/form.tcss",
         "widgets/sidebar.tcss",
         "widgets/session_list.tcss",
         "widgets/chat_view.tcss",
@@ -186,6 +189,10 @@ class SamovarApp(App[None]):
         yield SystemCommand("New chat", "ctrl+n", station.action_new)
         yield SystemCommand("Chats", "f2: go to the list of chats", station.action_chats)
         yield SystemCommand("Search", "f3: in all chats", station.action_search)
+        yield SystemCommand("Go to chat", "ctrl+o: by a few letters of its title", station.action_go_to_chat)
+        yield SystemCommand(
+            "Chat settings", "f7: system prompt, persona, sampling, tags", station.action_settings
+        )
         yield SystemCommand("Cache", "f4: show or hide the cache panel", station.action_cache)
         yield SystemCommand(
             "All of the cache", "f5: every prompt, the last requests", station.action_whole_cache
