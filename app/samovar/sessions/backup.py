@@ -20,7 +20,7 @@ from typing import Final
 from samovar.core.errors import SamovarError
 from samovar.paths import disk_error
 from samovar.sessions import integrity
-from samovar.sessions.connection import COMPANIONS, connect, explained, has_content, stop_when
+from samovar.sessions.connection import COMPANIONS, connect, explained, has_content, stopped_when
 from samovar.sessions.locks import FileLock, sync_folder
 
 NUM_DAILY: Final = 7
@@ -124,9 +124,9 @@ def _copy(path: Path, target: Path, should_stop: Callable[[], bool]) -> None:
             source.backup(copy, pages=_STEP_PAGES, progress=pause)
             source.execute("COMMIT")
             copy.execute("PRAGMA journal_mode = DELETE")  # readable where no log can be made beside it
-            stop_when(copy, should_stop)
             try:
-                damage = integrity.damage_in(copy)
+                with stopped_when(copy, should_stop):
+                    damage = integrity.damage_in(copy)
             except sqlite3.OperationalError as error:
                 if should_stop():
                     raise _Stopped from error

@@ -8,6 +8,7 @@ import contextlib
 import enum
 import errno
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -24,7 +25,7 @@ MAX_VERSION: Final = 255
 # What SQLite keeps beside a database file.
 COMPANIONS: Final = ("-wal", "-shm", "-journal")
 
-_STOP_EVERY: Final = 20_000  # of SQLite's instructions, about a millisecond
+_STOP_EVERY_S: Final = 0.05
 
 
 class Trouble(enum.Enum):
@@ -140,9 +141,31 @@ def register(connection: sqlite3.Connection) -> None:
     connection.create_function("searchable", 1, searchable, deterministic=True)
 
 
-def stop_when(connection: sqlite3.Connection, should_stop: Callable[[], bool]) -> None:
-    """Let a long statement end with SQLITE_INTERRUPT once `should_stop` says so."""
-    connection.set_progress_handler(lambda: int(should_stop()), _STOP_EVERY)
+def read_leniently(connection: sqlite3.Connection) -> None:
+    """Replace what is no UTF-8 in a text, as a flipped byte leaves it, instead of raising."""
+    connection.text_factory = lambda content: content.decode("utf-8", "replace")
+
+
+@contextlib.contextmanager
+def stopped_when(connection: sqlite3.Connection, should_stop: Callable[[], bool]) -> Iterator[None]:
+    """Within it, a statement ends with SQLITE_INTERRUPT once `should_stop`, called in a thread, says so.
+
+    A progress handler would not do: a check of a whole file is one instruction.
+    """
+    is_done = threading.Event()
+
+    def watch() -> None:
+        while not is_done.wait(_STOP_EVERY_S):
+            if should_stop():
+                connection.interrupt()
+
+    watcher = threading.Thread(target=watch, name="samovar-check-stop", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        is_done.set()
+        watcher.join()
 
 
 def version_of(connection: sqlite3.Connection) -> int:

@@ -27,10 +27,12 @@ from samovar.sessions.connection import (
     has_content,
     has_our_columns,
     migrate,
+    read_leniently,
     register,
     trouble_of,
     version_of,
 )
+from samovar.sessions.image import HEADER_BYTES
 from samovar.sessions.locks import FileLock, folder_locked, is_open_in_sqlite
 from samovar.sessions.repair import RepairReport
 
@@ -77,6 +79,14 @@ class Database:
     def rows(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         """All rows that the query finds."""
         with self._explained():
+            num_changes = self._connection.total_changes
+            try:
+                return self._connection.execute(sql, values).fetchall()
+            except sqlite3.OperationalError as error:
+                # No check finds a byte that was flipped within a text. The rest of the chat can be read.
+                if "UTF-8" not in str(error) or self._connection.total_changes != num_changes:
+                    raise
+            read_leniently(self._connection)
             return self._connection.execute(sql, values).fetchall()
 
     def change(self, sql: str, *values: object) -> int:
@@ -249,13 +259,17 @@ def _is_current(connection: sqlite3.Connection) -> bool:
 
 
 def _look_at_outside(path: Path) -> None:
-    """Raise DamagedFile for what SQLite must not open: it would delete the log of an empty file."""
+    """Raise DamagedFile for what SQLite must not open: to it, a file without a header is a new one, and it
+    deletes the log of such a file.
+    """
     if integrity.is_marked(path):
         raise DamagedFile("an earlier check found damage")
-    if path.stat().st_size == 0:
-        log = path.with_name(f"{path.name}-wal")
-        if (log.exists() and log.stat().st_size) or backup.newest_first(path):
-            raise DamagedFile("it is empty")
+    num_bytes = path.stat().st_size
+    if num_bytes >= HEADER_BYTES:
+        return
+    log = path.with_name(f"{path.name}-wal")
+    if num_bytes or (log.exists() and log.stat().st_size) or backup.newest_first(path):
+        raise DamagedFile("it is cut off")
 
 
 def _repair(path: Path, lock: FileLock, work: Callable[[], RepairReport | None]) -> RepairReport | None:

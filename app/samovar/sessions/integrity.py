@@ -16,7 +16,7 @@ from samovar.sessions.connection import (
     Trouble,
     connect,
     explained,
-    stop_when,
+    stopped_when,
     trouble_of,
 )
 
@@ -41,8 +41,12 @@ def check_integrity(path: Path, should_stop: Callable[[], bool] = lambda: False)
     """
     with explained(path):
         try:
-            with contextlib.closing(connect(path, mode="ro")) as connection:
-                stop_when(connection, should_stop)
+            with (
+                contextlib.closing(connect(path, mode="ro")) as connection,
+                stopped_when(connection, should_stop),
+            ):
+                if should_stop():
+                    return None
                 damage = damage_in(connection)
         except sqlite3.OperationalError:
             if should_stop():

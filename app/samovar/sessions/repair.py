@@ -5,7 +5,7 @@
     chats.db.repaired-<time>   complete and on disk: from here on the repair is only finished, never redone
     chats.db.damaged-<time>    the damaged file (with -wal, -shm, -journal), and .json: what was saved
 
-The caller holds the data folder and the file alone. SQLite never opens the damaged file.
+The caller holds the data folder and the file alone. The damaged file is read without SQLite, and renamed.
 """
 
 import contextlib

@@ -18,7 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from samovar.core.chat import Role
-from samovar.sessions.connection import in_memory, migrate
+from samovar.sessions.connection import in_memory, migrate, read_leniently
 from samovar.sessions.pages import Value, leaf_rows
 from samovar.sessions.settings import SessionSettings
 from samovar.sessions.values import MessageState
@@ -75,6 +75,7 @@ def salvage(
                 _insert(target, with_rowid[name], [row])
     num_from_backup = 0
     if backup is not None:
+        read_leniently(backup)
         target.execute("CREATE TEMP TABLE current AS SELECT id FROM sessions")
         for table in tables:
             before = target.total_changes
@@ -196,7 +197,7 @@ def _tables(target: sqlite3.Connection) -> list[_Table]:
 def _opened(image: bytes | bytearray) -> sqlite3.Connection:
     """The damaged database in memory, as lenient as SQLite can be."""
     connection = in_memory(image)
-    connection.text_factory = lambda content: content.decode("utf-8", "replace")
+    read_leniently(connection)
     connection.execute("PRAGMA writable_schema = ON")  # a table that makes no sense does not hide the others
     return connection
 
