@@ -18,7 +18,7 @@ from samovar.sessions import backup, integrity, read_only, repair
 from samovar.sessions.connection import DamagedFile, Trouble, in_memory, trouble_of
 from samovar.sessions.database import Database, open_database
 from samovar.sessions.image import read_image
-from samovar.sessions.pages import leaf_rows
+from samovar.sessions.pages import LeafRow, leaf_rows
 from samovar.sessions.salvage import LOST_FILE, RECOVERED
 from samovar.sessions.schema import SCHEMA_VERSION
 from tests.unit.chats_support import (
@@ -51,6 +51,10 @@ def opened(path: Path) -> "contextlib.closing[Database]":
 
 def messages(database: Database) -> list[tuple[object, ...]]:
     return database.rows(f"{ROW} ORDER BY id")
+
+
+def is_message(leaf: LeafRow) -> bool:
+    return len(leaf.values) > 13 and leaf.values[0] is None
 
 
 def add_chat(database: Database, name: str = "new") -> None:
@@ -470,13 +474,13 @@ def test_a_cut_file_keeps_what_is_left_of_it(file: Path, eighths: int) -> None:
     make_file(file)
     before = rows(file)
     os.truncate(file, file.stat().st_size * eighths // 8 + 100)
-    held = {rowid for rowid, values in leaf_rows(read_image(file)) if len(values) > 13 and values[0] is None}
+    held = {leaf.rowid for leaf in leaf_rows(read_image(file)) if leaf.is_whole and is_message(leaf)}
     with opened(file) as database:
         found = messages(database)
         assert database.repaired is not None
         contents = {row[0]: row[4] for row in before}
         assert {row[0] for row in found} >= held
-        assert all(row[4] == contents[row[0]] for row in found)
+        assert all(contents[row[0]].startswith(row[4]) for row in found)
     assert is_sound(file)
 
 
@@ -493,6 +497,24 @@ def test_a_cut_file_with_a_backup_is_whole_again(file: Path) -> None:
         assert database.repaired is not None
         assert database.repaired.num_lost_messages == 0
         assert database.repaired.num_from_backup > 0
+    assert is_sound(file)
+
+
+def test_a_long_message_that_lost_its_end_keeps_its_beginning(file: Path) -> None:
+    make_file(file, 3)
+    text = "".join(f"line {number}\n" for number in range(5000))
+    with plain(file) as connection:
+        connection.execute("UPDATE messages SET content = ? WHERE id = 2", (text,))
+    content = file.read_bytes()
+    pos = content.index(b"line 3000\n") // PAGE * PAGE  # an overflow page leads to the next one
+    overwrite(file, pos, b"\xff\xff\xff\xff")
+    with opened(file) as database:
+        assert database.repaired is not None
+        ((kept, state),) = database.rows("SELECT content, state FROM messages WHERE id = 2")
+        assert "line 2999\n" in kept
+        assert text.startswith(kept)
+        assert state == "stopped"
+        assert len(messages(database)) == 9
     assert is_sound(file)
 
 
@@ -864,10 +886,10 @@ def test_a_transaction_that_did_not_end_is_not_in_the_image(file: Path) -> None:
 
 def test_leaf_pages_hold_all_rows(file: Path) -> None:
     make_file(file)
+    leaves = list(leaf_rows(read_image(file)))
+    assert all(leaf.is_whole for leaf in leaves)
     found = {
-        (rowid, values[1], values[4], values[5])
-        for rowid, values in leaf_rows(read_image(file))
-        if len(values) > 13 and values[0] is None
+        (leaf.rowid, leaf.values[1], leaf.values[4], leaf.values[5]) for leaf in leaves if is_message(leaf)
     }
     assert found == {(row[0], row[1], row[4], row[5]) for row in rows(file)}
 

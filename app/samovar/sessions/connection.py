@@ -193,10 +193,13 @@ def migrate(connection: sqlite3.Connection, version: int) -> None:
 
 
 def has_our_columns(connection: sqlite3.Connection) -> bool:
-    """Whether what the store selects is there."""
+    """Whether what the store selects is there. Reads the newest chat and message as well."""
     try:
-        connection.execute(f"{schema.SELECT_SESSION} LIMIT 1").fetchall()
-        connection.execute(f"SELECT {schema.MESSAGE_COLUMNS} FROM messages AS m LIMIT 1").fetchall()
+        connection.execute(f"{schema.SELECT_SESSION} LIMIT 0").fetchall()
+        connection.execute(f"SELECT {schema.MESSAGE_COLUMNS} FROM messages AS m LIMIT 0").fetchall()
+        connection.execute(
+            "SELECT max(sessions.rowid), (SELECT max(id) FROM messages) FROM sessions"
+        ).fetchall()
     except sqlite3.OperationalError as error:
         if trouble_of(error) is Trouble.OTHER:
             return False

@@ -12,6 +12,8 @@ import struct
 from collections.abc import Iterator
 from typing import Final
 
+import msgspec
+
 from samovar.sessions.image import HEADER_BYTES, page_bytes
 
 Value = int | float | str | bytes | None
@@ -21,8 +23,16 @@ _MAX_COLUMNS: Final = 64
 _INT_BYTES: Final = (0, 1, 2, 3, 4, 6, 8)
 
 
-def leaf_rows(image: bytes | bytearray) -> Iterator[tuple[int, tuple[Value, ...]]]:
-    """(rowid, values) of all rows of all tables that have rowids, in the order of the pages."""
+class LeafRow(msgspec.Struct, frozen=True):
+    """A row. One that is not whole has lost its later columns, and the last one may be cut."""
+
+    rowid: int
+    values: tuple[Value, ...]
+    is_whole: bool
+
+
+def leaf_rows(image: bytes | bytearray) -> Iterator[LeafRow]:
+    """All rows of all tables that have rowids, in the order of the pages."""
     size = page_bytes(image)
     free = _free_pages(image, size)
     for number in range(1, len(image) // size + 1):
@@ -40,9 +50,7 @@ def leaf_rows(image: bytes | bytearray) -> Iterator[tuple[int, tuple[Value, ...]
                 yield row
 
 
-def _row(
-    image: bytes | bytearray, size: int, start: int, offset: int
-) -> tuple[int, tuple[Value, ...]] | None:
+def _row(image: bytes | bytearray, size: int, start: int, offset: int) -> LeafRow | None:
     if not 8 <= offset < size - 4:
         return None
     num_bytes, pos = _varint(image, start + offset)
@@ -50,27 +58,25 @@ def _row(
     if num_bytes > len(image):
         return None
     record = _payload(image, size, start, pos, num_bytes)
-    values = None if record is None else _values(record)
-    return None if values is None else (rowid - (1 << 64) if rowid >> 63 else rowid, values)
+    values, is_whole = _values(record)
+    return LeafRow(rowid - (1 << 64) if rowid >> 63 else rowid, values, is_whole and len(record) == num_bytes)
 
 
-def _payload(image: bytes | bytearray, size: int, start: int, pos: int, num_bytes: int) -> bytes | None:
-    """A record put together from its page and its overflow pages."""
+def _payload(image: bytes | bytearray, size: int, start: int, pos: int, num_bytes: int) -> bytes:
+    """A record put together from its page and its overflow pages, as far as they lead."""
     most = size - 35
     local = num_bytes
     if num_bytes > most:
         least = (size - 12) * 32 // 255 - 23
         local = least + (num_bytes - least) % (size - 4)
         local = local if local <= most else least
-    if pos + local > start + size:
-        return None
-    parts = [bytes(image[pos : pos + local])]
+    parts = [bytes(image[pos : min(pos + local, start + size)])]
     missing = num_bytes - local
     following = int.from_bytes(image[pos + local : pos + local + 4], "big") if missing else 0
     while missing > 0:
         page = (following - 1) * size
-        if following < 2 or page + size > len(image):
-            return None
+        if following < 2 or page + size > len(image) or image[page] == _TABLE_LEAF:
+            break
         part = bytes(image[page + 4 : page + min(size, missing + 4)])
         parts.append(part)
         missing -= len(part)
@@ -78,20 +84,25 @@ def _payload(image: bytes | bytearray, size: int, start: int, pos: int, num_byte
     return b"".join(parts)
 
 
-def _values(record: bytes) -> tuple[Value, ...] | None:
+def _values(record: bytes) -> tuple[tuple[Value, ...], bool]:
+    """The columns up to the first that makes no sense, and whether that is all of them.
+
+    A text that is cut is taken as far as it goes.
+    """
     end, pos = _varint(record, 0)
-    if not 1 <= end <= len(record):
-        return None
     body = end
     values: list[Value] = []
-    while pos < end and len(values) < _MAX_COLUMNS:
+    while pos < end <= len(record) and len(values) < _MAX_COLUMNS:
         kind, pos = _varint(record, pos)
         num_bytes = _num_bytes(kind)
-        if num_bytes is None or body + num_bytes > len(record):
-            return None
-        values.append(_value(kind, record[body : body + num_bytes]))
+        if num_bytes is None:
+            return tuple(values), False
+        content = record[body : body + num_bytes]
+        if len(content) < num_bytes:
+            return (*values, *([_value(kind, content)] if kind > 12 and kind % 2 else [])), False
+        values.append(_value(kind, content))
         body += num_bytes
-    return tuple(values) if pos == end and body == len(record) else None
+    return tuple(values), pos == end and body == len(record)
 
 
 def _num_bytes(kind: int) -> int | None:

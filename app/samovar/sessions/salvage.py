@@ -1,8 +1,8 @@
 """Brings what can be read of a damaged database, and of a backup, into a new one. Pure SQL and values: the
 files themselves are `repair.py`'s.
 
-Rows of the damaged file come first, those of a backup fill what is missing and replace nothing. Then every
-reference holds again:
+Whole rows of the damaged file come first, those of a backup fill what is missing and replace nothing, then
+come rows of which only a part can be read. In the end every reference holds again:
 
     message without its parent    becomes a first message
     message without its chat      its chat is made anew, "recovered chat"
@@ -19,7 +19,7 @@ import msgspec
 
 from samovar.core.chat import Role
 from samovar.sessions.connection import in_memory, migrate, read_leniently
-from samovar.sessions.pages import Value, leaf_rows
+from samovar.sessions.pages import LeafRow, Value, leaf_rows
 from samovar.sessions.settings import SessionSettings
 from samovar.sessions.values import MessageState
 
@@ -28,6 +28,9 @@ RECOVERED: Final = "recovered chat"
 
 # Behind it is no message, but a flipped bit; and SQLite would soon have no id left to give.
 _MAX_ID: Final = 1 << 40
+
+# So many show that a row that is not whole is a message: its id, chat, parent and role.
+_MIN_COLUMNS: Final = 4
 
 _KINDS: Final[dict[str, tuple[type, ...]]] = {
     "TEXT": (str,),
@@ -68,11 +71,16 @@ def salvage(
         target.executemany("INSERT OR IGNORE INTO known VALUES (?)", (row for row in ids if _is_id(row[0])))
         last_id = _last_id(source)
     with_rowid = {table.name: table for table in tables if table.has_rowid}
-    for rowid, values in leaf_rows(image):
+    doubtful = []
+    for leaf in leaf_rows(image):
         for name in ("messages", "sessions"):
-            row = with_rowid[name].from_leaf(rowid, values)
-            if row is not None:
+            row = with_rowid[name].from_leaf(leaf)
+            if row is None:
+                continue
+            if leaf.is_whole:
                 _insert(target, with_rowid[name], [row])
+            else:
+                doubtful.append((with_rowid[name], row))
     num_from_backup = 0
     if backup is not None:
         read_leniently(backup)
@@ -85,6 +93,8 @@ def salvage(
         # A chat that comes from the backup may have grown since.
         target.execute("INSERT INTO headless SELECT id FROM sessions WHERE id NOT IN current")
         last_id = max(last_id, _last_id(backup))
+    for table, row in doubtful:
+        _insert(target, table, [row])
     lost = _mend(target, last_id)
     target.execute(_FILL_SEARCH)
     (num_sessions,) = target.execute("SELECT count(*) FROM sessions").fetchone()
@@ -120,15 +130,19 @@ class _Table(msgspec.Struct, frozen=True):
         """Whether the key is the rowid."""
         return self.has_rowid and len(self.key) == 1 and self.columns[0].kind == "INTEGER"
 
-    def from_leaf(self, rowid: int, values: tuple[Value, ...]) -> dict[str, Value] | None:
+    def from_leaf(self, leaf: LeafRow) -> dict[str, Value] | None:
         """A row that a leaf page holds; None if it is not of this table."""
+        values = leaf.values
         if self.counts_rows:
             if not values or values[0] is not None:
                 return None
-            values = (rowid, *values[1:])
+            values = (leaf.rowid, *values[1:])
         if len(values) > len(self.columns):
             return None
-        if any(column.not_null and not column.has_default for column in self.columns[len(values) :]):
+        if not leaf.is_whole and self.counts_rows:
+            if len(values) < _MIN_COLUMNS:
+                return None
+        elif any(column.not_null and not column.has_default for column in self.columns[len(values) :]):
             return None
         pairs = list(zip(self.columns, values, strict=False))
         if not all(column.takes(value) for column, value in pairs):
