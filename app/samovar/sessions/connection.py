@@ -72,6 +72,8 @@ def trouble_of(error: sqlite3.Error | OSError) -> Trouble:
         case OSError():
             return Trouble.DISK
     name = getattr(error, "sqlite_errorname", "")
+    if name == "SQLITE_ERROR" and "unsupported file format" in str(error):
+        return Trouble.DAMAGE
     return next((trouble for starts, trouble in _BY_NAME if name.startswith(starts)), Trouble.OTHER)
 
 

@@ -45,7 +45,8 @@ def leaf_rows(image: bytes | bytearray) -> Iterator[LeafRow]:
         num_cells = int.from_bytes(image[head + 3 : head + 5], "big")
         for index in range(min(num_cells, size // 4)):
             pointer = head + 8 + 2 * index
-            row = _row(image, size, start, int.from_bytes(image[pointer : pointer + 2], "big"))
+            offset = int.from_bytes(image[pointer : pointer + 2], "big") % size  # as SQLite takes it
+            row = _row(image, size, start, offset)
             if row is not None:
                 yield row
 

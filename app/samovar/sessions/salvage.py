@@ -11,6 +11,7 @@ come rows of which only a part can be read. In the end every reference holds aga
 """
 
 import contextlib
+import itertools
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
@@ -137,17 +138,16 @@ class _Table(msgspec.Struct, frozen=True):
             if not values or values[0] is not None:
                 return None
             values = (leaf.rowid, *values[1:])
-        if len(values) > len(self.columns):
+        pairs = list(zip(self.columns, values, strict=False))
+        fitting = list(itertools.takewhile(lambda pair: pair[0].takes(pair[1]), pairs))
+        if leaf.is_whole and (len(values) > len(self.columns) or len(fitting) < len(values)):
             return None
         if not leaf.is_whole and self.counts_rows:
-            if len(values) < _MIN_COLUMNS:
+            if len(fitting) < _MIN_COLUMNS:
                 return None
-        elif any(column.not_null and not column.has_default for column in self.columns[len(values) :]):
+        elif any(column.not_null and not column.has_default for column in self.columns[len(fitting) :]):
             return None
-        pairs = list(zip(self.columns, values, strict=False))
-        if not all(column.takes(value) for column, value in pairs):
-            return None
-        return {column.name: value for column, value in pairs}
+        return {column.name: value for column, value in fitting}
 
     def cleaned(self, row: dict[str, Value]) -> dict[str, Value] | None:
         """The row as its table takes it, what makes no sense set to its default; None without a key."""
