@@ -14,6 +14,7 @@ from typing import Any, Final
 import pytest
 
 from samovar.sessions import schema
+from samovar.sessions.attachments import digest_of
 from samovar.sessions.connection import register
 
 ROW: Final = "SELECT id, session_id, parent_id, role, content, created_at, state FROM messages"
@@ -78,12 +79,11 @@ def _add_newer_rows(connection: sqlite3.Connection, num_chats: int) -> None:
         connection.execute("INSERT INTO tags VALUES (?, ?)", (chat, f"tag{number % 5}"))
         connection.execute("UPDATE sessions SET revision = ? WHERE id = ?", (number + 1, chat))
         if number % 4 == 0:
-            connection.execute(
-                "INSERT INTO files VALUES (?, ?)", (f"{number:064x}", f"file of {chat}\n" * 20)
-            )
+            text = f"file of {chat}\n" * 20
+            connection.execute("INSERT INTO files VALUES (?, ?)", (digest_of(text), text))
             connection.execute(
                 "UPDATE messages SET attachments = ? WHERE session_id = ? AND parent_id IS NULL",
-                (f'[{{"name":"a.txt","digest":"{number:064x}"}}]', chat),
+                (f'[{{"name":"a.txt","digest":"{digest_of(text)}"}}]', chat),
             )
     connection.execute("INSERT INTO drafts VALUES ('chat-0001', 1, 2.0, 'half a sentence', ?)", (NOON,))
     connection.execute("UPDATE counters SET value = ?", (num_chats,))

@@ -15,7 +15,7 @@ from typing import Final
 
 from samovar.core.errors import SamovarError
 from samovar.sessions import schema
-from samovar.sessions.search import searchable
+from samovar.sessions.words import searchable
 
 BUSY_TIMEOUT_S: Final = 10.0
 
@@ -41,6 +41,10 @@ class Trouble(enum.Enum):
 
 class DamagedFile(sqlite3.DatabaseError):
     """The file holds what was never written into it. SQLite itself has not noticed."""
+
+
+class Interrupted(Exception):
+    """The statement was ended by `Database.interrupt`."""
 
 
 class NewerFile(Exception):
@@ -83,6 +87,8 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorname", "") == "SQLITE_INTERRUPT":
+            raise Interrupted from error
         match trouble_of(error):
             case Trouble.DAMAGE:
                 raise damaged(path, str(error)) from error
@@ -107,8 +113,8 @@ def explained(path: Path) -> Iterator[None]:
 def damaged(path: Path, reason: str) -> SamovarError:
     """The error for a file whose content makes no sense."""
     return SamovarError(
-        f"The chats in {path} are damaged ({reason}). "
-        "Close all windows of Samovar and start it again: it then saves what can be read."
+        f"The chats in {path} cannot be read ({reason}): the file is damaged. "
+        "Close all windows of Samovar and start it again: it then saves what is left."
     )
 
 

@@ -19,6 +19,7 @@ from samovar.paths import disk_error
 from samovar.sessions import backup, integrity, read_only, repair, schema
 from samovar.sessions.connection import (
     DamagedFile,
+    Interrupted,
     NewerFile,
     Trouble,
     connect,
@@ -36,7 +37,7 @@ from samovar.sessions.image import HEADER_BYTES
 from samovar.sessions.locks import FileLock, folder_locked, is_open_in_sqlite
 from samovar.sessions.repair import RepairReport
 
-__all__ = ["Database", "damaged", "explained", "open_database"]
+__all__ = ["Database", "Interrupted", "open_database", "open_for_reading"]
 
 
 class Database:
@@ -102,6 +103,16 @@ class Database:
             row_id = self._connection.execute(sql, values).lastrowid
         assert row_id is not None
         return row_id
+
+    def interrupt(self) -> None:
+        """End what another thread runs on this connection, if anything, with `Interrupted`."""
+        self._connection.interrupt()
+
+    def damaged(self, reason: str) -> SamovarError:
+        """The error for a row that makes no sense, after having the file repaired at the next start."""
+        if not self.read_only:
+            integrity.mark(self.path, reason)
+        return damaged(self.path, reason)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
@@ -176,6 +187,20 @@ def open_database(path: Path, clock: Callable[[], float] = time.time) -> Databas
             raise disk_error(error, path) from error
         raise
     return database
+
+
+def open_for_reading(path: Path) -> Database:
+    """Another connection, which reads only, to a file that `open_database` has opened, in whatever state."""
+    with explained(path):
+        if not path.exists():
+            return Database(read_only.open_empty(), path)
+        try:
+            connection = read_only.open_current(path)
+        except NewerFile as error:
+            connection = read_only.open_newer(path, error.version)
+        except OSError as error:
+            raise disk_error(error, path) from error
+    return Database(connection, path)
 
 
 def _open(path: Path, lock: FileLock, clock: Callable[[], float]) -> Database:
@@ -293,7 +318,7 @@ def _for_reading(
         connection, repaired = read_only.open_empty(), None
     else:
         try:
-            connection, repaired = read_only.open_current(path)
+            connection, repaired = read_only.open_checked(path)
         except NewerFile as error:
             return _newer(path, lock, error.version)
     reconnect = None

@@ -26,6 +26,7 @@ _INT_BYTES: Final = (0, 1, 2, 3, 4, 6, 8)
 class LeafRow(msgspec.Struct, frozen=True):
     """A row. One that is not whole has lost its later columns, and the last one may be cut."""
 
+    page: int
     rowid: int
     values: tuple[Value, ...]
     is_whole: bool
@@ -46,12 +47,13 @@ def leaf_rows(image: bytes | bytearray) -> Iterator[LeafRow]:
         for index in range(min(num_cells, size // 4)):
             pointer = head + 8 + 2 * index
             offset = int.from_bytes(image[pointer : pointer + 2], "big") % size  # as SQLite takes it
-            row = _row(image, size, start, offset)
+            row = _row(image, size, number, offset)
             if row is not None:
                 yield row
 
 
-def _row(image: bytes | bytearray, size: int, start: int, offset: int) -> LeafRow | None:
+def _row(image: bytes | bytearray, size: int, page: int, offset: int) -> LeafRow | None:
+    start = (page - 1) * size
     if not 8 <= offset < size - 4:
         return None
     num_bytes, pos = _varint(image, start + offset)
@@ -60,7 +62,9 @@ def _row(image: bytes | bytearray, size: int, start: int, offset: int) -> LeafRo
         return None
     record = _payload(image, size, start, pos, num_bytes)
     values, is_whole = _values(record)
-    return LeafRow(rowid - (1 << 64) if rowid >> 63 else rowid, values, is_whole and len(record) == num_bytes)
+    return LeafRow(
+        page, rowid - (1 << 64) if rowid >> 63 else rowid, values, is_whole and len(record) == num_bytes
+    )
 
 
 def _payload(image: bytes | bytearray, size: int, start: int, pos: int, num_bytes: int) -> bytes:
@@ -100,7 +104,9 @@ def _values(record: bytes) -> tuple[tuple[Value, ...], bool]:
             return tuple(values), False
         content = record[body : body + num_bytes]
         if len(content) < num_bytes:
-            return (*values, *([_value(kind, content)] if kind > 12 and kind % 2 else [])), False
+            if kind > 12 and kind % 2:
+                values.append(_value(kind, content.rstrip(b"\0")))  # zeros: a page that was cut
+            return tuple(values), False
         values.append(_value(kind, content))
         body += num_bytes
     return tuple(values), pos == end and body == len(record)

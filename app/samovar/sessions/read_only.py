@@ -66,18 +66,27 @@ def open_newer(path: Path, version: int) -> sqlite3.Connection:
     return connection
 
 
-def open_current(path: Path) -> tuple[sqlite3.Connection, RepairReport | None]:
+def open_checked(path: Path) -> tuple[sqlite3.Connection, RepairReport | None]:
     """What can be read, in the current format; NewerFile if a newer Samovar wrote it.
 
     A damaged file is repaired in memory. Raises OSError or sqlite3.Error if nothing can be read.
     """
+    return _open(path, is_checked=integrity.is_small(path))
+
+
+def open_current(path: Path) -> sqlite3.Connection:
+    """The same, for a file that has been opened and checked a moment ago."""
+    return _open(path, is_checked=False)[0]
+
+
+def _open(path: Path, *, is_checked: bool) -> tuple[sqlite3.Connection, RepairReport | None]:
     try:
         connection = _connected(path)
         try:
             version = version_of(connection)
             if version > schema.SCHEMA_VERSION:
                 raise NewerFile(version)
-            if integrity.is_small(path) and (damage := integrity.damage_in(connection)):
+            if is_checked and (damage := integrity.damage_in(connection)):
                 raise DamagedFile(damage)
             if version < schema.SCHEMA_VERSION:
                 connection = _migrated(connection, version)

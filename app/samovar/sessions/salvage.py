@@ -7,7 +7,7 @@ come rows of which only a part can be read. In the end every reference holds aga
     message without its parent    becomes a first message
     message without its chat      its chat is made anew, "recovered chat"
     chat without its head         shows its newest message
-    text of a file that is lost   says so
+    import without its owner      is one that has been given up
 """
 
 import contextlib
@@ -19,12 +19,12 @@ from typing import Any, Final
 import msgspec
 
 from samovar.core.chat import Role
+from samovar.sessions.attachments import digest_of
 from samovar.sessions.connection import in_memory, migrate, read_leniently
 from samovar.sessions.pages import LeafRow, Value, leaf_rows
 from samovar.sessions.settings import SessionSettings
 from samovar.sessions.values import MessageState
 
-LOST_FILE: Final = "(the text of this file was lost when the file of chats was damaged)"
 RECOVERED: Final = "recovered chat"
 
 # Behind it is no message, but a flipped bit; and SQLite would soon have no id left to give.
@@ -62,31 +62,27 @@ def salvage(
     """
     target.execute("BEGIN")
     migrate(target, 0)
-    tables = _tables(target)
+    tables = {table.name: table for table in _tables(target)}
+    for name in tables:
+        target.execute(f"DELETE FROM {name}")
     target.execute("CREATE TEMP TABLE known (id INTEGER PRIMARY KEY)")
     target.execute("CREATE TEMP TABLE headless (id TEXT PRIMARY KEY)")
+    doubtful: list[_Row] = []
     with contextlib.closing(_opened(image)) as source:
-        for table in tables:
-            _insert(target, table, _sql_rows(source, table))
-        ids = _until_damage(source, "SELECT id FROM messages INDEXED BY messages_of_session")
+        for table in tables.values():
+            _insert(target, table, _sure(_sql_rows(source, table), doubtful))
+        ids = _until_damage(source, "SELECT id FROM messages INDEXED BY messages_of_parent")
         target.executemany("INSERT OR IGNORE INTO known VALUES (?)", (row for row in ids if _is_id(row[0])))
         last_id = _last_id(source)
-    with_rowid = {table.name: table for table in tables if table.has_rowid}
-    doubtful = []
-    for leaf in leaf_rows(image):
-        for name in ("messages", "sessions"):
-            row = with_rowid[name].from_leaf(leaf)
-            if row is None:
-                continue
-            if leaf.is_whole:
-                _insert(target, with_rowid[name], [row])
-            else:
-                doubtful.append((with_rowid[name], row))
+    for table in (tables["sessions"], tables["messages"]):
+        for row in _sure(_leaf_rows(image, table), doubtful):
+            if not _is_there(target, row):
+                _insert(target, table, [row])
     num_from_backup = 0
     if backup is not None:
         read_leniently(backup)
         target.execute("CREATE TEMP TABLE current AS SELECT id FROM sessions")
-        for table in tables:
+        for table in tables.values():
             before = target.total_changes
             _insert(target, table, _sql_rows(backup, table))
             if table.name in ("messages", "sessions"):
@@ -94,8 +90,9 @@ def salvage(
         # A chat that comes from the backup may have grown since.
         target.execute("INSERT INTO headless SELECT id FROM sessions WHERE id NOT IN current")
         last_id = max(last_id, _last_id(backup))
-    for table, row in doubtful:
-        _insert(target, table, [row])
+    for row in doubtful:
+        if not _is_there(target, row):
+            _insert(target, row.table, [row])
     lost = _mend(target, last_id)
     target.execute(_FILL_SEARCH)
     (num_sessions,) = target.execute("SELECT count(*) FROM sessions").fetchone()
@@ -131,7 +128,7 @@ class _Table(msgspec.Struct, frozen=True):
         """Whether the key is the rowid."""
         return self.has_rowid and len(self.key) == 1 and self.columns[0].kind == "INTEGER"
 
-    def from_leaf(self, leaf: LeafRow) -> dict[str, Value] | None:
+    def from_leaf(self, leaf: LeafRow) -> "_Row | None":
         """A row that a leaf page holds; None if it is not of this table."""
         values = leaf.values
         if self.counts_rows:
@@ -147,22 +144,41 @@ class _Table(msgspec.Struct, frozen=True):
                 return None
         elif any(column.not_null and not column.has_default for column in self.columns[len(fitting) :]):
             return None
-        return {column.name: value for column, value in fitting}
+        return self.row({column.name: value for column, value in fitting}, is_sure=leaf.is_whole)
 
-    def cleaned(self, row: dict[str, Value]) -> dict[str, Value] | None:
+    def row(self, found: dict[str, Value], *, is_sure: bool = True) -> "_Row | None":
         """The row as its table takes it, what makes no sense set to its default; None without a key."""
         clean: dict[str, Value] = {}
         for column in self.columns:
-            value = row.get(column.name, column.default)
+            value = found.get(column.name, column.default)
             if not column.takes(value):
                 if column.name in self.key:
                     return None
-                value = column.default
+                value, is_sure = column.default, False
             check = _CHECKS.get((self.name, column.name))
             if check is not None and value is not None and not check(value):
                 value = _INSTEAD.get(column.name, column.default)
             clean[column.name] = float(value) if column.kind == "REAL" and isinstance(value, int) else value
-        return None if self.counts_rows and not _is_id(clean[self.key[0]]) else clean
+        if self.counts_rows and not _is_id(clean[self.key[0]]):
+            return None
+        if self.name == "files" and digest_of(str(clean["text"])) != clean["digest"]:
+            return None
+        return _Row(self, clean, is_sure)
+
+
+class _Row(msgspec.Struct, frozen=True):
+    """A row of a table. One that is not sure has lost something, or stands where it does not belong."""
+
+    table: _Table
+    values: dict[str, Value]
+    is_sure: bool
+
+    @property
+    def number(self) -> int:
+        """The key of a table that counts its rows."""
+        number = self.values[self.table.key[0]]
+        assert isinstance(number, int)
+        return number
 
 
 def _is_json_of(kind: object) -> Callable[[Any], bool]:
@@ -216,21 +232,76 @@ def _opened(image: bytes | bytearray) -> sqlite3.Connection:
     return connection
 
 
-def _sql_rows(source: sqlite3.Connection, table: _Table) -> Iterator[dict[str, Value]]:
+def _sql_rows(source: sqlite3.Connection, table: _Table) -> Iterator[_Row]:
     """The rows from both ends of the table to where it is damaged."""
     there = {row[1] for row in _until_damage(source, f"PRAGMA table_info ({table.name})")}
     names = [column.name for column in table.columns if column.name in there]
     if not set(table.key) <= set(names):
         return
     order = ["rowid"] if table.has_rowid else list(table.key)
-    for direction in ("ASC", "DESC"):
-        keys = ", ".join(f"{key} {direction}" for key in order)
-        state = _Reading()
+    for direction in (1, -1):
+        keys = ", ".join(f"{key} {'ASC' if direction > 0 else 'DESC'}" for key in order)
+        reading = _Reading()
         select = f"SELECT {', '.join(names)} FROM {table.name} NOT INDEXED ORDER BY {keys}"
-        for row in _until_damage(source, select, state):
-            yield dict(zip(names, row, strict=True))
-        if state.is_complete:
+        found = (
+            row
+            for values in _until_damage(source, select, reading)
+            if (row := table.row(dict(zip(names, values, strict=True)))) is not None
+        )
+        yield from _in_order(found, direction) if table.counts_rows else found
+        if reading.is_complete:
             return
+
+
+def _leaf_rows(image: bytes | bytearray, table: _Table) -> Iterator[_Row]:
+    """The rows of the leaf pages that look like this table's."""
+    for _, leaves in itertools.groupby(leaf_rows(image), key=lambda leaf: leaf.page):
+        found = (row for leaf in leaves if (row := table.from_leaf(leaf)) is not None)
+        yield from _in_order(found, 1) if table.counts_rows else found
+
+
+def _in_order(rows: Iterable[_Row], direction: int) -> Iterator[_Row]:
+    """The rows, those with a number that does not fit between its neighbours' marked as not sure.
+
+    Where only one number is free between the neighbours, it is this row's.
+    """
+    previous: int | None = None
+    current: _Row | None = None
+    for following in itertools.chain(rows, [None]):
+        if current is not None:
+            number = current.number
+            after = None if following is None else following.number
+            rises = previous is None or (number - previous) * direction > 0
+            goes_on = after is None or (after - number) * direction > 0
+            would_go_on = after is None or previous is None or (after - previous) * direction > 0
+            if rises and (goes_on or not would_go_on):
+                yield current
+                previous = number
+            elif previous is not None and after is not None and after == previous + 2 * direction:
+                previous += direction
+                values = current.values | {current.table.key[0]: previous}
+                yield _Row(current.table, values, current.is_sure)
+            else:
+                yield _Row(current.table, current.values, is_sure=False)
+        current = following
+
+
+def _sure(rows: Iterable[_Row], doubtful: list[_Row]) -> Iterator[_Row]:
+    """The rows that are sure; the others are put aside."""
+    for row in rows:
+        if row.is_sure:
+            yield row
+        else:
+            doubtful.append(row)
+
+
+def _is_there(target: sqlite3.Connection, row: _Row) -> bool:
+    """Whether there is such a message already, be it under another number."""
+    if row.table.name != "messages":
+        return False
+    same = "SELECT 1 FROM messages WHERE session_id = ? AND created_at = ? AND role = ? AND content = ?"
+    values = [row.values[name] for name in ("session_id", "created_at", "role", "content")]
+    return target.execute(f"{same} LIMIT 1", values).fetchone() is not None
 
 
 class _Reading:
@@ -251,14 +322,13 @@ def _until_damage(
         reading.is_complete = True
 
 
-def _insert(target: sqlite3.Connection, table: _Table, rows: Iterable[dict[str, Value]]) -> None:
+def _insert(target: sqlite3.Connection, table: _Table, rows: Iterable[_Row]) -> None:
     """Add the rows whose keys are not there yet."""
     names = ", ".join(column.name for column in table.columns)
     marks = ", ".join("?" * len(table.columns))
-    clean = (row for row in map(table.cleaned, rows) if row is not None)
     target.executemany(
         f"INSERT OR IGNORE INTO {table.name} ({names}) VALUES ({marks})",
-        (tuple(row.values()) for row in clean),
+        (tuple(row.values.values()) for row in rows),
     )
 
 
@@ -305,10 +375,13 @@ def _mend(target: sqlite3.Connection, last_id: int) -> tuple[int, int, int]:
     for (session,) in target.execute("SELECT id FROM headless").fetchall():
         target.execute(_SET_HEAD, (session,))
     target.execute("DELETE FROM tags WHERE session_id NOT IN (SELECT id FROM sessions)")
-    num_files = target.executemany(
-        "INSERT OR IGNORE INTO files (digest, text) VALUES (?, ?)",
-        [(digest, LOST_FILE) for digest in _attached(target)],
-    ).rowcount
+    have = {digest for (digest,) in target.execute("SELECT digest FROM files")}
+    num_files = len(_attached(target) - have)
+    # An import that nobody goes on with; the next start drops it.
+    target.execute(
+        "INSERT INTO imports (id, owner_pid, owner_started) SELECT DISTINCT import_id, 0, 0 FROM sessions"
+        " WHERE import_id IS NOT NULL AND import_id NOT IN (SELECT id FROM imports)"
+    )
     target.execute("DELETE FROM sqlite_sequence WHERE name = 'messages'")
     target.execute(
         "INSERT INTO sqlite_sequence (name, seq)"
