@@ -119,7 +119,9 @@ def _mend_header(image: bytearray) -> None:
     if len(image) < HEADER_BYTES:
         return
     size = page_bytes(image)
-    image.extend(bytes(-len(image) % size))  # the last page may have been cut
+    del image[len(image) // size * size :]  # a page that was cut would pass for a whole one
+    if not image:
+        return
     image[:16] = _MAGIC
     image[16:18] = (1 if size == 65536 else size).to_bytes(2, "big")
     image[18:24] = bytes((1, 1, 0, 64, 32, 32))  # no log, nothing reserved, the fixed fractions

@@ -105,7 +105,7 @@ def _values(record: bytes) -> tuple[tuple[Value, ...], bool]:
         content = record[body : body + num_bytes]
         if len(content) < num_bytes:
             if kind > 12 and kind % 2:
-                values.append(_value(kind, content.rstrip(b"\0")))  # zeros: a page that was cut
+                values.append(_value(kind, content))
             return tuple(values), False
         values.append(_value(kind, content))
         body += num_bytes
