@@ -445,6 +445,15 @@ def test_an_empty_file_is_filled_from_the_backup(file: Path, is_backed_up: bool)
         assert (database.repaired is not None) == is_backed_up
 
 
+def test_a_file_that_was_taken_away_is_begun_anew(file: Path) -> None:
+    make_file(file)
+    backup.daily(file, NOON)
+    file.unlink()
+    with opened(file) as database:
+        assert messages(database) == []
+        assert database.repaired is None
+
+
 def test_an_empty_file_with_a_log_is_read_from_the_log(file: Path) -> None:
     """SQLite would delete the log."""
     file.parent.mkdir()
@@ -757,6 +766,15 @@ def test_a_damaged_file_on_media_without_write_access_is_read(file: Path) -> Non
         assert messages(database) == before
         assert database.repaired is not None
         assert database.repaired.set_aside is None
+
+
+def test_an_empty_file_on_media_without_write_access_is_filled_from_the_backup(file: Path) -> None:
+    make_file(file)
+    before = rows(file)
+    backup.daily(file, NOON)
+    file.write_bytes(b"")
+    with without_write_access(file.parent) as folder, opened(folder / file.name) as database:
+        assert messages(database) == before
 
 
 @pytest.mark.parametrize("is_there", [True, False])

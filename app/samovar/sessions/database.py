@@ -238,8 +238,9 @@ def _connect(path: Path, clock: Callable[[], float]) -> sqlite3.Connection:
     Raises OSError or sqlite3.Error, sorted by `trouble_of`, or NewerFile. With a full disk it may come back
     all the same: reading goes on, and writing once there is room.
     """
+    if path.exists():
+        _look_at_outside(path)
     _make_private_file(path)
-    _look_at_outside(path)
     connection = connect(path)
     try:
         _prepare(connection, path, clock)
@@ -314,8 +315,11 @@ def _for_reading(
     if trouble in (Trouble.LOCKED, Trouble.OTHER):
         raise reason
     why = read_only.sentence(trouble, path, str(reason))
-    if not path.exists() or not path.stat().st_size:
-        connection, repaired = read_only.open_empty(), None
+    repaired: RepairReport | None = None
+    if trouble is Trouble.DAMAGE:
+        connection, repaired = read_only.open_damaged(path)
+    elif not path.exists() or not path.stat().st_size:
+        connection = read_only.open_empty()
     else:
         try:
             connection, repaired = read_only.open_checked(path)
@@ -328,6 +332,8 @@ def _for_reading(
             try:
                 with folder_locked(path.parent), explained(path):
                     return _connect(path, clock)
+            except NewerFile as error:
+                raise SamovarError(read_only.newer_sentence(path, error.version, readable=True)) from error
             except OSError as error:
                 raise disk_error(error, path) from error
 

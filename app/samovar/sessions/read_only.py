@@ -99,6 +99,11 @@ def _open(path: Path, *, is_checked: bool) -> tuple[sqlite3.Connection, RepairRe
     except sqlite3.Error as error:
         if trouble_of(error) not in (Trouble.DAMAGE, Trouble.DISK):
             raise
+    return open_damaged(path)
+
+
+def open_damaged(path: Path) -> tuple[sqlite3.Connection, RepairReport]:
+    """What can be read of a damaged file, or is in its backup."""
     repaired, report = repair_in_memory(path)
     return _frozen(repaired), report
 

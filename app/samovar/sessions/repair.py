@@ -117,8 +117,8 @@ def finish(path: Path) -> RepairReport | None:
         if damaged.exists():
             damaged.rename(_free_name(set_aside.with_name(set_aside.name + end)))
     sync_folder(path.parent)
-    done.rename(path)
     integrity.unmark(path)
+    done.rename(path)
     sync_folder(path.parent)
     report_file = set_aside.with_name(f"{set_aside.name}.json")
     try:
