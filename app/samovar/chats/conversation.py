@@ -23,6 +23,7 @@ from samovar.chats.roster import Roster
 from samovar.chats.shared import Shared
 from samovar.chats.transfers import Transfers
 from samovar.chats.turns import Turn, head_of, session_or_none, store_turn
+from samovar.chats.upkeep import Upkeep
 from samovar.chats.watch import Watch
 from samovar.client.interface import Client
 from samovar.config import Config, SamplingConfig
@@ -69,7 +70,8 @@ class Conversations:
         self._is_loaded = False
         self.host = HostState()
         self.cache = CacheDesk(client, notify)
-        self.finder = Finder(store.file)
+        self.finder = Finder(store.file, self._archive)
+        self.upkeep = Upkeep(self._shared, store)
         self.transfers = Transfers(self._shared, store.file)
         self.profile = Profile(self._shared)
         self.drafts = DraftKeeper(self._shared)
@@ -122,6 +124,7 @@ class Conversations:
             self.drafts.bring_back(drafts)
             self._is_loaded = True
         self._notify(changes.ChatsChanged())
+        self._archive.spawn(self.upkeep.run())
 
     def ordered(self) -> list[Chat]:
         """The chats in the order of the list."""
@@ -287,6 +290,7 @@ class Conversations:
     async def close(self) -> None:
         """Stop what runs, let go of deleted chats, and wait until everything is on disk."""
         self.transfers.stop()
+        self.upkeep.stop()
         await self._watch.close()
         await self._answers.close()
         self.drafts.flush()
@@ -340,6 +344,7 @@ class Conversations:
 
 
 def _recover_and_list(store: Store) -> tuple[int, list[Session], dict[str, str]]:
-    store.recover()
+    if not store.read_only:
+        store.recover()
     version = store.outside_version()
-    return version, store.sessions(), store.drafts.adopt()
+    return version, store.sessions(), {} if store.read_only else store.drafts.adopt()
