@@ -9,7 +9,7 @@ from samovar.core.figures import count, duration, rate
 
 def activity(host: HostState, chat: Chat, notice: str, lasting: str, now: float) -> Content:
     """The most important thing at this moment; `notice` is of the last seconds, `lasting` stays."""
-    if host.phase is HostPhase.FAILED:
+    if host.phase is HostPhase.FAILED and not notice:
         return Content.assemble((host.doing, "$red"))
     if chat.reply is not None:
         if host.doing:
