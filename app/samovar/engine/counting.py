@@ -1,7 +1,7 @@
-"""Counts the tokens of texts for front ends: a slice between two steps, so that no reply waits. Engine thread.
+"""Counts the tokens of texts for front ends: a slice between two steps, so that no reply waits.
 
-llama.cpp's tokenizers take from 1 to 4 ms for a slice, and for a text of a megabyte in one piece up to
-several seconds, since some grow faster than their text.
+Engine thread. llama.cpp's tokenizers take up to 4 ms for a slice, but seconds for a megabyte in one piece:
+with some of them the time grows faster than the text.
 """
 
 import re
