@@ -148,6 +148,32 @@ def test_the_turn_behind_it_has_a_new_message_and_repeats_the_rest(kind: Kind) -
 
 
 @every_kind
+def test_what_is_remembered_of_the_chat_has_one_whole_reply(kind: Kind) -> None:
+    engine = Engine(kind)
+    more = engine.ask("s", cut(engine).history(), max_tokens=4)
+    record = engine.loop._records.get("s")
+    assert record is not None
+    assert record.previous is not None
+    remembered = [(message.role, message.content) for message in record.previous.messages]
+    assert remembered == [(message.role, message.content) for message in more.history()]
+
+
+@trimming
+def test_a_stop_string_of_several_tokens_is_no_change_of_history(kind: Kind) -> None:
+    engine = Engine(kind)
+    engine.focus("s")
+    first = cut(engine)
+    pieces = [engine.backend.piece(token) for token in first.finished.tokens]
+    place = next(i for i in range(5, 18) if all(piece[:1] == b" " for piece in pieces[i : i + 3]))
+    stop = b"".join(pieces[place : place + 3]).decode()
+    stopped = engine.ask("s", list(first.request.messages), max_tokens=None, stop=(stop,))
+    assert len(stopped.finished.tokens) < stopped.finished.stats.generated_tokens - 1
+    after = engine.chat("s", stopped.history(), words(3))
+    assert after.finished.stats.mismatch is not None
+    assert after.finished.stats.mismatch.reason is MismatchReason.NEW_MESSAGE
+
+
+@every_kind
 def test_a_reply_whose_tokens_nobody_knows_goes_on_once_and_is_known_then(kind: Kind) -> None:
     engine = Engine(kind)
     engine.focus("s")
