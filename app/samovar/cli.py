@@ -19,6 +19,7 @@ from samovar.core.kv_types import KV_TYPES
 from samovar.core.safe_text import clean
 from samovar.paths import Paths
 from samovar.sessions.encoding import storable
+from samovar.sessions.lookup import look_up
 from samovar.sessions.store import Store
 
 EXIT_ERROR: Final = 1
@@ -82,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
 
     chat = commands.add_parser("chat", help="chat line by line, without the full screen")
     _add_options(chat)
-    chat.add_argument("-s", "--session", help="open this chat (its id or title)")
+    chat.add_argument("-s", "--session", help="open this chat (its id or title, or the beginning of either)")
     chat.set_defaults(run=_run_line_mode)
 
     cache = commands.add_parser("cache", help="look at the cache, and look after it")
@@ -97,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
         action.add_argument("--json", action="store_true", help="print one JSON object")
         action.set_defaults(run=_run_cache, action=name)
         if name in ("pin", "unpin", "evict"):
-            action.add_argument("session", metavar="CHAT", help="its id or title")
+            action.add_argument("session", metavar="CHAT", help="its id or title, or the beginning of either")
         if name == "evict":
             action.add_argument("--everywhere", action="store_true", help="off the disk too")
         if name == "clear":
@@ -119,7 +120,9 @@ def _parser() -> argparse.ArgumentParser:
     stop.set_defaults(run=_run_stop)
 
     from samovar.bench import command as bench
+    from samovar.commands import sessions_parser
 
+    sessions_parser.add_parser(commands)
     bench.add_parser(commands)
     return parser
 
@@ -206,7 +209,8 @@ def _run_app(args: argparse.Namespace) -> int:
     config, paths, client, store = _interactive(args, "tui")
 
     try:
-        app = SamovarApp(client, store, config, themes_dir=paths.config_dir / "themes")
+        themes = paths.config_dir / "themes"
+        app = SamovarApp(client, store, config, themes_dir=themes, personas_dir=paths.personas_dir)
         app.run()
     finally:
         store.close()
@@ -218,7 +222,8 @@ def _run_line_mode(args: argparse.Namespace) -> int:
     from samovar.repl.line_mode import LineMode
 
     async def run() -> int:
-        return await LineMode(client, store, config, paths.state_dir / "line_history").run(args.session)
+        history, personas = paths.state_dir / "line_history", paths.personas_dir
+        return await LineMode(client, store, config, history, personas).run(args.session)
 
     try:
         return asyncio.run(run())
@@ -292,8 +297,8 @@ def _run_cache(args: argparse.Namespace) -> int:
             return None
         store = Store.open(paths.database)
         try:
-            session = store.find(name)
-            return session.id if session is not None else None
+            found = look_up(store.names(), storable(name))
+            return found.id if found is not None else None
         finally:
             store.close()
 

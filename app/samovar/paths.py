@@ -53,6 +53,11 @@ class Paths(msgspec.Struct, frozen=True):
         return self.config_dir / "config.toml"
 
     @property
+    def personas_dir(self) -> Path:
+        """One TOML file for each of the user's personas."""
+        return self.config_dir / "personas"
+
+    @property
     def database(self) -> Path:
         """The chats."""
         return self.data_dir / "chats.db"

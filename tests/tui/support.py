@@ -142,5 +142,5 @@ def fill(store: Store, chats: int) -> None:
     """Add chats of one question and one answer."""
     for number in range(1, chats + 1):
         session = store.create_session(f"chat {number}")
-        store.add_message(session.id, Role.USER, f"question {number}")
-        store.add_message(session.id, Role.ASSISTANT, f"answer {number}")
+        store.messages.add(session.id, Role.USER, f"question {number}")
+        store.messages.add(session.id, Role.ASSISTANT, f"answer {number}")

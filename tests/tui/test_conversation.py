@@ -1,7 +1,7 @@
 """The logic of chatting without a screen: what is stored, sent and told, and in which order."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
@@ -9,8 +9,8 @@ import pytest
 
 from samovar.chats import changes
 from samovar.chats.answers import SAVE_EVERY_S
-from samovar.chats.chat import Chat, auto_title, prompt_messages
-from samovar.chats.conversation import Conversations
+from samovar.chats.chat import Chat, auto_title
+from samovar.chats.prompts import prompt_messages
 from samovar.config import Config, SamplingConfig
 from samovar.core.chat import ChatMessage, Role
 from samovar.core.commands import Focus, Forget, Rename
@@ -19,42 +19,8 @@ from samovar.core.request import FinishReason
 from samovar.core.snapshot import CacheSnapshot
 from samovar.sessions.store import MessageState, Store
 from samovar.tui.bridge import Bridge
+from tests.tui.desk import Desk, until
 from tests.tui.fake_client import MODEL, FakeClient
-
-
-class Desk:
-    """Conversations over a fake client and a real store, and all they told."""
-
-    def __init__(self, file: Path, config: Config) -> None:
-        self.client = FakeClient()
-        self.told: list[changes.Change] = []
-        self._own_store = Store.open(file)
-        self.store = Store.open(file)  # another connection than the chats': it sees what has been committed
-        self.chats = Conversations(self.client, self._own_store, config, self.told.append)
-
-    async def close(self) -> None:
-        await self.chats.close()
-        self._own_store.close()
-        self.store.close()
-
-    def hear(self) -> None:
-        """Deliver what the client has been told to say."""
-        while not self.client.waiting.empty():
-            event = self.client.waiting.get_nowait()
-            assert event is not None
-            self.chats.handle(event)
-
-    async def until_stored(self, session: str, state: MessageState, content: str) -> None:
-        """Wait until a chat ends like this in the store."""
-
-        def holds() -> bool:
-            last = self.store.path(session)[-1]
-            return (last.state, last.content) == (state, content)
-
-        await until(holds)
-
-    def names(self) -> list[str]:
-        return [type(change).__name__ for change in self.told]
 
 
 @pytest.fixture
@@ -71,12 +37,6 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
     desk = Desk(tmp_path / "chats.db", Config(system_prompt="Be brief.", sampling=sampling))
     yield desk
     await desk.close()
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - what is waited for has no event
-            await asyncio.sleep(0.005)
 
 
 async def test_a_message_is_in_the_store_before_it_is_shown_and_sent(desk: Desk) -> None:
@@ -104,8 +64,8 @@ async def test_every_end_has_its_state(desk: Desk) -> None:
     chat = desk.chats.shown
     ends = {
         FinishReason.STOP: MessageState.COMPLETE,
-        FinishReason.LENGTH: MessageState.COMPLETE,
-        FinishReason.CONTEXT_FULL: MessageState.COMPLETE,
+        FinishReason.LENGTH: MessageState.CUT,
+        FinishReason.CONTEXT_FULL: MessageState.CUT,
         FinishReason.CANCELLED: MessageState.STOPPED,
         FinishReason.FAILED: MessageState.FAILED,
         FinishReason.HOST_LOST: MessageState.FAILED,
@@ -128,7 +88,7 @@ async def test_every_end_has_its_state(desk: Desk) -> None:
 
 async def test_a_chat_read_late_is_shown_whole_when_something_is_sent_at_once(desk: Desk) -> None:
     session = desk.store.create_session("old")
-    desk.store.add_message(session.id, Role.USER, "before")
+    desk.store.messages.add(session.id, Role.USER, "before")
     await desk.chats.load()
     desk.chats.show(session.id)
     await desk.chats.send(desk.chats.shown, "after")
@@ -139,18 +99,24 @@ async def test_a_chat_read_late_is_shown_whole_when_something_is_sent_at_once(de
 
 async def test_a_stopped_reply_can_be_asked_for_again_beside_it(desk: Desk) -> None:
     chat = desk.chats.shown
-    assert await desk.chats.retry(chat) == "there is no message to answer yet"
+    assert await desk.chats.branches.retry(chat) == "there is no message to answer yet"
     await desk.chats.send(chat, "hello")
-    assert "still being written" in await desk.chats.retry(chat)
+    assert "still being written" in await desk.chats.branches.retry(chat)
     desk.client.finish(desk.client.requests[0], "Hel", FinishReason.CANCELLED)
     desk.hear()
-    assert await desk.chats.retry(chat) == ""
+    assert await desk.chats.branches.retry(chat) == ""
     desk.client.finish(desk.client.requests[1], "Hello.")
     desk.hear()
     await until(lambda: desk.store.path(chat.id)[-1].state is MessageState.COMPLETE)
     assert [message.content for message in desk.store.path(chat.id)] == ["hello", "Hello."]
     assert desk.store.session(chat.id).num_messages == 3
-    assert await desk.chats.retry(chat) == "the last reply is complete"
+
+    assert await desk.chats.branches.retry(chat) == "", "a complete reply gets a sibling"
+    desk.client.finish(desk.client.requests[2], "Hi.")
+    desk.hear()
+    await until(lambda: desk.store.path(chat.id)[-1].content == "Hi.")
+    last = desk.store.path(chat.id)[-1]
+    assert (last.place, last.num_siblings) == (2, 3)
 
 
 async def test_a_deleted_chat_is_forgotten_by_the_host_only_while_it_stays_deleted(desk: Desk) -> None:
@@ -211,10 +177,10 @@ def test_titles_are_cut_between_words() -> None:
 def test_empty_replies_are_left_out_of_the_prompt(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "chats.db")
     session = store.create_session()
-    store.add_message(session.id, Role.USER, "one")
-    store.add_message(session.id, Role.ASSISTANT, "", state=MessageState.FAILED)
-    store.add_message(session.id, Role.USER, "two")
-    store.add_message(session.id, Role.ASSISTANT, "reply")
+    store.messages.add(session.id, Role.USER, "one")
+    store.messages.add(session.id, Role.ASSISTANT, "", state=MessageState.FAILED)
+    store.messages.add(session.id, Role.USER, "two")
+    store.messages.add(session.id, Role.ASSISTANT, "reply")
     messages = prompt_messages("", store.path(session.id))
     store.close()
     assert [(m.role, m.content) for m in messages] == [(Role.USER, "one\n\ntwo"), (Role.ASSISTANT, "reply")]
@@ -285,7 +251,7 @@ async def test_a_shown_chat_is_read_again_when_another_window_has_gone_on_with_i
     desk.chats.show(chat.id)
     assert contents(chat) == ["one", "reply one"], "what is known is shown at once"
     await until(lambda: contents(chat)[:3] == ["one", "reply one", "two"])
-    assert "being written in another window" in await desk.chats.retry(chat)
+    assert "being written in another window" in await desk.chats.branches.retry(chat)
 
     other.client.finish(other.client.requests[-1], "half and half")
     other.hear()
@@ -304,7 +270,7 @@ async def test_the_list_follows_other_windows(desk: Desk, other: Desk) -> None:
     await desk.chats.load()
     await other.chats.load()
     ids = {chat.title: chat.id for chat in other.chats.chats.values()}
-    other.chats.rename(ids["renamed"], "new name")
+    other.chats.profile.rename(other.chats.chats[ids["renamed"]], "new name")
     other.chats.delete(ids["deleted"])
     await other.chats.send(other.chats.shown, "a new chat")
     await other.chats.close()
@@ -334,11 +300,11 @@ async def test_what_is_changed_here_is_not_undone_by_what_is_read_meanwhile(desk
     chat = desk.chats.shown
     await exchange(desk, chat, "one", "reply one")
     there = await opened(other, "one")
-    other.chats.rename(there.id, "theirs")
+    other.chats.profile.rename(there, "theirs")
     await other.chats.close()
     desk.chats.show(chat.id)
-    desk.chats.rename(chat.id, "ours")
-    desk.chats.set_system_prompt("Ours.")
+    desk.chats.profile.rename(chat, "ours")
+    desk.chats.profile.set_system_prompt(desk.chats.shown, "Ours.")
     await desk.chats.send(chat, "two")
     assert (chat.title, chat.system_prompt) == ("ours", "Ours.")
     await desk.chats.close()
@@ -362,9 +328,9 @@ async def test_a_chat_deleted_while_its_message_is_stored_stays_deleted(desk: De
 
 async def test_text_that_utf8_cannot_hold_is_mended_before_it_goes_anywhere(desk: Desk) -> None:
     chat = desk.chats.shown
-    desk.chats.set_system_prompt("caf\udce9")
+    desk.chats.profile.set_system_prompt(desk.chats.shown, "caf\udce9")
     await desk.chats.send(chat, "th\udce9")
-    desk.chats.rename(chat.id, "\udce9t\udce9")
+    desk.chats.profile.rename(chat, "\udce9t\udce9")
     msgspec.msgpack.encode(desk.client.sent)
     assert [message.content for message in desk.client.requests[0].messages] == ["caf�", "th�"]
     assert [rename.title for rename in desk.client.of(Rename)] == ["�t�"]

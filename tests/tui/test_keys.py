@@ -69,7 +69,7 @@ async def test_typing_in_the_transcript_goes_to_the_composer_but_for_its_own_key
 async def test_copying_a_reply_where_there_is_none_is_said(tmp_path: Path) -> None:
     async with station(tmp_path) as here:
         here.screen.set_focus(here.screen.query_one(Transcript))
-        here.screen.query_one(Transcript).action_copy_reply()
+        here.screen.query_one(Transcript).action_copy()
         await here.until(lambda: "no reply to copy" in here.activity)
 
 

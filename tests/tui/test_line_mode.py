@@ -14,6 +14,7 @@ from samovar.config import Config
 from samovar.core.commands import SetTokenLimit
 from samovar.core.errors import SamovarError
 from samovar.repl.line_mode import LineMode
+from samovar.sessions.settings import SessionSettings
 from samovar.sessions.store import MessageState, Session, Store
 from tests.tui.fake_client import FakeClient
 
@@ -24,12 +25,16 @@ class FullStore(Store):
     num_refusals = 0
 
     def create_session(
-        self, title: str = "", system_prompt: str = "", session_id: str | None = None
+        self,
+        title: str = "",
+        system_prompt: str = "",
+        session_id: str | None = None,
+        settings: SessionSettings | None = None,
     ) -> Session:
         if self.num_refusals:
             self.num_refusals -= 1
             raise SamovarError("The disk is full. Make room.")
-        return super().create_session(title, system_prompt, session_id)
+        return super().create_session(title, system_prompt, session_id, settings)
 
 
 class Line:

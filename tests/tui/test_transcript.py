@@ -80,11 +80,11 @@ async def until(pilot: Pilot[None], condition: Callable[[], bool]) -> None:
 
 
 def all_lines(layout: Layout) -> list[str]:
-    return [line.strip.text for index in range(len(layout.items)) for line in layout.lines_of_item(index)]
+    return [line.strip.text for index in range(len(layout.entries)) for line in layout.lines_of_item(index)]
 
 
 def all_strips(layout: Layout) -> list[object]:
-    return [list(line.strip) for index in range(len(layout.items)) for line in layout.lines_of_item(index)]
+    return [list(line.strip) for index in range(len(layout.entries)) for line in layout.lines_of_item(index)]
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -216,7 +216,7 @@ async def test_measuring_in_the_background_moves_nothing() -> None:
         before = shown(app.chat)
         layout = app.chat._layout_of_chat
         assert layout is not None
-        await until(pilot, lambda: all(item.is_exact for item in layout.items))
+        await until(pilot, lambda: all(layout.is_exact(n) for n in range(150)))
         await until(pilot, lambda: app.chat.virtual_size.height == layout.height)
         assert shown(app.chat) == before
         await pilot.press("home")

@@ -57,9 +57,9 @@ def app(tmp_path: Path) -> Iterator[SamovarApp]:
     rows = []
     for number, (title, tokens, tier) in enumerate(CHATS):
         session = store.create_session(title, session_id=f"session-{number}")
-        store.add_message(session.id, Role.USER, "Why does restoring out of order change the logits?")
-        reply = store.add_message(session.id, Role.ASSISTANT, "", state=MessageState.STREAMING)
-        store.finish_reply(reply.id, REPLY, MessageState.COMPLETE, stats=STATS)
+        store.messages.add(session.id, Role.USER, "Why does restoring out of order change the logits?")
+        reply = store.messages.add(session.id, Role.ASSISTANT, "", state=MessageState.STREAMING)
+        store.messages.finish_reply(reply.id, REPLY, MessageState.COMPLETE, stats=STATS)
         if tier is not None:
             shared = 660 if number > 2 else 0
             rows.append(

@@ -12,6 +12,7 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -83,7 +84,7 @@ def test_a_file_that_others_could_read_is_closed_to_them(store: Store, file: Pat
 
 def test_sessions_come_most_recently_updated_first(store: Store) -> None:
     first, second, third = (store.create_session(title) for title in ("one", "two", "three"))
-    store.add_message(first.id, USER, "hello")
+    store.messages.add(first.id, USER, "hello")
     store.rename(second.id, "renaming does not reorder")
     assert [session.id for session in store.sessions()] == [first.id, third.id, second.id]
 
@@ -92,7 +93,7 @@ def test_a_session_keeps_what_is_set(store: Store, file: Path) -> None:
     created = store.create_session("title", "be brief")
     store.rename(created.id, "other")
     store.set_system_prompt(created.id, "be long")
-    message = store.add_message(created.id, USER, "hello")
+    message = store.messages.add(created.id, USER, "hello")
     store.close()
     with reopened(file) as again:
         session = again.session(created.id)
@@ -103,7 +104,7 @@ def test_a_session_keeps_what_is_set(store: Store, file: Path) -> None:
 
 def test_deleting_hides_a_session_and_restoring_brings_all_back(store: Store) -> None:
     session = store.create_session("kept")
-    store.add_message(session.id, USER, "hello")
+    store.messages.add(session.id, USER, "hello")
     before = store.session(session.id)
     store.delete(session.id)
     assert store.sessions() == []
@@ -112,18 +113,20 @@ def test_deleting_hides_a_session_and_restoring_brings_all_back(store: Store) ->
         with pytest.raises(SamovarError, match="There is no chat"):
             attempt(session.id)
     with pytest.raises(SamovarError, match="There is no chat"):
-        store.add_message(session.id, USER, "too late")
+        store.messages.add(session.id, USER, "too late")
     store.restore(session.id)
-    assert store.session(session.id) == before
+    restored = store.session(session.id)
+    assert restored.revision > before.revision
+    assert msgspec.structs.replace(restored, revision=before.revision) == before
     assert contents(store.path(session.id)) == ["hello"]
 
 
 def test_a_reply_still_ends_well_when_its_session_was_deleted(store: Store) -> None:
     session = store.create_session()
-    reply = store.add_message(session.id, ASSISTANT, "", state=MessageState.STREAMING)
+    reply = store.messages.add(session.id, ASSISTANT, "", state=MessageState.STREAMING)
     store.delete(session.id)
-    store.update_reply(reply.id, "half")
-    store.finish_reply(reply.id, "whole", MessageState.COMPLETE)
+    store.messages.update_reply(reply.id, "half")
+    store.messages.finish_reply(reply.id, "whole", MessageState.COMPLETE)
     store.restore(session.id)
     assert contents(store.path(session.id)) == ["whole"]
 
@@ -157,10 +160,10 @@ def test_what_is_unknown_gives_one_sentence(store: Store) -> None:
         lambda: store.set_system_prompt("no", "x"),
         lambda: store.delete("no"),
         lambda: store.restore("no"),
-        lambda: store.add_message("no", USER, "x"),
-        lambda: store.add_message(session.id, USER, "x", parent_id=77),
-        lambda: store.update_reply(77, "x"),
-        lambda: store.finish_reply(77, "x", MessageState.COMPLETE),
+        lambda: store.messages.add("no", USER, "x"),
+        lambda: store.messages.add(session.id, USER, "x", parent_id=77),
+        lambda: store.messages.update_reply(77, "x"),
+        lambda: store.messages.finish_reply(77, "x", MessageState.COMPLETE),
     ):
         with pytest.raises(SamovarError, match="There is no"):
             attempt()
@@ -174,8 +177,8 @@ def test_what_is_unknown_gives_one_sentence(store: Store) -> None:
 
 def test_messages_follow_the_head(store: Store) -> None:
     session = store.create_session()
-    question = store.add_message(session.id, USER, "question")
-    answer = store.add_message(session.id, ASSISTANT, "answer")
+    question = store.messages.add(session.id, USER, "question")
+    answer = store.messages.add(session.id, ASSISTANT, "answer")
     assert question.parent_id is None
     assert answer.parent_id == question.id
     assert store.path(session.id) == [question, answer]
@@ -183,27 +186,27 @@ def test_messages_follow_the_head(store: Store) -> None:
 
 def test_an_edited_message_starts_a_branch_and_the_old_one_stays(store: Store) -> None:
     session = store.create_session()
-    store.add_message(session.id, USER, "hello")
-    reply = store.add_message(session.id, ASSISTANT, "hi")
-    store.add_message(session.id, USER, "old")
-    store.add_message(session.id, USER, "new", parent_id=reply.id)
+    store.messages.add(session.id, USER, "hello")
+    reply = store.messages.add(session.id, ASSISTANT, "hi")
+    store.messages.add(session.id, USER, "old")
+    store.messages.add(session.id, USER, "new", parent_id=reply.id)
     assert contents(store.path(session.id)) == ["hello", "hi", "new"]
-    store.add_message(session.id, USER, "other beginning", parent_id=None)
+    store.messages.add(session.id, USER, "other beginning", parent_id=None)
     assert contents(store.path(session.id)) == ["other beginning"]
     assert store.session(session.id).num_messages == 5
 
 
 def test_a_parent_in_another_session_is_refused(store: Store) -> None:
     one, two = store.create_session(), store.create_session()
-    message = store.add_message(one.id, USER, "hello")
+    message = store.messages.add(one.id, USER, "hello")
     with pytest.raises(SamovarError, match="belongs to another chat"):
-        store.add_message(two.id, USER, "hm", parent_id=message.id)
+        store.messages.add(two.id, USER, "hm", parent_id=message.id)
 
 
 def test_a_reply_is_stored_while_it_streams_and_when_it_ends(store: Store, file: Path) -> None:
     session = store.create_session()
-    reply = store.add_message(session.id, ASSISTANT, "", state=MessageState.STREAMING)
-    store.update_reply(reply.id, "Once up")
+    reply = store.messages.add(session.id, ASSISTANT, "", state=MessageState.STREAMING)
+    store.messages.update_reply(reply.id, "Once up")
     with reopened(file) as other:
         (seen,) = other.path(session.id)
         assert (seen.content, seen.state) == ("Once up", MessageState.STREAMING)
@@ -212,7 +215,7 @@ def test_a_reply_is_stored_while_it_streams_and_when_it_ends(store: Store, file:
         reused=TierTokens(host=3),
         mismatch=Mismatch(pos=3, reason=MismatchReason.MESSAGE_EDITED, asked=("a",)),
     )
-    store.finish_reply(
+    store.messages.finish_reply(
         reply.id,
         "Once upon",
         MessageState.FAILED,
@@ -231,7 +234,7 @@ def test_a_reply_is_stored_while_it_streams_and_when_it_ends(store: Store, file:
 def test_a_long_chat_reads_back_in_order(store: Store) -> None:
     session = store.create_session()
     for number in range(300):
-        store.add_message(session.id, USER, str(number))
+        store.messages.add(session.id, USER, str(number))
     assert contents(store.path(session.id)) == [str(number) for number in range(300)]
 
 
@@ -248,12 +251,12 @@ def test_a_long_chat_reads_back_in_order(store: Store) -> None:
 )
 def test_any_text_is_stored(store: Store, given_text: str, stored: str) -> None:
     session = store.create_session(given_text, given_text)
-    message = store.add_message(session.id, USER, given_text, state=MessageState.STREAMING)
-    store.update_reply(message.id, given_text)
+    message = store.messages.add(session.id, USER, given_text, state=MessageState.STREAMING)
+    store.messages.update_reply(message.id, given_text)
     stats = RequestStats(
         mismatch=Mismatch(pos=0, reason=MismatchReason.NEW_CHAT, asked=(given_text, "\ud800"))
     )
-    store.finish_reply(
+    store.messages.finish_reply(
         message.id, given_text, MessageState.STOPPED, error=given_text, tokenizer=given_text, stats=stats
     )
     found = store.session(session.id)
@@ -292,7 +295,7 @@ def test_two_processes_open_a_new_store_and_write_at_once(file: Path) -> None:
                 session = store.create_session(session_id="shared")
             except Exception as error:
                 assert "is there already" in str(error), error
-            store.add_message("shared", Role.USER, f"{name}{number}")
+            store.messages.add("shared", Role.USER, f"{name}{number}")
         print("done")
     """
     writers = [start_python(code, file, name) for name in "ab"]
@@ -313,10 +316,10 @@ def test_what_was_acknowledged_survives_a_kill_in_mid_write(file: Path, num_seen
     code = """
         store = Store.open(Path(sys.argv[1]))
         store.create_session(session_id="s")
-        reply = store.add_message("s", Role.ASSISTANT, "", state=MessageState.STREAMING)
+        reply = store.messages.add("s", Role.ASSISTANT, "", state=MessageState.STREAMING)
         for number in range(100_000):
-            store.add_message("s", Role.USER, f"{number} " + "x" * 5000)
-            store.update_reply(reply.id, f"{number}")
+            store.messages.add("s", Role.USER, f"{number} " + "x" * 5000)
+            store.messages.update_reply(reply.id, f"{number}")
             print(number, flush=True)
     """
     writer = start_python(code, file)
@@ -340,11 +343,11 @@ def test_what_was_acknowledged_survives_a_kill_in_mid_write(file: Path, num_seen
 
 def test_only_replies_of_dead_processes_are_recovered(store: Store, file: Path) -> None:
     session = store.create_session()
-    mine = store.add_message(session.id, ASSISTANT, "mine", state=MessageState.STREAMING)
+    mine = store.messages.add(session.id, ASSISTANT, "mine", state=MessageState.STREAMING)
     code = """
         store = Store.open(Path(sys.argv[1]))
         for _ in range(2):
-            store.add_message(sys.argv[2], Role.ASSISTANT, "theirs", state=MessageState.STREAMING)
+            store.messages.add(sys.argv[2], Role.ASSISTANT, "theirs", state=MessageState.STREAMING)
         print("stored", flush=True)
         sys.stdin.readline()
     """
@@ -359,12 +362,12 @@ def test_only_replies_of_dead_processes_are_recovered(store: Store, file: Path) 
     assert store.recover() == 0
     states = {message.content: message.state for message in store.path(session.id)}
     assert states == {"mine": MessageState.STREAMING, "theirs": MessageState.STOPPED}
-    store.finish_reply(mine.id, "mine", MessageState.COMPLETE)
+    store.messages.finish_reply(mine.id, "mine", MessageState.COMPLETE)
 
 
 def test_a_pid_that_came_again_does_not_count_as_alive(store: Store, file: Path) -> None:
     session = store.create_session()
-    store.add_message(session.id, ASSISTANT, "half", state=MessageState.STREAMING)
+    store.messages.add(session.id, ASSISTANT, "half", state=MessageState.STREAMING)
     with contextlib.closing(sqlite3.connect(file)) as plain, plain:
         plain.execute("UPDATE messages SET owner_started = owner_started - 3600")
     assert store.recover() == 1
@@ -394,7 +397,7 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(file: Path, conten
 
 def test_a_damaged_row_gives_one_sentence(store: Store, file: Path) -> None:
     session = store.create_session()
-    store.add_message(session.id, USER, "hello")
+    store.messages.add(session.id, USER, "hello")
     with contextlib.closing(sqlite3.connect(file)) as plain, plain:
         plain.execute("UPDATE messages SET state = 'dancing', stats = '{'")
     with pytest.raises(SamovarError, match="cannot be read"):
@@ -417,21 +420,21 @@ def test_a_file_that_may_only_be_read_gives_one_sentence(store: Store, file: Pat
     read_only = sqlite3.connect(f"file:{file}?mode=ro", uri=True, isolation_level=None)
     with contextlib.closing(Store(Database(read_only, file))) as limited:
         with pytest.raises(SamovarError, match=r"Cannot write .*chats.db"):
-            limited.add_message(session.id, USER, "x")
+            limited.messages.add(session.id, USER, "x")
         assert limited.session(session.id).title == "before"
 
 
 def test_a_full_disk_loses_nothing_and_writing_goes_on_when_there_is_room(store: Store, file: Path) -> None:
     session = store.create_session()
-    store.add_message(session.id, USER, "before")
+    store.messages.add(session.id, USER, "before")
     small = sqlite3.connect(file, isolation_level=None)
     small.execute("PRAGMA max_page_count = 1")  # clamped to the present size: no page more
     with contextlib.closing(Store(Database(small, file))) as limited:
         with pytest.raises(SamovarError, match="The disk is full"):
-            limited.add_message(session.id, USER, "x" * 100_000)
+            limited.messages.add(session.id, USER, "x" * 100_000)
         assert contents(limited.path(session.id)) == ["before"]
         small.execute("PRAGMA max_page_count = 1000")
-        limited.add_message(session.id, USER, "after")
+        limited.messages.add(session.id, USER, "after")
     assert contents(store.path(session.id)) == ["before", "after"]
 
 
@@ -457,17 +460,17 @@ def test_a_turn_goes_below_the_head_with_its_reply(store: Store, file: Path) -> 
     session = store.find_or_create("teas", "Be brief.")
     with reopened(file) as other:
         assert other.find_or_create("teas").id == session.id
-        first, first_reply = store.add_turn(session.id, "one")
-        second, second_reply = other.add_turn(session.id, "two")
+        first, first_reply = store.messages.add_turn(session.id, "one")
+        second, second_reply = other.messages.add_turn(session.id, "two")
     assert first.parent_id is None
     assert (first_reply.parent_id, first_reply.state) == (first.id, MessageState.STREAMING)
     assert second.parent_id == first_reply.id
-    store.finish_reply(first_reply.id, "reply one", MessageState.COMPLETE)
+    store.messages.finish_reply(first_reply.id, "reply one", MessageState.COMPLETE)
     assert contents(store.path(session.id)) == ["one", "reply one", "two", ""]
-    assert contents(store.path_to(first_reply.id)) == ["one", "reply one"]
-    assert store.path_to(None) == []
-    assert store.add_reply(session.id, first.id, first_reply.id) is None, "the chat has gone on"
-    again = store.add_reply(session.id, second.id, second_reply.id)
+    assert contents(store.messages.path_to(first_reply.id)) == ["one", "reply one"]
+    assert store.messages.path_to(None) == []
+    assert store.messages.add_reply(session.id, first.id, first_reply.id) is None, "the chat has gone on"
+    again = store.messages.add_reply(session.id, second.id, second_reply.id)
     assert again is not None
     assert store.session(session.id).head_id == again.id
 

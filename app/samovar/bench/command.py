@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from samovar.bench import branches, engine, idle, restart, startup, stops, switchboard
+from samovar.bench import branches, engine, idle, longchat, restart, search, startup, stops, switchboard
 from samovar.bench.driver import own_host
 from samovar.client.interface import Client
 from samovar.config import Config, resolve_model
@@ -84,6 +84,21 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     inner.add_argument("--repeats", type=_count, default=5, help="repeats of each (default 5)")
     _add_common(inner, context=None)
 
+    find = kinds.add_parser(
+        "search", help="searching a large store of chats, and listing it; without a model"
+    )
+    find.add_argument("--chats", type=_count, default=20_000, help="chats (default 20000)")
+    find.add_argument("--messages", type=_count, default=400_000, help="messages (default 400000)")
+    find.add_argument("--repeats", type=_count, default=20, help="warm searches for each query (default 20)")
+    find.add_argument("--json", action="store_true", help="print one JSON object")
+    find.set_defaults(run=_run_search)
+
+    long = kinds.add_parser("longchat", help="opening very long chats in the workstation, and moving in them")
+    long.add_argument("--messages", type=_count, default=10_000, help="messages of a chat (default 10000)")
+    long.add_argument("--chats", type=_count, default=5, help="such chats, 7 at most (default 5)")
+    long.add_argument("--json", action="store_true", help="print one JSON object")
+    long.set_defaults(run=_run_longchat)
+
 
 def run(args: argparse.Namespace) -> int:
     """Run the benchmark that was chosen and print its figures; returns the exit code."""
@@ -120,6 +135,18 @@ def run(args: argparse.Namespace) -> int:
             _print(measured, engine.text(measured), as_json=args.json)
         case other:
             raise SamovarError(f"There is no benchmark {other!r}.")
+    return 0
+
+
+def _run_search(args: argparse.Namespace) -> int:
+    found = search.run(args.chats, args.messages, args.repeats)
+    _print(found, search.text(found), as_json=args.json)
+    return 0
+
+
+def _run_longchat(args: argparse.Namespace) -> int:
+    opened = longchat.run(args.messages, min(7, args.chats))
+    _print(opened, longchat.text(opened), as_json=args.json)
     return 0
 
 

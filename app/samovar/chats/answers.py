@@ -11,13 +11,15 @@ from typing import Final
 
 from samovar.chats import changes
 from samovar.chats.archive import Archive
-from samovar.chats.chat import Chat, Phase, Reply, prompt_messages
+from samovar.chats.chat import Chat, Phase, Reply
+from samovar.chats.prompts import prompt_messages
 from samovar.client.interface import Client
 from samovar.config import Config
 from samovar.core.chat import Role
 from samovar.core.commands import Cancel, Submit
 from samovar.core.events import PrefillProgressed, RequestFinished, RequestStarted, TokensGenerated
 from samovar.core.request import FinishReason, Request, RequestStats
+from samovar.sessions.settings import SessionSettings
 from samovar.sessions.store import MessageState, StoredMessage
 
 SAVE_EVERY_S: Final = 1.0
@@ -26,6 +28,8 @@ CLOSE_WITHIN_S: Final = 0.5
 ReplyEvent = RequestStarted | PrefillProgressed | TokensGenerated | RequestFinished
 
 _END_STATES: Final = {
+    FinishReason.LENGTH: MessageState.CUT,
+    FinishReason.CONTEXT_FULL: MessageState.CUT,
     FinishReason.CANCELLED: MessageState.STOPPED,
     FinishReason.FAILED: MessageState.FAILED,
     FinishReason.HOST_LOST: MessageState.FAILED,
@@ -33,9 +37,7 @@ _END_STATES: Final = {
 _DEFAULT_ERRORS: Final = {
     FinishReason.FAILED: "the engine could not answer",
     FinishReason.HOST_LOST: "the engine stopped and is restarting",
-}
-_NOTICES: Final = {
-    FinishReason.LENGTH: "cut at max_tokens: ask it to go on, or raise max_tokens in the settings",
+    FinishReason.LENGTH: "cut at max_tokens",
     FinishReason.CONTEXT_FULL: "the context is full: start a new chat with ctrl+n, or set a larger context",
 }
 _NOT_STORED: Final = "the reply cannot be stored"
@@ -58,23 +60,30 @@ class Answers:
         self._notify = notify
         self._clock = clock
         self._running: dict[str, Chat] = {}  # by request
+        self.model = ""  # the name of what answers
 
-    def ask(self, chat: Chat, message_id: int | None) -> None:
+    def ask(self, chat: Chat, row: StoredMessage | None, settings: SessionSettings | None = None) -> None:
         """Submit a request for the chat's path, which ends in a message of the user's.
 
-        `message_id` is the reply's place in the store, None to store nothing.
+        `row` is the reply's place in the store, None to store nothing; one with a text is gone on with.
+        `settings` are others than the chat's, for this reply alone.
         """
         assert chat.path
         assert chat.reply is None
+        settings = chat.settings if settings is None else settings
+        goes_on = row if row is not None and row.content else None
+        path = chat.path if goes_on is None else [*chat.path, goes_on]
         request = Request(
             id=uuid.uuid4().hex,
             session=chat.id,
-            messages=prompt_messages(chat.system_prompt, chat.path),
+            messages=prompt_messages(chat.system_prompt, path),
             title=chat.title,
-            sampling=self._config.sampling.sampling(),
-            max_tokens=self._config.sampling.max_tokens,
+            sampling=settings.sampling(self._config.sampling),
+            max_tokens=settings.reply_tokens(self._config.sampling),
+            stop=settings.stop,
         )
-        chat.reply = Reply(request.id, message_id, self._clock())
+        parts = [goes_on.content] if goes_on is not None else []
+        chat.reply = Reply(request.id, row, self._clock() if row is None else row.created_at, goes_on, parts)
         self._running[request.id] = chat
         self._client.send(Submit(request))
         self._notify(changes.ReplyBegan(chat.id))
@@ -138,26 +147,11 @@ class Answers:
             reply.save_timer.cancel()
         path = chat.path
         assert path
-        state = _END_STATES.get(event.reason, MessageState.COMPLETE)
-        # A host that died cannot say what it had sent: what has arrived counts.
-        keep_arrived = state is MessageState.FAILED and len(reply.text) > len(event.reply)
-        message = StoredMessage(
-            id=reply.message_id or 0,
-            session_id=chat.id,
-            parent_id=path[-1].id,
-            role=Role.ASSISTANT,
-            content=reply.text if keep_arrived else event.reply,
-            created_at=reply.created_at,
-            state=state,
-            tokens=() if keep_arrived else event.tokens,
-            tokenizer="" if keep_arrived else event.tokenizer,
-            stats=event.stats,
-            error=event.error or _DEFAULT_ERRORS.get(event.reason, ""),
-        )
+        message = _ended(reply, event, parent=path[-1], model=self.model)
         path.append(message)
         chat.updated_at = self._clock()
         self._store_end(reply, message)
-        self._notify(changes.ReplyEnded(chat.id, reply.request_id, message, _NOTICES.get(event.reason, "")))
+        self._notify(changes.ReplyEnded(chat.id, message))
         self._notify(changes.ChatsChanged())
 
     # Storing
@@ -165,17 +159,17 @@ class Answers:
     def _save(self, reply: Reply) -> None:
         """Store what has arrived so far, so that a power cut costs a second of text."""
         reply.save_timer = None
-        if self._archive is not None and reply.message_id is not None:
-            place, text = reply.message_id, reply.text
-            work = self._archive.try_run(_NOT_STORED, lambda store: store.update_reply(place, text))
+        if self._archive is not None and reply.row is not None:
+            place, text = reply.row.id, reply.text
+            work = self._archive.try_run(_NOT_STORED, lambda store: store.messages.update_reply(place, text))
             self._archive.spawn(work)
 
     def _store_end(self, reply: Reply, message: StoredMessage) -> None:
         """Store a reply as it ended."""
-        if self._archive is not None and reply.message_id is not None:
+        if self._archive is not None and reply.row is not None:
             work = self._archive.try_run(
                 _NOT_STORED,
-                lambda store: store.finish_reply(
+                lambda store: store.messages.finish_reply(
                     message.id,
                     message.content,
                     message.state,
@@ -183,6 +177,40 @@ class Answers:
                     tokenizer=message.tokenizer,
                     stats=message.stats,
                     error=message.error,
+                    model=message.model,
                 ),
             )
             self._archive.spawn(work)
+
+
+def _ended(reply: Reply, event: RequestFinished, parent: StoredMessage, model: str) -> StoredMessage:
+    """The reply as it ended, with what it goes on from."""
+    state = _END_STATES.get(event.reason, MessageState.COMPLETE)
+    before = reply.goes_on
+    content = event.reply if before is None else before.content + event.reply
+    tokens, tokenizer = event.tokens, event.tokenizer
+    if before is not None:
+        # Ids name a beginning of the text: without those of the first part, the second part's name nothing.
+        is_same = bool(before.tokens) and before.tokenizer == tokenizer
+        tokens = (*before.tokens, *tokens) if is_same else before.tokens
+        tokenizer = before.tokenizer
+    if state is MessageState.FAILED and len(reply.text) > len(content):
+        # A host that died cannot say what it had sent: what has arrived counts.
+        content, tokens, tokenizer = reply.text, (), ""
+    row = reply.row
+    return StoredMessage(
+        id=row.id if row is not None else 0,
+        session_id=parent.session_id,
+        parent_id=parent.id,
+        role=Role.ASSISTANT,
+        content=content,
+        created_at=reply.created_at,
+        state=state,
+        tokens=tokens,
+        tokenizer=tokenizer,
+        stats=event.stats,
+        error=event.error or _DEFAULT_ERRORS.get(event.reason, ""),
+        model=model,
+        place=row.place if row is not None else 0,
+        num_siblings=row.num_siblings if row is not None else 1,
+    )

@@ -29,6 +29,19 @@ class MessageAdded(msgspec.Struct, frozen=True):
     message: StoredMessage
 
 
+class MessageChanged(msgspec.Struct, frozen=True):
+    """A message that is shown has another text, state or number of siblings."""
+
+    session: str
+    message: StoredMessage
+
+
+class DraftChanged(msgspec.Struct, frozen=True):
+    """The text in a chat's composer is another one, not by typing."""
+
+    session: str
+
+
 class ReplyBegan(msgspec.Struct, frozen=True):
     session: str
 
@@ -45,12 +58,8 @@ class ReplyGrew(msgspec.Struct, frozen=True):
 
 
 class ReplyEnded(msgspec.Struct, frozen=True):
-    """`entry_id` is the id under which the reply was shown while it was written; `notice` may be empty."""
-
     session: str
-    entry_id: str
     message: StoredMessage
-    notice: str
 
 
 class SendFailed(msgspec.Struct, frozen=True):
@@ -104,6 +113,8 @@ Change = (
     | ChatShown
     | PathChanged
     | MessageAdded
+    | MessageChanged
+    | DraftChanged
     | ReplyBegan
     | ReplyProgressed
     | ReplyGrew

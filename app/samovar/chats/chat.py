@@ -1,21 +1,22 @@
 """One chat while Samovar runs: what the store knows of it, its draft, and the reply that is being written.
 
-Owned by `conversation`, in the event loop. Never imports Textual.
+Owned by `conversation` and its parts, in the event loop. Never imports Textual.
 """
 
 import asyncio
 import enum
 import uuid
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from samovar.core.chat import ChatMessage, Role
+from samovar.core.chat import Role
 from samovar.core.request import RequestStats
 from samovar.sessions.encoding import storable
+from samovar.sessions.settings import SessionSettings
 from samovar.sessions.store import Session, StoredMessage
 
 MAX_AUTO_TITLE: Final = 40
+_NO_SETTINGS: Final = SessionSettings()
 
 
 class Phase(enum.Enum):
@@ -28,11 +29,15 @@ class Phase(enum.Enum):
 
 @dataclass(slots=True)
 class Reply:
-    """A reply that is being written. `message_id` is its place in the store, None where nothing is stored."""
+    """A reply that is being written. `row` is its place in the store, None where nothing is stored.
+
+    `goes_on` is the cut reply that it continues: `parts` begin with its text.
+    """
 
     request_id: str
-    message_id: int | None
+    row: StoredMessage | None
     created_at: float
+    goes_on: StoredMessage | None = None
     parts: list[str] = field(default_factory=list)
     phase: Phase = Phase.WAITING
     num_tokens: int = 0
@@ -54,30 +59,56 @@ class Reply:
 
 @dataclass(slots=True)
 class Chat:
-    """`path` is None until it has been read from the store; `ordinal` chooses the chat's colour."""
+    """`path` is None until it has been read from the store; `ordinal` chooses the chat's colour.
+
+    `draft` is what stands in the composer; with `editing` it takes the place of that message.
+    """
 
     id: str
     ordinal: int
     title: str
     system_prompt: str
+    created_at: float
     updated_at: float
     path: list[StoredMessage] | None
     in_store: bool
+    settings: SessionSettings = _NO_SETTINGS
+    tags: tuple[str, ...] = ()
+    is_favourite: bool = False
+    is_archived: bool = False
+    num_messages: int = 0
     draft: str = ""
+    editing: StoredMessage | None = None
+    set_aside: str = ""  # the draft that an edit has taken the place of
     sending: bool = False
     reply: Reply | None = None
 
     @classmethod
-    def fresh(cls, ordinal: int, system_prompt: str, now: float) -> "Chat":
+    def fresh(cls, ordinal: int, system_prompt: str, now: float, chat_id: str = "") -> "Chat":
         """A chat nobody has written in yet; it enters the store with its first message."""
-        return cls(uuid.uuid4().hex, ordinal, "", storable(system_prompt), now, path=[], in_store=False)
+        return cls(
+            chat_id or uuid.uuid4().hex, ordinal, "", storable(system_prompt), now, now, [], in_store=False
+        )
 
     @classmethod
     def known(cls, session: Session, ordinal: int) -> "Chat":
         """A chat as the store lists it."""
-        return cls(
-            session.id, ordinal, session.title, session.system_prompt, session.updated_at, None, in_store=True
-        )
+        prompt, created, updated = session.system_prompt, session.created_at, session.updated_at
+        chat = cls(session.id, ordinal, session.title, prompt, created, updated, None, in_store=True)
+        chat.take(session)
+        return chat
+
+    def take(self, session: Session) -> None:
+        """Take over what the store says of this chat."""
+        self.title, self.system_prompt, self.settings = session.title, session.system_prompt, session.settings
+        self.tags, self.num_messages = session.tags, session.num_messages
+        self.is_favourite, self.is_archived = session.is_favourite, session.is_archived
+        self.updated_at = max(self.updated_at, session.updated_at)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a message is being stored or a reply written."""
+        return self.sending or self.reply is not None
 
     @property
     def num_tokens(self) -> int | None:
@@ -91,6 +122,10 @@ class Chat:
         """What the user has written here, oldest first."""
         return [message.content for message in self.path or () if message.role is Role.USER]
 
+    def message(self, message_id: int) -> StoredMessage | None:
+        """The message of the shown path with this id."""
+        return next((message for message in self.path or () if message.id == message_id), None)
+
 
 def auto_title(text: str) -> str:
     """The beginning of a first message, on one line, cut between words where that is possible."""
@@ -100,26 +135,3 @@ def auto_title(text: str) -> str:
     cut = line[: MAX_AUTO_TITLE - 1]
     head, space, _ = cut.rpartition(" ")
     return (head if space and len(head) >= MAX_AUTO_TITLE // 2 else cut).rstrip(" ,;:.-") + "…"
-
-
-def prompt_messages(system_prompt: str, path: Sequence[StoredMessage]) -> tuple[ChatMessage, ...]:
-    """The messages of a request for this path.
-
-    A reply that brought no text is left out; the user's messages around it become one, since many
-    templates refuse two of the same role in a row.
-    """
-    system = [ChatMessage(Role.SYSTEM, system_prompt)] if system_prompt else []
-    messages = list[ChatMessage]()
-    for message in path:
-        if message.role is Role.ASSISTANT and not message.content:
-            continue
-        if message.role is Role.USER and messages and messages[-1].role is Role.USER:
-            messages[-1] = ChatMessage(Role.USER, f"{messages[-1].content}\n\n{message.content}")
-            continue
-        messages.append(ChatMessage(message.role, message.content, message.tokens, message.tokenizer))
-    return (*system, *messages)
-
-
-def by_recency(chats: Iterable[Chat]) -> list[Chat]:
-    """Empty new chats first, then the most recently used."""
-    return sorted(chats, key=lambda chat: (chat.in_store, -chat.updated_at))

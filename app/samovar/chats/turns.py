@@ -6,7 +6,8 @@ store's head, and where that is not what the writer has seen, the messages come 
     seen here:    m1 ─ r1                       stored:  m1 ─ r1 ─ m2 ─ r2 ─ m3 ─ (r3)
     from others:  m1 ─ r1 ─ m2 ─ r2                                          └── the turn
 
-Functions over a Store, for the thread that uses it.
+An edit, another reply and a reply that is gone on with name the message they are about, and the path to it
+comes back. Functions over a Store, for the thread that uses it.
 """
 
 from collections.abc import Sequence
@@ -15,13 +16,17 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from samovar.chats.chat import auto_title
+from samovar.chats.mentions import attached
 from samovar.core.chat import Role
 from samovar.core.errors import SamovarError
 from samovar.sessions.store import MessageState, Session, Store, StoredMessage
 
 
 class Turn(msgspec.Struct, frozen=True):
-    """`path` are the messages before `message` where they are others than the writer has seen, else None."""
+    """`path` are the messages before `message` where they are others than the writer has seen, else None.
+
+    `reply` is the place of the reply; one with a text is to be gone on with.
+    """
 
     session: Session
     path: list[StoredMessage] | None
@@ -39,37 +44,85 @@ def head_of(path: Sequence[StoredMessage] | None) -> int | UnsetType | None:
     return path[-1].id if path else None
 
 
-def store_turn(store: Store, session_id: str, text: str, head: int | UnsetType | None) -> Turn:
-    """Store a message of the user's and the place of its reply; `head` is `head_of` the writer's path."""
+def store_turn(
+    store: Store,
+    session_id: str,
+    text: str,
+    head: int | UnsetType | None,
+    seen: Sequence[StoredMessage] | None = None,
+) -> Turn:
+    """Store a message of the user's with the files it names, and the place of its reply.
+
+    `head` is `head_of` the writer's path, and `seen` that path. Raises SamovarError for a file that cannot be
+    attached; nothing is stored then.
+    """
     session = store.session(session_id)
+    path = seen if seen is not None and head == session.head_id else store.path(session_id)
+    files = attached(text, path, store.paste)
     if not session.title:
         store.rename(session_id, auto_title(text))
         session = store.session(session_id)
-    message, reply = store.add_turn(session_id, text)
-    path = None if message.parent_id == head else store.path_to(message.parent_id)
-    return Turn(session, path, message, reply)
+    message, reply = store.messages.add_turn(session_id, text, attachments=files)
+    is_seen = message.parent_id == head
+    return Turn(session, None if is_seen else store.messages.path_to(message.parent_id), message, reply)
+
+
+def store_edit(store: Store, session_id: str, message_id: int, text: str) -> Turn:
+    """Store another version of a user's message beside it, and the place of its reply."""
+    session = store.session(session_id)
+    before = store.messages.path_to(store.messages.message(message_id).parent_id)
+    parent = before[-1].id if before else None
+    files = attached(text, before, store.paste)
+    message, reply = store.messages.add_turn(session_id, text, parent_id=parent, attachments=files)
+    return Turn(session, before, message, reply)
+
+
+def store_edited_reply(store: Store, session_id: str, message_id: int, text: str) -> list[StoredMessage]:
+    """Store a reply as the user wants it to have been, beside the model's; returns the path to it."""
+    original = store.messages.message(message_id)
+    message = store.messages.add(session_id, original.role, text, parent_id=original.parent_id)
+    return store.messages.path_to(message.id)
+
+
+def store_again(store: Store, session_id: str, message_id: int) -> Turn:
+    """Store the place of another reply: beside this one, or below this message of the user's."""
+    session = store.session(session_id)
+    path = store.messages.path_to(message_id)
+    if path and path[-1].role is Role.ASSISTANT:
+        if path[-1].state is MessageState.STREAMING:
+            raise SamovarError("the reply is being written in another window")
+        return _without_empty(store, _another_reply(store, session, path[:-1]), path[-1:])
+    return _another_reply(store, session, path)
 
 
 def store_retry(store: Store, session_id: str, seen: Sequence[StoredMessage]) -> Turn:
-    """Store the place of another reply to the last message; SamovarError where that is not to be answered.
+    """Store the place of another reply to the last message of the user's.
 
     `seen` is the writer's path: a reply that has ended there has ended, whatever the store could take of it.
     """
     session = store.session(session_id)
-    path = store.path_to(session.head_id)
+    path = store.messages.path_to(session.head_id)
     last = next((i for i in reversed(range(len(path))) if path[i].role is Role.USER), None)
     if last is None:
         raise SamovarError("there is no message to answer yet")
     ended = {message.id for message in seen if message.state is not MessageState.STREAMING}
     for message in path[last + 1 :]:
-        if message.state is MessageState.COMPLETE:
-            raise SamovarError("the last reply is complete")
         if message.state is MessageState.STREAMING and message.id not in ended:
             raise SamovarError("the reply is being written in another window")
-    reply = store.add_reply(session_id, path[last].id, session.head_id)
-    if reply is None:
-        raise SamovarError("another window has just gone on with this chat")
-    return Turn(session, path[:last], path[last], reply)
+    turn = _another_reply(store, session, path[: last + 1])
+    return _without_empty(store, turn, path[last + 1 :])
+
+
+def store_going_on(store: Store, session_id: str, message_id: int) -> Turn:
+    """Reopen a reply that was cut, to go on with it. It has to be the end of its branch."""
+    session = store.session(session_id)
+    path = store.messages.path_to(message_id)
+    if len(path) < 2 or not path[-1].content:
+        raise SamovarError("there is no beginning of a reply to go on with: answer again instead")
+    if store.messages.newest_leaf(message_id) != message_id:
+        raise SamovarError("the chat goes on after this reply: only a last one can be gone on with")
+    reply = store.messages.reopen(message_id)
+    return Turn(session, path[:-2], path[-2], reply)
 
 
 def session_or_none(store: Store, session_id: str) -> Session | None:
@@ -78,3 +131,20 @@ def session_or_none(store: Store, session_id: str) -> Session | None:
         return store.session(session_id)
     except SamovarError:
         return None
+
+
+def _another_reply(store: Store, session: Session, path: list[StoredMessage]) -> Turn:
+    if not path or path[-1].role is not Role.USER:
+        raise SamovarError("there is no message of yours to answer here")
+    reply = store.messages.add_reply(session.id, path[-1].id, session.head_id)
+    if reply is None:
+        raise SamovarError("another window has just gone on with this chat")
+    return Turn(session, path[:-1], path[-1], reply)
+
+
+def _without_empty(store: Store, turn: Turn, replaced: Sequence[StoredMessage]) -> Turn:
+    """Take replies that brought nothing out of sight: they are no version that anybody goes back to."""
+    for message in replaced[:1]:
+        if not message.content:
+            store.messages.delete_branch(message.id)
+    return msgspec.structs.replace(turn, reply=store.messages.message(turn.reply.id))

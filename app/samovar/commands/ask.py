@@ -100,7 +100,9 @@ async def _events(
             await archive.close()
 
 
-async def _chat(archive: Archive | None, config: Config, question: Question) -> tuple[Chat, int | None]:
+async def _chat(
+    archive: Archive | None, config: Config, question: Question
+) -> tuple[Chat, StoredMessage | None]:
     """The chat whose path ends in the question, and where its reply is stored (None: nowhere)."""
     default = config.system_prompt if question.system is None else question.system
     text, system_prompt = storable(question.text), storable(default)
@@ -109,8 +111,8 @@ async def _chat(archive: Archive | None, config: Config, question: Question) -> 
     if archive is None:
         chat = Chat.fresh(0, system_prompt, time.time())
         chat.id, chat.title = f"ask-{uuid.uuid4().hex[:12]}", auto_title(text)
-        state, created_at = MessageState.COMPLETE, chat.updated_at
-        chat.path = [StoredMessage(0, chat.id, None, Role.USER, text, created_at, state, (), "", None, "")]
+        created_at, state = chat.updated_at, MessageState.COMPLETE
+        chat.path = [StoredMessage(0, chat.id, None, Role.USER, text, created_at, state)]
         return chat, None
 
     def work(store: Store) -> Turn:
@@ -126,7 +128,7 @@ async def _chat(archive: Archive | None, config: Config, question: Question) -> 
     turn = await archive.run(work)
     chat = Chat.known(turn.session, 0)
     chat.path = [*(turn.path or ()), turn.message]
-    return chat, turn.reply.id
+    return chat, turn.reply
 
 
 async def _reply(events: "asyncio.Queue[Event | None]", chat: Chat, *, quiet: bool) -> RequestFinished:

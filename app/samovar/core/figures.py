@@ -1,6 +1,7 @@
 """Numbers as the screen shows them: short, right-alignable, lower case. Pure functions."""
 
 import time
+from functools import lru_cache
 from typing import Final
 
 _MIB: Final = 1024 * 1024
@@ -71,7 +72,13 @@ def percent(fraction: float) -> str:
 def clock_time(at: float, now: float) -> str:
     """`14:02` for today, else with the day: `12 mar 14:02`. Both are seconds since the epoch."""
     moment, today = time.localtime(at), time.localtime(now)
-    if moment[:3] == today[:3]:
-        return time.strftime("%H:%M", moment)
-    year = "" if moment.tm_year == today.tm_year else f" {moment.tm_year}"
-    return f"{moment.tm_mday} {time.strftime('%b', moment).lower()}{year} {time.strftime('%H:%M', moment)}"
+    year, month, day, hour, minute, *_ = moment
+    if day == today.tm_mday and moment[:3] == today[:3]:
+        return f"{hour:02}:{minute:02}"
+    its_year = "" if year == today.tm_year else f" {year}"
+    return f"{day} {_month(month)}{its_year} {hour:02}:{minute:02}"
+
+
+@lru_cache(maxsize=12)
+def _month(number: int) -> str:
+    return time.strftime("%b", (2000, number, 1, 0, 0, 0, 0, 1, 0)).lower()

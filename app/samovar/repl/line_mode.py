@@ -21,7 +21,7 @@ from prompt_toolkit.key_binding.key_processor import KeyPressEvent
 from prompt_toolkit.patch_stdout import patch_stdout
 
 from samovar.chats import cache_words, changes, slash
-from samovar.chats.cache_desk import Limit
+from samovar.chats.command_desk import ANSWERED, CommandDesk
 from samovar.chats.conversation import Conversations
 from samovar.client.interface import Client
 from samovar.config import Config
@@ -33,6 +33,7 @@ from samovar.core.safe_text import clean
 from samovar.core.snapshot import CacheSnapshot, TierUse
 from samovar.core.units import format_size
 from samovar.sessions.encoding import storable
+from samovar.sessions.lookup import ChatName, look_up
 from samovar.sessions.store import MessageState, Store, StoredMessage
 
 EXTRA_HELP: Final = (
@@ -46,9 +47,17 @@ EXTRA_HELP: Final = (
 class LineMode:
     """Reads lines, prints replies. Chats and engine are `Conversations`' business."""
 
-    def __init__(self, client: Client, store: Store, config: Config, history_file: Path) -> None:
+    def __init__(
+        self,
+        client: Client,
+        store: Store,
+        config: Config,
+        history_file: Path,
+        personas_dir: Path | None = None,
+    ) -> None:
         self._client = client
         self._conversations = Conversations(client, store, config, self._on_change)
+        self._desk = CommandDesk(self._conversations, personas_dir)
         self._ended = asyncio.Event()
         self._is_unread = False
         self._told_stage = ""
@@ -140,29 +149,18 @@ class LineMode:
                     _say(f"{name:<19} {explained}")
             case "new":
                 chats.new()
-            case "rename":
-                chats.rename(chats.shown.id, command.argument)
             case "delete":
                 _say(f"deleted {clean(chats.delete(chats.shown.id).title)}; /undo brings it back")
-            case "undo":
-                if chats.undo_delete() is None:
-                    _say("there is nothing to bring back")
-            case "system" if command.argument:
-                if warning := chats.set_system_prompt("" if command.argument == "-" else command.argument):
-                    _say(warning, "error")
-            case "system":
-                _say(clean(chats.shown.system_prompt) or "this chat has no system prompt")
-            case "retry":
+            case "retry" | "continue":
                 self._ended.clear()
-                if problem := await chats.retry(chats.shown):
-                    raise SamovarError(problem)
+                await self._desk.run(command)
                 await self._wait_for_reply()
-            case "ram" | "tokens" | "disk":
-                chats.cache.set_limit(Limit(command.name), command.argument)
-            case "pin" | "unpin":
-                chats.cache.pin(chats.shown.id, pinned=command.name == "pin")
-            case "evict":
-                chats.cache.evict(chats.shown.id)
+            case "edit":
+                await self._desk.run(command)
+                self._unsent = chats.shown.draft
+            case name if name in ANSWERED:
+                if answer := await self._desk.run(command):
+                    _say(answer)
             case "cache":
                 for line in cache_lines(chats.snapshot):
                     _say(line)
@@ -183,13 +181,13 @@ class LineMode:
     def _open_first(self, name: str | None) -> None:
         if name is None:
             return
-        name = storable(name)
-        found = [c for c in self._conversations.ordered() if name in (c.id, c.title)]
-        if not found:
+        chats = [ChatName(chat.id, chat.title) for chat in self._conversations.ordered()]
+        found = look_up(chats, storable(name))
+        if found is None:
             raise SamovarError(
                 f"There is no chat “{clean(name)}”. Leave --session out and use /chats to see all."
             )
-        self._conversations.show(found[0].id)
+        self._conversations.show(found.id)
 
     # ---- what happens meanwhile
 
@@ -202,8 +200,8 @@ class LineMode:
         match change:
             case changes.ReplyGrew(session, text) if session == shown:
                 _say(clean(text), end="")
-            case changes.ReplyEnded(session=session, message=message, notice=notice) if session == shown:
-                self._end_reply(message, notice)
+            case changes.ReplyEnded(session=session, message=message) if session == shown:
+                self._end_reply(message)
             case changes.ChatShown() if self._conversations.shown.path is not None:
                 self._show_chat()
             case changes.ChatShown():
@@ -229,15 +227,15 @@ class LineMode:
             case _:
                 pass
 
-    def _end_reply(self, message: StoredMessage, notice: str) -> None:
+    def _end_reply(self, message: StoredMessage) -> None:
         self._printed.add((message.id, message.content))
         _say("")
         if message.stats is not None:
             _say(cost_line(message.stats), "faint")
         if message.state is MessageState.FAILED:
             _say(f"{message.error} · /retry answers again", "error")
-        elif notice:
-            _say(notice, "faint")
+        elif message.state is MessageState.CUT:
+            _say(f"{message.error} · /continue goes on", "faint")
         self._ended.set()
 
     def _show_chat(self) -> None:

@@ -14,8 +14,13 @@ from typing import Any, Final
 from samovar.core.errors import SamovarError
 from samovar.paths import disk_error
 from samovar.sessions import schema
+from samovar.sessions.words import searchable
 
 BUSY_TIMEOUT_S: Final = 10.0
+
+
+class Interrupted(Exception):
+    """The statement was ended by `Database.interrupt`."""
 
 
 class Database:
@@ -48,6 +53,10 @@ class Database:
         assert row_id is not None
         return row_id
 
+    def interrupt(self) -> None:
+        """End what another thread runs on this connection, if anything, with `Interrupted`."""
+        self._connection.interrupt()
+
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
         """All or nothing, on disk when it ends. Holds the write lock from the start, so reads are current."""
@@ -64,6 +73,7 @@ class Database:
     def prepare(self) -> None:
         """Set the connection up and bring the schema up to date; raises SamovarError for a newer one."""
         self.change("PRAGMA foreign_keys = ON")
+        self._connection.create_function("searchable", 1, searchable, deterministic=True)
         version = self._version()  # the first read: raises if this is not a database
         if version <= schema.SCHEMA_VERSION:
             if self.rows("PRAGMA journal_mode")[0][0] != "wal":
@@ -118,6 +128,19 @@ def open_database(path: Path) -> Database:
     return database
 
 
+def open_for_reading(path: Path) -> Database:
+    """A connection that reads only, to a file that `open_database` has brought up to date."""
+    with explained(path):
+        connection = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode=ro",
+            uri=True,
+            timeout=BUSY_TIMEOUT_S,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+    return Database(connection, path)
+
+
 def _make_private_file(path: Path) -> None:
     """Let only the user read the chats.
 
@@ -146,6 +169,8 @@ def explained(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         name = getattr(error, "sqlite_errorname", "")
+        if name == "SQLITE_INTERRUPT":
+            raise Interrupted from error
         if name.startswith("SQLITE_FULL"):
             message = f"The disk is full: {path} cannot be written. Nothing is lost; make room and try again."
         elif name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_AUTH")):

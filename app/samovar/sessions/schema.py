@@ -7,7 +7,8 @@
 
 A chat is a tree of messages; the head is the leaf that is shown. `owner_*` name the process that writes a
 reply which is still streaming, or in whose window a draft stands. A message with `deleted_at` takes
-everything below it out of sight. `revision` is a number that grows with every change of any chat.
+everything below it out of sight. `revision` is a number that grows with every change of any chat. A chat
+with an `import_id` belongs to an import that has not ended: it is as good as deleted until then.
 """
 
 from typing import Final
@@ -60,7 +61,22 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "ALTER TABLE messages ADD COLUMN attachments TEXT NOT NULL DEFAULT '[]'",
         "ALTER TABLE messages ADD COLUMN extra TEXT NOT NULL DEFAULT '{}'",
         "ALTER TABLE messages ADD COLUMN deleted_at REAL",
+        "ALTER TABLE sessions ADD COLUMN import_id INTEGER REFERENCES imports (id)",
         "CREATE INDEX sessions_revision ON sessions (revision)",
+        # For the filters of a search.
+        "CREATE INDEX messages_of_time ON messages (created_at, role)",
+        "CREATE INDEX messages_of_model ON messages (model, created_at)",
+        "CREATE INDEX sessions_import ON sessions (import_id) WHERE import_id IS NOT NULL",
+        "CREATE INDEX messages_tree ON messages (session_id, parent_id)",
+        "DROP INDEX messages_of_session",
+        "CREATE INDEX messages_deleted ON messages (session_id) WHERE deleted_at IS NOT NULL",
+        """
+        CREATE TABLE imports (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            owner_pid INTEGER NOT NULL,
+            owner_started REAL NOT NULL
+        ) STRICT
+        """,
         """
         CREATE TABLE tags (
             session_id TEXT NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
@@ -80,14 +96,14 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         ) STRICT, WITHOUT ROWID
         """,
         "CREATE TABLE files (digest TEXT PRIMARY KEY NOT NULL, text TEXT NOT NULL) STRICT, WITHOUT ROWID",
-        "CREATE TABLE counters (name TEXT PRIMARY KEY NOT NULL, value INTEGER NOT NULL) STRICT, WITHOUT ROWID",
+        "CREATE TABLE counters (name TEXT PRIMARY KEY NOT NULL, value INTEGER NOT NULL) STRICT",
         "INSERT INTO counters VALUES ('revision', 0)",
         """
         CREATE VIRTUAL TABLE messages_fts USING fts5 (
-            text, content = '', tokenize = 'unicode61 remove_diacritics 2', prefix = '2 3'
+            text, content = '', tokenize = 'ascii', prefix = '1 2 3'
         )
         """,
-        # Chats written by earlier releases; `searchable` is a function of Samovar's (`search.py`).
+        # Chats written by earlier releases; `searchable` is a function of Samovar's (`words.py`).
         """
         INSERT INTO messages_fts (rowid, text)
         SELECT id, searchable(content) FROM messages WHERE state <> 'streaming' AND content <> ''
@@ -107,22 +123,45 @@ SELECT_SESSION: Final = """
 """
 
 # In the order of the fields of `StoredMessage`. A deleted sibling is none.
-MESSAGE_COLUMNS: Final = """
+_OWN_COLUMNS: Final = """
     m.id, m.session_id, m.parent_id, m.role, m.content, m.created_at, m.state,
-    m.tokens, m.tokenizer, m.stats, m.error, m.model, m.attachments,
+    m.tokens, m.tokenizer, m.stats, m.error, m.model, m.attachments
+"""
+MESSAGE_COLUMNS: Final = f"""
+    {_OWN_COLUMNS},
     (SELECT count(*) FROM messages AS s WHERE s.parent_id IS m.parent_id AND s.session_id = m.session_id
         AND s.deleted_at IS NULL AND s.id < m.id) AS place,
     (SELECT count(*) FROM messages AS s WHERE s.parent_id IS m.parent_id AND s.session_id = m.session_id
         AND s.deleted_at IS NULL) AS num_siblings
 """
+# The same as if no message had siblings: counting them takes for ever where one has a hundred thousand.
+COLUMNS_ALONE: Final = f"{_OWN_COLUMNS}, 0 AS place, 1 AS num_siblings"
 
-# From the first message to the given one. A parent is older than its child, so the walk ends even in a
-# damaged file.
-SELECT_PATH: Final = f"""
+# A parent is older than its child, so every walk up ends, even in a damaged file.
+_UP: Final = """
     WITH RECURSIVE up (id, depth) AS (
         SELECT CAST(? AS INTEGER), 0
         UNION ALL
         SELECT m.parent_id, depth + 1 FROM up JOIN messages AS m ON m.id = up.id WHERE m.parent_id < m.id
     )
+"""
+# From the first message to the given one.
+SELECT_PATH: Final = f"""
+    {_UP} SELECT {MESSAGE_COLUMNS} FROM up JOIN messages AS m ON m.id = up.id ORDER BY depth DESC
+"""
+# The last so many of them.
+SELECT_PATH_END: Final = f"""
+    {_UP.replace("WHERE m.parent_id < m.id", "WHERE m.parent_id < m.id AND depth + 1 < ?")}
     SELECT {MESSAGE_COLUMNS} FROM up JOIN messages AS m ON m.id = up.id ORDER BY depth DESC
+"""
+SELECT_IDS_UP: Final = f"{_UP} SELECT id FROM up"
+# Below every message its newest child, down to the leaf.
+SELECT_NEWEST_LEAF: Final = """
+    WITH RECURSIVE down (id) AS (
+        SELECT CAST(? AS INTEGER)
+        UNION ALL
+        SELECT (SELECT max(c.id) FROM messages AS c WHERE c.parent_id = down.id AND c.deleted_at IS NULL)
+        FROM down WHERE down.id IS NOT NULL
+    )
+    SELECT max(id) FROM down
 """

@@ -15,6 +15,8 @@ def activity(host: HostState, chat: Chat, notice: str, sleep: str, now: float) -
         if host.doing:
             return Content.assemble((f"{host.doing} · the reply begins then", "$brass"))
         return Content.assemble((_reply_activity(chat.reply, now), "$brass"))
+    if chat.editing is not None:
+        return Content.assemble(("editing · enter makes another version · esc leaves it", "$teal"))
     if notice:
         return Content.assemble((notice, "$secondary"))
     return Content.assemble((host.doing, "$brass")) if host.doing else Content.assemble((sleep, "$secondary"))

@@ -15,6 +15,7 @@ from textual.screen import Screen
 from textual.widgets import TextArea
 
 from samovar.chats.changes import Change, LimitRefused, Noticed
+from samovar.chats.command_desk import CommandDesk
 from samovar.chats.conversation import Conversations
 from samovar.client.interface import Client
 from samovar.config import Config
@@ -47,6 +48,7 @@ class SamovarApp(App[None]):
         "screens/cache.tcss",
         "screens/help.tcss",
         "screens/question.tcss",
+        "screens/search.tcss",
         "widgets/sidebar.tcss",
         "widgets/session_list.tcss",
         "widgets/chat_view.tcss",
@@ -69,9 +71,10 @@ class SamovarApp(App[None]):
         config: Config,
         *,
         themes_dir: Path | None = None,
+        personas_dir: Path | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`themes_dir` may hold the user's own themes. `clock` gives seconds since the epoch."""
+        """`themes_dir` and `personas_dir` may hold the user's own. `clock` gives seconds since the epoch."""
         themes, self._theme_problems = load_themes(themes_dir)
         super().__init__()
         make_alt_digits_keys()
@@ -86,6 +89,7 @@ class SamovarApp(App[None]):
         self._max_fps = config.max_fps
         self._clock = clock
         self.conversations = Conversations(client, store, config, self._show, clock)
+        self._desk = CommandDesk(self.conversations, personas_dir)
         self._bridge = Bridge(self.conversations.handle, config.max_fps)
         self._workstation: Workstation | None = None
         self._ctrl_c_at = 0.0
@@ -94,7 +98,7 @@ class SamovarApp(App[None]):
     # Start and end
 
     def get_default_screen(self) -> Screen[None]:
-        self._workstation = Workstation(self.conversations, self._max_fps, self._clock)
+        self._workstation = Workstation(self.conversations, self._desk, self._max_fps, self._clock)
         return self._workstation
 
     def on_mount(self) -> None:
@@ -176,6 +180,7 @@ class SamovarApp(App[None]):
             return
         yield SystemCommand("New chat", "ctrl+n", station.action_new)
         yield SystemCommand("Chats", "f2: go to the list of chats", station.action_chats)
+        yield SystemCommand("Search", "f3: in all chats", station.action_search)
         yield SystemCommand("Cache", "f4: show or hide the cache panel", station.action_cache)
         yield SystemCommand(
             "All of the cache", "f5: every prompt, the last requests", station.action_whole_cache

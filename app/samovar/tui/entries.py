@@ -6,17 +6,10 @@ from samovar.chats.chat import Chat, Phase, Reply
 from samovar.core.chat import Role
 from samovar.core.figures import clock_time, count, rate
 from samovar.core.request import RequestStats
-from samovar.sessions.store import MessageState, StoredMessage
-from samovar.tui.widgets.transcript import Entry
+from samovar.sessions.values import Attachment, MessageState, StoredMessage
+from samovar.tui.widgets.transcript import AttachmentLine, Entry
 
 Meta = tuple[tuple[str, str], ...]
-
-_STATES = {
-    MessageState.COMPLETE: "complete",
-    MessageState.STREAMING: "complete",  # of another window; ours is shown from memory
-    MessageState.STOPPED: "stopped",
-    MessageState.FAILED: "failed",
-}
 
 
 def chat_entries(chat: Chat, now: float) -> list[Entry]:
@@ -29,26 +22,47 @@ def chat_entries(chat: Chat, now: float) -> list[Entry]:
     return entries
 
 
-def message_entries(message: StoredMessage, now: float, entry_id: str = "") -> list[Entry]:
-    """One message, and under a failed one what to do about it."""
+def message_entries(message: StoredMessage, now: float) -> list[Entry]:
+    """One message, and under one that failed or was cut what to do about it."""
+    is_elsewhere = message.state is MessageState.STREAMING  # in another window; ours is shown from memory
     entry = Entry(
-        id=entry_id or str(message.id),
+        id=str(message.id),
         role=message.role.value,
         text=message.content,
         meta=message_meta(message, now),
-        state=_STATES[message.state],
+        state="complete" if is_elsewhere else message.state.value,
+        place=message.place,
+        num_siblings=message.num_siblings,
+        attachments=tuple([_line_of(attachment) for attachment in message.attachments]),
     )
-    if message.state is MessageState.FAILED:
-        what = message.error or "the reply failed"
-        note = Entry(f"{entry.id} note", "note", f"{what.rstrip('.')} · ctrl+r answers again", state="failed")
-        return [entry, note]
-    return [entry]
+    match message.state:
+        case MessageState.FAILED:
+            note = f"{_sentence(message.error) or 'the reply failed'} · ctrl+r answers again"
+        case MessageState.CUT:
+            note = f"{_sentence(message.error) or 'cut at max_tokens'} · /continue goes on"
+        case _:
+            return [entry]
+    return [entry, Entry(f"{entry.id} note", "note", note, state=entry.state)]
 
 
 def reply_entry(reply: Reply, now: float) -> Entry:
     """A reply that is being written, with what has arrived of it."""
-    meta = reply_meta(reply, now)
-    return Entry(reply.request_id, Role.ASSISTANT.value, reply.text, meta, "streaming")
+    meta, row = reply_meta(reply, now), reply.row
+    place, num_siblings = (row.place, row.num_siblings) if row is not None else (0, 1)
+    return Entry(
+        reply_id(reply),
+        Role.ASSISTANT.value,
+        reply.text,
+        meta,
+        "streaming",
+        place=place,
+        num_siblings=num_siblings,
+    )
+
+
+def reply_id(reply: Reply) -> str:
+    """The id of a running reply's entry: the one that it keeps once it has ended."""
+    return str(reply.row.id if reply.row is not None else 0)
 
 
 def message_meta(message: StoredMessage, now: float) -> Meta:
@@ -73,6 +87,16 @@ def reply_meta(reply: Reply, now: float) -> Meta:
     if reply.stats is not None:
         parts.append(_cost(reply.stats, is_read=reply.phase is Phase.WRITING))
     return _joined(parts)
+
+
+def _line_of(attachment: Attachment) -> AttachmentLine:
+    text = attachment.text
+    num_bytes = len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
+    return AttachmentLine(attachment.name, attachment.num_tokens, num_bytes, attachment.repeated, text)
+
+
+def _sentence(text: str) -> str:
+    return text.rstrip(".")
 
 
 def _cost(stats: RequestStats, *, is_read: bool = True) -> Sequence[tuple[str, str]]:

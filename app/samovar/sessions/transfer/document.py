@@ -68,7 +68,9 @@ def check(document: ChatDocument) -> ChatDocument:
         if message.id in seen:
             raise SamovarError(f"two messages have the id {message.id}")
         if message.parent is not None and message.parent not in seen:
-            raise SamovarError(f"message {message.id} follows {message.parent}, which does not come before it")
+            raise SamovarError(
+                f"message {message.id} follows {message.parent}, which does not come before it"
+            )
         if message.state is MessageState.STREAMING:
             raise SamovarError(f"message {message.id} is in the state “streaming”, which is none of a file")
         seen.add(message.id)

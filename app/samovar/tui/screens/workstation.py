@@ -10,17 +10,19 @@ from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
-from textual.screen import Screen
 
 from samovar.chats import cache_words, changes, slash
-from samovar.chats.cache_desk import Limit
 from samovar.chats.chat import Chat
+from samovar.chats.command_desk import ANSWERED, CommandDesk
 from samovar.chats.conversation import Conversations
 from samovar.core.errors import SamovarError
 from samovar.core.safe_text import clean
+from samovar.sessions.search import Hit
 from samovar.tui.rows import prompt_colors, session_rows
 from samovar.tui.screens.cache import CacheScreen
 from samovar.tui.screens.help import GLYPH_KEYS, HelpScreen, command_group, group_of
+from samovar.tui.screens.message_keys import MessageKeys
+from samovar.tui.screens.search import SearchScreen
 from samovar.tui.theme import palette_of
 from samovar.tui.widgets.cache_panel import CachePanel
 from samovar.tui.widgets.chat_view import ChatView
@@ -33,7 +35,7 @@ from samovar.tui.widgets.transcript import Transcript
 UNDO_WITHIN_S: Final = 30.0
 
 
-class Workstation(Screen[None]):
+class Workstation(MessageKeys):
     """The main screen. The app hands it each `Change`."""
 
     HORIZONTAL_BREAKPOINTS = [  # noqa: RUF012 - not ClassVar in Textual either
@@ -47,6 +49,7 @@ class Workstation(Screen[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f1", "help", "this help", id="help"),
         Binding("f2", "chats", "go to the chats", id="chats", priority=True),
+        Binding("f3", "search", "search in all chats", id="search", priority=True),
         Binding("f4", "cache", "show or hide the cache", id="cache", priority=True),
         Binding(
             "f5", "whole_cache", "all of the cache, on a screen of its own", id="whole_cache", priority=True
@@ -63,12 +66,14 @@ class Workstation(Screen[None]):
         Binding("ctrl+r", "retry", "answer the last message again", id="retry", priority=True),
     ]
 
-    def __init__(self, conversations: Conversations, max_fps: int, clock: Callable[[], float]) -> None:
-        super().__init__()
-        self._conversations = conversations
+    def __init__(
+        self, conversations: Conversations, desk: CommandDesk, max_fps: int, clock: Callable[[], float]
+    ) -> None:
+        view = ChatView(conversations.shown, max_fps=max_fps, clock=clock, id="chat")
+        super().__init__(conversations, view)
+        self._desk = desk
         self._clock = clock
         self._sidebar = Sidebar(id="sidebar")
-        self._view = ChatView(conversations.shown, max_fps=max_fps, clock=clock, id="chat")
         self._panel = CachePanel(clock=clock, id="panel")
         self._status = StatusBar(id="status")
         self._rename_from_list = False
@@ -122,6 +127,7 @@ class Workstation(Screen[None]):
 
     def _draw_rows(self) -> None:
         chats = self._conversations.ordered()
+        self._view.set_first_run(self._conversations.is_first_run)
         self._sidebar.set_rows(
             session_rows(chats, self._conversations.snapshot), self._conversations.shown.id
         )
@@ -156,6 +162,16 @@ class Workstation(Screen[None]):
             return
         self.run_worker(self._send_text(self._view.chat, event.text), group="send")
 
+    @on(ChatView.Typed)
+    def _typed(self, event: ChatView.Typed) -> None:
+        self._conversations.drafts.typed(event.chat, event.text)
+
+    @on(MessageInput.Pasted)
+    def _pasted(self, event: MessageInput.Pasted) -> None:
+        self._conversations.drafts.keep_paste(event.paste)
+        size = f"{event.paste.text.count(chr(10)) + 1:,} lines"
+        self._view.say(f"pasted {size} as {event.paste.name}: it travels with the message as a file")
+
     async def _send_text(self, chat: Chat, text: str) -> None:
         """Send, or give the text back. Asked here, since two texts may be sent before a worker begins."""
         if refusal := self._conversations.refusal(chat):
@@ -172,48 +188,39 @@ class Workstation(Screen[None]):
             self._view.give_back(text)
             self._view.say_error(str(error))
             return
+        if command.name in ANSWERED:
+            self.run_worker(self._answer_command(text, command), group="command")
+            return
         typed_since = self._view.take_text()  # it belongs to the chat that the command leads to
         self._carry_out(command)
         self._view.give_back(typed_since)
 
-    def _carry_out(self, command: slash.SlashCommand) -> None:
-        match command:
-            case slash.SlashCommand("new"):
-                self.action_new()
-            case slash.SlashCommand("rename", title):
-                self._conversations.rename(self._view.chat.id, title)
-            case slash.SlashCommand("delete"):
-                self._delete(self._view.chat.id)
-            case slash.SlashCommand("undo"):
-                self.action_undo_delete()
-            case slash.SlashCommand("system", argument):
-                self._system_prompt(argument)
-            case slash.SlashCommand("retry"):
-                self.run_worker(self.action_retry())
-            case slash.SlashCommand("ram" | "tokens" | "disk", limit):
-                self._conversations.cache.set_limit(Limit(command.name), limit)
-            case slash.SlashCommand("pin" | "unpin"):
-                self._conversations.cache.pin(self._view.chat.id, pinned=command.name == "pin")
-            case slash.SlashCommand("evict"):
-                self._conversations.cache.evict(self._view.chat.id)
-            case slash.SlashCommand("cache"):
-                self.action_cache()
-            case slash.SlashCommand("help"):
-                self.action_help()
-            case slash.SlashCommand("quit"):
-                self.app.call_later(self.app.action_quit)
+    async def _answer_command(self, text: str, command: slash.SlashCommand) -> None:
+        """Do it; what cannot be done goes back to its writer."""
+        try:
+            answer = await self._desk.run(command)
+        except SamovarError as error:
+            if command.argument:
+                self._view.give_back(text)
+            self._view.say_error(str(error))
+            return
+        if answer:
+            self._view.say(answer)
 
-    def _system_prompt(self, argument: str) -> None:
-        if argument:
-            warning = self._conversations.set_system_prompt("" if argument == "-" else argument)
-            self._view.say(
-                "the system prompt counts from the next message on" if argument != "-" else "no system prompt"
-            )
-            if warning:
-                self._view.say_error(warning)
-        else:
-            prompt = " ".join(clean(self._view.chat.system_prompt).split())
-            self._view.say(f"system prompt: {prompt}" if prompt else "this chat has no system prompt")
+    def _carry_out(self, command: slash.SlashCommand) -> None:
+        match command.name:
+            case "new":
+                self.action_new()
+            case "delete":
+                self._delete(self._view.chat.id)
+            case "cache":
+                self.action_cache()
+            case "search":
+                self.action_search(command.argument)
+            case "help":
+                self.action_help()
+            case _:
+                self.app.call_later(self.app.action_quit)
 
     @on(SessionList.Opened)
     def _open(self, event: SessionList.Opened) -> None:
@@ -236,7 +243,7 @@ class Workstation(Screen[None]):
     @on(Sidebar.Renamed)
     def _renamed(self, event: Sidebar.Renamed) -> None:
         if event.session in self._conversations.chats:
-            self._conversations.rename(event.session, event.title)
+            self._conversations.profile.rename(self._conversations.chats[event.session], event.title)
 
     @on(Sidebar.RenameEnded)
     def _rename_ended(self) -> None:
@@ -255,15 +262,6 @@ class Workstation(Screen[None]):
         chat = self._conversations.undo_delete()
         self._sidebar.set_note("")
         self._view.say(f"“{_short(chat.title)}” is back" if chat else "no chat has been deleted")
-
-    @on(Transcript.CopyRequested)
-    def _copy(self, event: Transcript.CopyRequested) -> None:
-        self.app.copy_to_clipboard(event.text)
-        self._view.say(f"copied: {event.what}")
-
-    @on(Transcript.NothingToCopy)
-    def _nothing_to_copy(self, event: Transcript.NothingToCopy) -> None:
-        self._view.say(f"there is no {event.what} to copy here")
 
     def _delete(self, session: str) -> None:
         chat = self._conversations.delete(session)
@@ -310,6 +308,20 @@ class Workstation(Screen[None]):
             self.add_class("-list-open")
             self._sidebar.sessions.focus()
 
+    def action_search(self, text: str = "") -> None:
+        """Search in all chats."""
+        screen = SearchScreen(self._conversations.finder.find, self._clock, text)
+        self.app.push_screen(screen, self._open_found)
+
+    async def _open_found(self, hit: Hit | None) -> None:
+        """Show the message that the user chose among those found."""
+        if hit is None:
+            return
+        if problem := await self._conversations.show_found(hit.session_id, hit.message_id):
+            self._view.say_error(problem)
+            return
+        self._view.go_to(hit.message_id)
+
     def action_cache(self) -> None:
         """Show or hide the cache panel: in its column where there is one, else over the chat."""
         self.toggle_class(
@@ -355,13 +367,15 @@ class Workstation(Screen[None]):
     def action_stop(self) -> None:
         """Close what lies over the chat; else stop its reply; in any case go back to writing."""
         lies_over = self.has_class("-panel-open") or (self.has_class("-list-open") and self._is_small)
-        if not lies_over:
+        if not lies_over and self._conversations.branches.cancel_edit(self._view.chat):
+            self._view.say_error("")
+        elif not lies_over:
             self._conversations.stop(self._view.chat)
             self._view.say_error("")
         self._back_to_writing()
 
     async def action_retry(self) -> None:
-        if refusal := await self._conversations.retry(self._view.chat):
+        if refusal := await self._conversations.branches.retry(self._view.chat):
             self._view.say(refusal)
 
     @property

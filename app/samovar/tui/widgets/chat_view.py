@@ -7,15 +7,17 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from textual import on
 from textual.app import ComposeResult
 from textual.containers import Vertical
+from textual.message import Message
 from textual.timer import Timer
 
 from samovar.chats import changes
 from samovar.chats.chat import Chat, Phase
 from samovar.chats.host_state import HostPhase, HostState
 from samovar.tui.activity import activity
-from samovar.tui.entries import chat_entries, message_entries, reply_entry, reply_meta
+from samovar.tui.entries import chat_entries, message_entries, reply_entry, reply_id, reply_meta
 from samovar.tui.widgets.composer import Composer
 from samovar.tui.widgets.transcript import Entry, Transcript
 from samovar.tui.widgets.welcome import Welcome
@@ -27,6 +29,8 @@ MAX_WIDTH: Final = 100  # of the transcript's text, and so of the composer under
 ChatChange = (
     changes.PathChanged
     | changes.MessageAdded
+    | changes.MessageChanged
+    | changes.DraftChanged
     | changes.ReplyBegan
     | changes.ReplyProgressed
     | changes.ReplyGrew
@@ -36,6 +40,14 @@ ChatChange = (
 
 class ChatView(Vertical):
     """One chat. `clock` gives seconds since the epoch."""
+
+    class Typed(Message):
+        """What stands in a chat's composer is another text."""
+
+        def __init__(self, chat: Chat, text: str) -> None:
+            super().__init__()
+            self.chat = chat
+            self.text = text
 
     def __init__(
         self, chat: Chat, *, max_fps: int, clock: Callable[[], float], id: str | None = None
@@ -71,12 +83,17 @@ class ChatView(Vertical):
         right = max(side, self.content_size.width - side - MAX_WIDTH)
         self._desk.styles.padding = (1, right, 1, side)
 
+    @on(Composer.Typed)
+    def _typed(self, event: Composer.Typed) -> None:
+        event.stop()
+        self.post_message(self.Typed(self.chat, event.text))
+
     # The chat
 
     def show(self, chat: Chat) -> None:
         """Show this chat, at its end, with its draft."""
         if chat is not self.chat:
-            self.chat.draft = self.composer.text
+            self.post_message(self.Typed(self.chat, self.composer.text))
         self.chat = chat
         self.composer.set_text(chat.draft)
         self.say_error("")
@@ -89,10 +106,15 @@ class ChatView(Vertical):
         chat, now = self.chat, self._clock()
         match change:
             case changes.PathChanged():
-                self._load()
+                self._load(stay=True)
             case changes.MessageAdded(message=message):
                 self._append(message_entries(message, now))
                 self.composer.set_history(chat.sent_texts())
+            case changes.MessageChanged(message=message):
+                self._transcript.end_stream(message_entries(message, now)[0])
+            case changes.DraftChanged():
+                self.composer.set_text(chat.draft)
+                self.composer.focus_input()
             case changes.ReplyBegan() if chat.reply is not None:
                 self._show_welcome(False)
                 self._notice = ""
@@ -100,15 +122,15 @@ class ChatView(Vertical):
             case changes.ReplyGrew(text=text):
                 self._transcript.stream(text)
                 if chat.reply is not None and chat.reply.phase is not self._phase:  # all has been read
-                    self._transcript.update_meta(chat.reply.request_id, reply_meta(chat.reply, now))
+                    self._transcript.update_meta(reply_id(chat.reply), reply_meta(chat.reply, now))
             case changes.ReplyProgressed() if chat.reply is not None:
-                self._transcript.update_meta(chat.reply.request_id, reply_meta(chat.reply, now))
-            case changes.ReplyEnded(entry_id=entry_id, message=message, notice=notice):
+                self._transcript.update_meta(reply_id(chat.reply), reply_meta(chat.reply, now))
+            case changes.ReplyEnded(message=message):
                 if self._refusal:
                     self.say_error("")
-                entry, *notes = message_entries(message, now, entry_id)
+                entry, *notes = message_entries(message, now)
                 self._transcript.end_stream(entry)
-                self._append([*notes, Entry(f"{entry_id} notice", "note", notice)] if notice else notes)
+                self._append(notes)
             case _:
                 pass
         phase = chat.reply.phase if chat.reply is not None else None
@@ -121,6 +143,12 @@ class ChatView(Vertical):
         text = self.composer.text
         self.composer.set_text("")
         return text
+
+    def go_to(self, message_id: int | None) -> None:
+        """Bring a message of the shown chat into view, and the keys to it."""
+        if message_id is not None:
+            self._transcript.select(str(message_id))
+            self._transcript.focus()
 
     def follow(self) -> None:
         """Keep the end in view."""
@@ -144,6 +172,10 @@ class ChatView(Vertical):
         self._welcome.set_notes(notes)
         self._draw_activity()
 
+    def set_first_run(self, is_first: bool) -> None:
+        """Whether the user has no chats yet."""
+        self._welcome.set_first_run(is_first)
+
     def set_sleep(self, text: str) -> None:
         """Say that the model is asleep, and what waking it costs; empty while it is awake."""
         if text != self._sleep:
@@ -159,6 +191,10 @@ class ChatView(Vertical):
             self._notice_timer.stop()
         self._notice_timer = self.set_timer(NOTICE_S, self._end_notice)
         self._draw_activity()
+
+    def read(self) -> None:
+        """Give the keys to the messages."""
+        self._transcript.focus()
 
     def say_error(self, text: str) -> None:
         """Show what went wrong, in place of a notice, until something else is done; empty to take it back."""
@@ -183,11 +219,11 @@ class ChatView(Vertical):
         doing = activity(self._host, self.chat, self._notice, self._sleep, self._clock())
         self.composer.set_activity(doing, aside)
 
-    def _load(self) -> None:
+    def _load(self, *, stay: bool = False) -> None:
         chat, now = self.chat, self._clock()
         entries = chat_entries(chat, now)
         self._show_welcome(chat.path == [] and not entries and chat.reply is None)
-        self._transcript.load(entries)
+        self._transcript.load(entries, stay=stay)
         if chat.reply is not None:
             self._transcript.begin_stream(reply_entry(chat.reply, now))
         self.composer.set_history(chat.sent_texts())

@@ -3,7 +3,9 @@
 Takes texts, posts what the user wants sent; knows neither chats nor client.
 """
 
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import ClassVar, Final
 
 from rich.cells import cell_len
@@ -16,8 +18,23 @@ from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import Static, TextArea
 
+from samovar.chats.mentions import (
+    as_attachment,
+    common_start,
+    completions,
+    dropped_path,
+    mention_of,
+    paste_name,
+)
 from samovar.chats.slash import matching
+from samovar.core.safe_text import clean
+from samovar.sessions.attachments import digest_of
+from samovar.sessions.encoding import storable
+from samovar.sessions.values import Attachment
 
+LONG_PASTE: Final = 4000  # characters
+LONG_PASTE_LINES: Final = 40
+_HALF_MENTION: Final = re.compile(r"(?:^|\s)@([^\s\"]*)$")
 _NEW_LINE_KEYS: Final = ("ctrl+j", "shift+enter", "alt+enter")
 _HINTS: Final = (
     "enter sends · ctrl+j new line · esc stops · / commands",
@@ -33,8 +50,15 @@ class MessageInput(TextArea):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "submit", "send", id="composer.send"),
         Binding(",".join(_NEW_LINE_KEYS), "new_line", "new line", id="composer.new_line"),
-        Binding("tab", "complete", "complete a /command, or go to the next part", show=False),
+        Binding("tab", "complete", "complete a /command or an @file, else go to the next part", show=False),
     ]
+
+    class Pasted(Message):
+        """A long text was pasted; its name stands in the message."""
+
+        def __init__(self, paste: Attachment) -> None:
+            super().__init__()
+            self.paste = paste
 
     class Submitted(Message):
         """The user wants this text sent."""
@@ -75,8 +99,41 @@ class MessageInput(TextArea):
             self.action_new_line()
 
     async def _on_paste(self, event: events.Paste) -> None:
-        """Runs before the text area's own handler: a paste that bubbled up to the app would come back."""
+        """Runs before the text area's own handler: a paste that bubbled up to the app would come back.
+
+        The path of a file becomes its mention; a long text is kept, and its name stands for it.
+        """
         event.stop()
+        if (path := dropped_path(event.text)) is not None:
+            event.prevent_default()
+            self._insert_mention(str(path))
+        elif len(event.text) > LONG_PASTE or event.text.count("\n") >= LONG_PASTE_LINES:
+            event.prevent_default()
+            digest = digest_of(storable(event.text))
+            paste = as_attachment(paste_name(digest), event.text)
+            self.post_message(self.Pasted(paste))
+            self._insert_mention(paste.name)
+
+    def _insert_mention(self, name: str) -> None:
+        """Put a file's name where the cursor is, as a word of its own."""
+        row, column = self.selection.start
+        before = self.document.get_line(row)[:column]
+        space = " " if before and not before[-1].isspace() else ""
+        self._replace_via_keyboard(f"{space}{mention_of(name)} ", *self.selection)
+
+    def _complete_file(self, typed: str, name: str, *, is_whole: bool) -> None:
+        """Put a file's name in place of what is typed behind the `@`."""
+        is_file = is_whole and not name.endswith("/")
+        mention = f"{mention_of(name)} " if is_file else f"@{name}"
+        row, column = self.cursor_location
+        self._replace_via_keyboard(mention, (row, column - len(typed) - 1), (row, column))
+
+    @property
+    def half_mention(self) -> str | None:
+        """What has been typed behind an `@` up to the cursor; None if that is no mention."""
+        row, column = self.cursor_location
+        found = _HALF_MENTION.search(self.document.get_line(row)[:column])
+        return found[1] if found else None
 
     def action_submit(self) -> None:
         """Hand the text over and start an empty one at once: the next key belongs to that."""
@@ -90,11 +147,15 @@ class MessageInput(TextArea):
 
     def action_complete(self) -> None:
         found = matching(self.text) if " " not in self.text else []
-        if found:
+        if (half := self.half_mention) is not None:
+            files = completions(half, Path.cwd())
+            if files:
+                self._complete_file(half, common_start(half, files), is_whole=len(files) == 1)
+        elif found:
             self.text = f"/{found[0].name}{' ' if found[0].argument else ''}"
             self.move_cursor(self.document.end)
         else:
-            self.screen.focus_next()
+            self.screen.focus_previous()
 
     def action_cursor_up(self, select: bool = False) -> None:
         if select or not self._recall(-1):
@@ -130,6 +191,13 @@ class Foot(Widget):
         self._activity = Content("")
         self._aside = ""
         self._command = ""
+        self._files: Sequence[str] = ()
+
+    def set_files(self, files: Sequence[str]) -> None:
+        """Show what a half-typed `@` could become; nothing for none."""
+        if files != self._files:
+            self._files = files
+            self.refresh()
 
     def set_activity(self, activity: Content) -> None:
         """Say what is going on."""
@@ -151,6 +219,9 @@ class Foot(Widget):
 
     def render(self) -> Content:
         width = self.size.width
+        if self._files:
+            names = "  ".join(clean(name) for name in self._files)
+            return Content.assemble(("tab ", "$secondary"), (names, "$faint")).truncate(width, ellipsis=True)
         if self._command:
             return Content.assemble((_explained(self._command), "$faint")).truncate(width, ellipsis=True)
         activity = self._activity.truncate(width, ellipsis=True)
@@ -170,6 +241,13 @@ def _explained(text: str) -> str:
 
 class Composer(Vertical):
     """The input, a line for what went wrong, and the foot."""
+
+    class Typed(Message):
+        """The text is another one."""
+
+        def __init__(self, text: str) -> None:
+            super().__init__()
+            self.text = text
 
     class Sent(Message):
         """The user pressed Enter on a text that is not empty; it has left the input."""
@@ -228,5 +306,9 @@ class Composer(Vertical):
     @on(TextArea.Changed)
     def _text_changed(self, event: TextArea.Changed) -> None:
         event.stop()
+        area = self.query_one(MessageInput)
+        half = area.half_mention
+        self.query_one(Foot).set_files(() if half is None else tuple(completions(half, Path.cwd())))
+        self.post_message(self.Typed(area.text))
         first, is_long = event.text_area.document[0], event.text_area.document.line_count > 1
         self.query_one(Foot).set_command(first if matching(first) and not is_long else "")

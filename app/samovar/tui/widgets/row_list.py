@@ -1,4 +1,4 @@
-"""A list of one-line rows with a cursor, drawn on demand, so that a thousand rows cost what ten cost.
+"""A list of rows with a cursor, drawn on demand, so that a thousand rows cost what ten cost.
 
 Takes the keys of its rows and a function that draws one; posts where the cursor goes. The cursor belongs to
 a row, not to a line: when the rows are sorted anew, it stays with its row.
@@ -42,9 +42,15 @@ class RowList(ScrollView, can_focus=True):
         def control(self) -> "RowList":
             return self.row_list
 
-    def __init__(self, empty: str, *, follows_first: bool = False, id: str | None = None) -> None:
-        """`empty` is shown while there are no rows."""
+    class Chosen(Message):
+        """The user clicked on the row under the cursor."""
+
+    def __init__(
+        self, empty: str, *, follows_first: bool = False, row_height: int = 1, id: str | None = None
+    ) -> None:
+        """`empty` is shown while there are no rows. A row of several lines has parts `"\\n"` between them."""
         super().__init__(id=id)
+        self._row_height = row_height
         self._empty = empty
         self._follows_first = follows_first
         self._keys: tuple[str, ...] = ()
@@ -69,7 +75,7 @@ class RowList(ScrollView, can_focus=True):
         if before not in keys or (self._follows_first and line == 0):
             self._cursor = keys[min(line, len(keys) - 1)] if keys else ""
         if keys != old:
-            self.virtual_size = Size(self.size.width, len(keys))
+            self.virtual_size = Size(self.size.width, len(keys) * self._row_height)
             self._show_cursor()
         self.refresh()
         if self._cursor != before:
@@ -80,6 +86,12 @@ class RowList(ScrollView, can_focus=True):
         """Cells that a row has for its parts."""
         return max(0, self.size.width - 3)
 
+    def set_empty(self, text: str) -> None:
+        """What is shown while there are no rows."""
+        if text != self._empty:
+            self._empty = text
+            self.refresh()
+
     # Drawing
 
     def on_mount(self) -> None:
@@ -87,7 +99,8 @@ class RowList(ScrollView, can_focus=True):
 
     def render_line(self, y: int) -> Strip:
         palette = palette_of(self.app.current_theme)
-        width, line = self.size.width, y + self.scroll_offset.y
+        width = self.size.width
+        line, part_line = divmod(y + self.scroll_offset.y, self._row_height)
         if not self._keys and y == 0:
             empty = Segment(f"  {self._empty}"[:width], rich_style(palette.faint, palette.ground))
             return Strip([empty]).adjust_cell_length(width, rich_style(None, palette.ground))
@@ -99,7 +112,7 @@ class RowList(ScrollView, can_focus=True):
         segments = [Segment(f"{bar} ", rich_style(palette.brass, ground))]
         segments += [
             Segment(text, rich_style(palette.color(color.removeprefix("$")), ground))
-            for text, color in self._draw(self._keys[line], self.row_width)
+            for text, color in _line(self._draw(self._keys[line], self.row_width), part_line)
         ]
         return Strip(segments).adjust_cell_length(width, rich_style(None, ground))
 
@@ -112,20 +125,23 @@ class RowList(ScrollView, can_focus=True):
         self.refresh()
 
     def on_resize(self) -> None:
-        self.virtual_size = Size(self.size.width, len(self._keys))
+        self.virtual_size = Size(self.size.width, len(self._keys) * self._row_height)
         self._show_cursor()
 
     def on_click(self, event: events.Click) -> None:
-        line = event.y + self.scroll_offset.y
+        line = (event.y + self.scroll_offset.y) // self._row_height
         if line < len(self._keys):
+            was_there = self._keys[line] == self._cursor
             self._go_to(line)
+            if was_there or event.chain == 2:
+                self.post_message(self.Chosen())
 
     def action_move(self, step: int) -> None:
         if self._keys:
             self._go_to(max(0, min(self._keys.index(self._cursor) + step, len(self._keys) - 1)))
 
     def action_page(self, step: int) -> None:
-        self.action_move(step * max(1, self.size.height - 1))
+        self.action_move(step * max(1, self.size.height // self._row_height - 1))
 
     def _go_to(self, line: int) -> None:
         if self._keys[line] != self._cursor:
@@ -136,5 +152,17 @@ class RowList(ScrollView, can_focus=True):
 
     def _show_cursor(self) -> None:
         if self.size.height and self._cursor:
-            line = Region(0, self._keys.index(self._cursor), 1, 1)
+            line = Region(0, self._keys.index(self._cursor) * self._row_height, 1, self._row_height)
             self.scroll_to_region(line, animate=False, force=True)
+
+
+def _line(parts: Sequence[Part], number: int) -> list[Part]:
+    """The parts of one line of a row."""
+    line = 0
+    found: list[Part] = []
+    for part in parts:
+        if part[0] == "\n":
+            line += 1
+        elif line == number:
+            found.append(part)
+    return found

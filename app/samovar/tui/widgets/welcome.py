@@ -13,6 +13,7 @@ _LINES: Final = (
     ("every chat stays hot: coming back to it costs only what is new", "$secondary"),
     ("ctrl+n another chat   f2 all chats   f4 the cache   f1 help", "$faint"),
 )
+_FIRST: Final = ("/samples brings ten example chats to look around in", "$faint")
 
 
 class Welcome(Widget):
@@ -21,6 +22,13 @@ class Welcome(Widget):
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self._notes: tuple[str, ...] = ()
+        self._is_first = False
+
+    def set_first_run(self, is_first: bool) -> None:
+        """Whether there is no chat yet: then there is something to try."""
+        if is_first != self._is_first:
+            self._is_first = is_first
+            self.refresh(layout=True)
 
     def set_notes(self, notes: Sequence[str]) -> None:
         """Sentences about the loaded model, shown above the rest."""
@@ -32,4 +40,5 @@ class Welcome(Widget):
         lines = [Content.assemble((clean(note), "$faint")) for note in self._notes]
         lines += [Content("")] if lines else []
         lines += [Content.assemble(("samovar", "bold $brass")), Content("")]
-        return Content("\n").join([*lines, *(Content.assemble(line) for line in _LINES)])
+        shown = (*_LINES, _FIRST) if self._is_first else _LINES
+        return Content("\n").join([*lines, *(Content.assemble(line) for line in shown)])

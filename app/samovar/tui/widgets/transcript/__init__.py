@@ -1,6 +1,6 @@
-"""The chat view: a whole chat in one widget, rendered block by block, drawn line by line."""
+"""The transcript: a whole chat in one widget, rendered block by block, drawn line by line."""
 
-from samovar.tui.widgets.transcript.entry import Entry
-from samovar.tui.widgets.transcript.view import Transcript
+from samovar.tui.widgets.transcript.entry import AttachmentLine, Entry
+from samovar.tui.widgets.transcript.transcript import Transcript
 
-__all__ = ["Entry", "Transcript"]
+__all__ = ["AttachmentLine", "Entry", "Transcript"]

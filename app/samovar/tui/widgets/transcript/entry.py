@@ -3,13 +3,25 @@
 import msgspec
 
 
-class Entry(msgspec.Struct, frozen=True):
+class AttachmentLine(msgspec.Struct, frozen=True, gc=False):
+    """A text file in a message. `num_tokens` is None until it has been counted; a `repeated` one stands
+    earlier in the chat already. `text` may be anything that a file holds.
+    """
+
+    name: str
+    num_tokens: int | None
+    num_bytes: int
+    repeated: bool
+    text: str
+
+
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """One message as the transcript shows it.
 
     `role` is "user", "assistant", "system" or "note" (a line of Samovar's own, without a heading). `meta`
     stands behind the heading: parts of (text, style), joined as they are, where style is one of "faint",
-    "secondary", "green", "brass", "teal" and "red". `state` is "complete", "streaming", "stopped" or
-    "failed".
+    "secondary", "green", "brass", "teal" and "red". `state` is "complete", "streaming", "stopped", "cut" or
+    "failed". It is number `place` (from 0 on) of `num_siblings` versions.
     """
 
     id: str
@@ -17,3 +29,11 @@ class Entry(msgspec.Struct, frozen=True):
     text: str
     meta: tuple[tuple[str, str], ...] = ()
     state: str = "complete"
+    place: int = 0
+    num_siblings: int = 1
+    attachments: tuple[AttachmentLine, ...] = ()
+
+    @property
+    def is_message(self) -> bool:
+        """Whether it can be worked on; a note belongs to the message above it."""
+        return self.role != "note"

@@ -1,25 +1,25 @@
 """Knows which line of the chat is where, and renders only what somebody looks at.
 
-Pure (no Textual widgets); used by the view in the UI thread. An item is an entry; its parts are its heading
-and its blocks. A part that nobody has looked at has a guessed height. Callers hold on to an `Anchor` and ask
-for its line again after heights have become known, so what is on screen stays where it is.
+Pure (no Textual widgets); used by the view in the UI thread. An item is an entry by its index; its parts are
+its heading and its blocks. A part that nobody has looked at has a guessed height. Callers hold on to an
+`Anchor` and ask for its line again after heights have become known, so what is on screen stays where it is.
 """
 
 import time
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
 from typing import NamedTuple
 
+import msgspec
 from rich.segment import Segment
 
 from samovar.core.safe_text import clean
 from samovar.tui.widgets.transcript.blocks import Block, Kind, resume, split
 from samovar.tui.widgets.transcript.entry import Entry
+from samovar.tui.widgets.transcript.heading import hints_of, render_heading
+from samovar.tui.widgets.transcript.heights import Heights
 from samovar.tui.widgets.transcript.page import Line, Page
-from samovar.tui.widgets.transcript.render import estimate_height, render_block, render_heading, with_cursor
-
-MAX_KEPT_LINES = 4_000
+from samovar.tui.widgets.transcript.parts import Part, Parts
+from samovar.tui.widgets.transcript.render import estimate_height, render_block, with_cursor
 
 
 class Anchor(NamedTuple):
@@ -30,96 +30,61 @@ class Anchor(NamedTuple):
     offset: int
 
 
-class Part:
-    """A heading (`block` is None) or a block, with its height and, while they are kept, its lines."""
-
-    __slots__ = ("block", "exact", "height", "lines", "with_cursor")
-
-    def __init__(self, block: Block | None, height: int, *, exact: bool = False) -> None:
-        self.block = block
-        self.height = height
-        self.exact = exact
-        self.lines: list[Line] | None = None
-        self.with_cursor = False
-
-
-class Item:
-    """An entry and its parts; `parts` is empty until somebody comes near."""
-
-    __slots__ = ("entry", "height", "parts")
-
-    def __init__(self, entry: Entry, height: int) -> None:
-        self.entry = entry
-        self.height = height
-        self.parts: list[Part] = []
-
-    @property
-    def is_exact(self) -> bool:
-        return bool(self.parts) and all(part.exact for part in self.parts)
-
-    @property
-    def is_markdown(self) -> bool:
-        return self.entry.role == "assistant"
-
-    @property
-    def blocks(self) -> list[Block]:
-        return [part.block for part in self.parts if part.block is not None]
-
-
 class Layout:
-    """The items of one chat on one page."""
+    """The entries of one chat on one page. `entries` is for reading: what changes them is below."""
 
     def __init__(self, page: Page, entries: Sequence[Entry] = ()) -> None:
         self.page = page
-        self.items = [Item(entry, self._guess(entry)) for entry in entries]
+        self.entries = list(entries)
         self.note: list[Line] = []
-        self._starts: list[int] = [0]
-        self._kept: OrderedDict[Part, None] = OrderedDict()
-        self._num_kept_lines = 0
+        self.hinted: int | None = None
+        """The item whose heading shows the keys of what can be done with it."""
+        self.unfolded: set[tuple[str, int]] = set()
+        """Files whose text is shown: the entry's id, and which one."""
+        self._heights = Heights(self._guesses())
+        self._parts = Parts()
 
     # -- where things are
 
     @property
     def height(self) -> int:
         """The number of lines of the whole chat."""
-        return self.start(len(self.items)) + len(self.note)
+        return self._heights.total + len(self.note)
 
     def start(self, index: int) -> int:
         """Return the first line of an item."""
-        starts = self._starts
-        if len(starts) <= index:
-            heights = [item.height for item in self.items[len(starts) - 1 :]]
-            starts[-1:] = accumulate(heights, initial=starts[-1])
-        return starts[index]
+        return self._heights.start(index)
 
     def item_at(self, y: int) -> int:
         """Return the index of the item that line `y` belongs to; the number of items after the end."""
-        low, high = 0, len(self.items)
-        self.start(high)
-        while low < high:
-            middle = (low + high) // 2
-            if self._starts[middle + 1] <= y:
-                low = middle + 1
-            else:
-                high = middle
-        return low
+        return self._heights.find(y)
+
+    def is_exact(self, index: int) -> bool:
+        """Whether the height of an item is known."""
+        return self._parts.heights_of(index) is not None
+
+    def lines_at(self, index: int) -> range:
+        """Return the lines of an item without the empty one before it."""
+        start = self.start(index)
+        return range(start + 1, start + self._heights[index])
 
     def anchor_at(self, y: int) -> Anchor:
         """Return the anchor of line `y`."""
         index = self.item_at(max(0, y))
-        if index == len(self.items):
+        if index == len(self.entries):
             return Anchor(index, 0, max(0, y - self.start(index)))
         offset = max(0, y) - self.start(index)
         for number, part in enumerate(self.parts_of(index)):
             if offset < part.height:
                 return Anchor(index, number, offset)
             offset -= part.height
-        return Anchor(index, len(self.items[index].parts) - 1, max(0, self.items[index].parts[-1].height - 1))
+        parts = self.parts_of(index)
+        return Anchor(index, len(parts) - 1, max(0, parts[-1].height - 1))
 
     def line_of(self, anchor: Anchor) -> int:
         """Return the line where an anchor is now."""
-        if anchor.item >= len(self.items):
-            return self.start(len(self.items)) + anchor.offset
+        if anchor.item >= len(self.entries):
+            return self.start(len(self.entries)) + anchor.offset
         parts = self.parts_of(anchor.item)
         number = min(anchor.part, len(parts) - 1)
         before = sum([part.height for part in parts[:number]])
@@ -142,8 +107,8 @@ class Layout:
 
     def settle_end(self, num_lines: int) -> None:
         """Make heights exact for so many lines at the end."""
-        if self.items:
-            index = len(self.items) - 1
+        if self.entries:
+            index = len(self.entries) - 1
             self.settle(Anchor(index, len(self.parts_of(index)) - 1, 0), num_lines, 0)
 
     def measure(self, index: int, part: Part, *, keep: bool = True) -> list[Line] | None:
@@ -153,17 +118,13 @@ class Layout:
         lines = self._render(index, part)
         self._set_height(index, part, len(lines))
         if keep:
-            self._keep(part, lines)
+            self._parts.put_lines(part, lines)
         return lines
-
-    def measure_again(self, index: int, part: Part) -> None:
-        """Render a part again after its entry changed."""
-        self._correct(index, -part.height)
-        self._put(index, part, part.lines, self._render(index, part))
-        self._correct(index, part.height)
 
     def measure_item(self, index: int, until: float) -> bool:
         """Make an item's height exact, without keeping its lines; return False if `until` comes first."""
+        if self.is_exact(index):
+            return True
         for part in self.parts_of(index):
             if not part.exact:
                 self.measure(index, part, keep=False)
@@ -174,7 +135,7 @@ class Layout:
     def line(self, y: int) -> Line | None:
         """Return line `y`, or None after the end."""
         index = self.item_at(y)
-        if index == len(self.items):
+        if index == len(self.entries):
             after = y - self.start(index)
             return self.note[after] if after < len(self.note) else None
         offset = y - self.start(index)
@@ -190,9 +151,9 @@ class Layout:
         if part.lines is None:
             lines = self._render(index, part)
             self._set_height(index, part, len(lines))
-            self._keep(part, lines)
+            self._parts.put_lines(part, lines)
             return lines
-        self._kept.move_to_end(part)
+        self._parts.touch(part)
         return part.lines
 
     def lines_of_item(self, index: int) -> Iterator[Line]:
@@ -203,45 +164,71 @@ class Layout:
     # -- changes
 
     def turn_page(self, page: Page) -> None:
-        """Go on with another width or palette; heights are kept as guesses if the width is another one."""
+        """Go on with another width or palette; what grows has to be grown again."""
         rewrapped = page.text_width != self.page.text_width
         self.page = page
-        while self._kept:
-            self._forget_oldest()
-        for item in self.items:
-            if rewrapped:
-                if item.parts:
-                    for part in item.parts[1:]:
-                        part.exact = False
-                        part.height = max(
-                            1, estimate_height(part.block.text, page.text_width) + 1 if part.block else 1
-                        )
-                    item.height = sum([part.height for part in item.parts])
-                else:
-                    item.height = self._guess(item.entry)
-            for part in item.parts:
-                part.lines = None
-        self._starts = [0]
+        if rewrapped:
+            self._parts.drop_all()
+            self._heights = Heights(self._guesses())
+        else:
+            self._parts.drop_all_lines()
 
     def append(self, entry: Entry) -> None:
         """Add an entry at the end."""
-        self.items.append(Item(entry, self._guess(entry)))
+        self.entries.append(entry)
+        self._heights.append(self._guess(entry))
+
+    def truncate(self, num_entries: int) -> None:
+        """Drop the entries after the first `num_entries`."""
+        for index in range(num_entries, len(self.entries)):
+            self._parts.drop(index)
+        del self.entries[num_entries:]
+        self._heights.truncate(num_entries)
 
     def replace(self, index: int, entry: Entry) -> None:
         """Give an item another entry; blocks that stay the same keep their lines."""
-        item = self.items[index]
-        item.entry = entry
-        if item.parts:
-            blocks = split(clean(entry.text), markdown=item.is_markdown)
-            self._set_parts(index, blocks, growing=False)
+        self.entries[index] = entry
+        if self._parts.get(index) is not None:
+            self._set_parts(index, self._blocks_of(entry), growing=False)
+        else:
+            self._parts.drop(index)
+            self._correct(index, self._guess(entry) - self._heights[index])
+
+    def set_meta(self, index: int, meta: tuple[tuple[str, str], ...]) -> None:
+        """Change what stands behind the heading of an entry."""
+        self.entries[index] = msgspec.structs.replace(self.entries[index], meta=meta)
+        self._draw_heading(index)
+
+    def set_hinted(self, index: int | None) -> None:
+        """Show the keys of what can be done with this item, and no other's."""
+        before, self.hinted = self.hinted, index
+        if before != index:
+            for item in (before, index):
+                if item is not None and item < len(self.entries):
+                    self._draw_heading(item)
+
+    def fold(self, index: int, number: int, *, is_open: bool) -> None:
+        """Show the text of a file, or only its name."""
+        key = (self.entries[index].id, number)
+        if is_open:
+            self.unfolded.add(key)
+        else:
+            self.unfolded.discard(key)
+        self.parts_of(index)
+        self._draw_heading(index)
+
+    def unfolded_of(self, entry: Entry) -> list[int]:
+        """Return the numbers of the files of an entry whose text is shown."""
+        return [number for number in range(len(entry.attachments)) if (entry.id, number) in self.unfolded]
 
     def grow(self, index: int, text: str) -> int:
         """Show `text` (clean, longer than before) and a cursor as the text of a growing item.
 
         Return the first line that changed, counted from the start of the item.
         """
-        item = self.items[index]
-        return self._set_parts(index, resume(text, item.blocks, markdown=item.is_markdown), growing=True)
+        blocks = [part.block for part in self.parts_of(index) if part.block is not None]
+        is_markdown = _is_markdown(self.entries[index])
+        return self._set_parts(index, resume(text, blocks, markdown=is_markdown), growing=True)
 
     def set_note(self, text: str | None) -> None:
         """Set the line after the last entry."""
@@ -256,31 +243,44 @@ class Layout:
     # -- inside
 
     def _guess(self, entry: Entry) -> int:
-        return 3 + estimate_height(entry.text, self.page.text_width)
+        return 2 + len(entry.attachments) + estimate_height(entry.text, self.page.text_width)
+
+    def _guesses(self) -> list[int]:
+        return [self._guess(entry) for entry in self.entries]
 
     def parts_of(self, index: int) -> list[Part]:
         """Return the parts of an item, its blocks found if nobody had looked at it."""
-        item = self.items[index]
-        if not item.parts:
-            blocks = split(clean(item.entry.text), markdown=item.is_markdown)
-            heading = len(render_heading(self.page, item.entry))
+        if (known := self._parts.get(index)) is not None:
+            return known
+        entry = self.entries[index]
+        blocks = self._blocks_of(entry)
+        heights = self._parts.heights_of(index)
+        if heights is not None and len(heights) == 1 + len(blocks):
+            parts = [
+                Part(block, height, exact=True)
+                for block, height in zip([None, *blocks], heights, strict=True)
+            ]
+        else:
             width = self.page.text_width
-            item.parts = [Part(None, heading, exact=True)]
-            item.parts += [Part(block, estimate_height(block.text, width) + 1) for block in blocks]
-            self._correct(index, sum([part.height for part in item.parts]) - item.height)
-        return item.parts
+            parts = [Part(None, len(self._heading(index)), exact=True)]
+            parts += [Part(block, estimate_height(block.text, width) + 1) for block in blocks]
+        self._put_parts(index, parts)
+        return parts
+
+    def _blocks_of(self, entry: Entry) -> list[Block]:
+        return split(clean(entry.text), markdown=_is_markdown(entry))
 
     def _walk(self, anchor: Anchor, step: int) -> Iterator[tuple[int, Part]]:
         """Go over the parts from an anchor on: down with it, or up from the one before it."""
         index, number = anchor.item, anchor.part
-        if index >= len(self.items):
-            if step > 0 or not self.items:
+        if index >= len(self.entries):
+            if step > 0 or not self.entries:
                 return
-            index = len(self.items) - 1
+            index = len(self.entries) - 1
             number = len(self.parts_of(index))
         if step < 0:
             number -= 1
-        while 0 <= index < len(self.items):
+        while 0 <= index < len(self.entries):
             parts = self.parts_of(index)
             if 0 <= number < len(parts):
                 yield index, parts[number]
@@ -289,24 +289,35 @@ class Layout:
                 index += step
                 number = 0 if step > 0 else len(self.parts_of(index)) - 1 if index >= 0 else 0
 
+    def _heading(self, index: int) -> list[Line]:
+        entry = self.entries[index]
+        hints = hints_of(entry) if index == self.hinted else ()
+        return render_heading(self.page, entry, hints=hints, unfolded=self.unfolded_of(entry))
+
+    def _draw_heading(self, index: int) -> None:
+        """Render a heading again, if anybody has looked at it."""
+        if (parts := self._parts.get(index)) is not None:
+            before = parts[0].height
+            self._put(parts[0], parts[0].lines, self._heading(index))
+            self._correct(index, parts[0].height - before)
+
     def _render(self, index: int, part: Part) -> list[Line]:
-        item = self.items[index]
         if part.block is None:
-            return render_heading(self.page, item.entry)
-        lines = render_block(self.page, part.block, item.entry.role, leading=part is item.parts[1])
+            return self._heading(index)
+        leading = part is self.parts_of(index)[1]
+        lines = render_block(self.page, part.block, self.entries[index].role, leading=leading)
         if part.with_cursor:
             lines = with_cursor(self.page, lines, in_code=part.block.kind is Kind.CODE)
         return lines
 
     def _set_parts(self, index: int, blocks: list[Block], *, growing: bool) -> int:
         """Replace the blocks of an item; return the first line that changed."""
-        item = self.items[index]
-        old = item.parts
-        heading = render_heading(self.page, item.entry)
-        parts = [old[0] if old else Part(None, len(heading), exact=True)]
+        old = self.parts_of(index)
+        heading = self._heading(index)
+        parts = [old[0]]
         changed = -1
         if parts[0].lines != heading:
-            changed = self._put(index, parts[0], parts[0].lines, heading)
+            changed = self._put(parts[0], parts[0].lines, heading)
         if not blocks and growing:
             blocks = [Block(Kind.PLAIN, "", 0)]
         top = parts[0].height
@@ -320,29 +331,34 @@ class Layout:
             part = Part(block, 0)
             part.with_cursor = grows
             parts.append(part)
-            item.parts = parts
-            first = self._put(index, part, before.lines if before else None, self._render(index, part))
+            lines = render_block(self.page, block, self.entries[index].role, leading=number == 1)
+            if grows:
+                lines = with_cursor(self.page, lines, in_code=block.kind is Kind.CODE)
+            first = self._put(part, before.lines if before else None, lines)
             if changed < 0 and (first < part.height or before is None or before.height != part.height):
                 changed = top + first
             top += part.height
-        for part in old[len(parts) :]:
-            self._forget(part)
-        if changed < 0:
-            changed = top
-        item.parts = parts
-        self._correct(index, top - item.height)
-        return changed
+        kept = set(parts)
+        for part in old:
+            if part not in kept:
+                self._parts.drop_lines(part)
+        self._put_parts(index, parts)
+        return top if changed < 0 else changed
 
-    def _put(self, index: int, part: Part, before: list[Line] | None, lines: list[Line]) -> int:
-        """Give a part its lines; those that are as before stay the same objects."""
+    def _put_parts(self, index: int, parts: list[Part]) -> None:
+        self._parts.put(index, parts)
+        self._correct(index, sum([part.height for part in parts]) - self._heights[index])
+
+    def _put(self, part: Part, before: list[Line] | None, lines: list[Line]) -> int:
+        """Give a part its lines, those that are as before as the same objects; return the first other one."""
         first = len(lines)
         for number, (old, new) in enumerate(zip(before or (), lines, strict=False)):
-            if old.strip == new.strip and old[1:] == new[1:]:
+            if old == new:
                 lines[number] = old
             else:
                 first = min(first, number)
         part.height, part.exact = len(lines), True
-        self._keep(part, lines)
+        self._parts.put_lines(part, lines)
         return min(first, len(before or ()))
 
     def _set_height(self, index: int, part: Part, height: int) -> None:
@@ -352,22 +368,8 @@ class Layout:
 
     def _correct(self, index: int, delta: int) -> None:
         if delta:
-            self.items[index].height += delta
-            del self._starts[index + 1 :]
+            self._heights.change(index, delta)
 
-    def _keep(self, part: Part, lines: list[Line]) -> None:
-        self._forget(part)
-        part.lines = lines
-        self._kept[part] = None
-        self._num_kept_lines += len(lines)
-        while self._num_kept_lines > MAX_KEPT_LINES and len(self._kept) > 50:
-            self._forget_oldest()
 
-    def _forget(self, part: Part) -> None:
-        if part in self._kept:
-            del self._kept[part]
-            self._num_kept_lines -= len(part.lines or ())
-            part.lines = None
-
-    def _forget_oldest(self) -> None:
-        self._forget(next(iter(self._kept)))
+def _is_markdown(entry: Entry) -> bool:
+    return entry.role == "assistant"

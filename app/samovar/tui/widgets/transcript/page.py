@@ -16,15 +16,29 @@ _CODE_PAD = 2
 
 
 class Line(NamedTuple):
-    """One finished line, as wide as the widget."""
+    """One finished line, as wide as the widget.
 
-    strip: Strip
+    Textual's `Strip` brings seven caches, so it is made when a line is drawn, not kept with it.
+    """
+
+    segments: list[Segment]
+    cells: int
     left: int
     """How many characters at the left are margin and not text."""
     end: int
     """Where the text ends, in characters of the strip."""
     joint: str
     """What stood in the text between this line and the next one: a line break, a space, nothing."""
+
+    @property
+    def text(self) -> str:
+        """All characters of the line, with its margins."""
+        return "".join([segment.text for segment in self.segments])
+
+    @property
+    def strip(self) -> Strip:
+        """The line as Textual draws it."""
+        return Strip(self.segments, self.cells)
 
 
 class Styles:
@@ -80,7 +94,7 @@ class Page:
         self.width = max(10, width)
         self.margin = 3 if width >= 90 else 2 if width >= 40 else 1
         self.text_width = min(MAX_TEXT_WIDTH, self.width - 2 * self.margin)
-        self.blank_line = Line(Strip([Segment(" " * self.width, self.styles.text)], self.width), 0, 0, "\n")
+        self.blank_line = Line([Segment(" " * self.width, self.styles.text)], self.width, 0, 0, "\n")
 
     def line(self, segments: list[Segment], cells: int, joint: str = "\n", left: int = 0) -> Line:
         """Put text between the margins; `left` is how many of its characters are decoration."""
@@ -88,7 +102,7 @@ class Page:
         end = sum([len(segment.text) for segment in segments])
         if (spare := self.width - self.margin - cells) > 0:
             segments.append(Segment(" " * spare, self.styles.text))
-        return Line(Strip(segments, self.margin + cells + max(0, spare)), self.margin + left, end, joint)
+        return Line(segments, self.margin + cells + max(0, spare), self.margin + left, end, joint)
 
     def blank(self) -> Line:
         """Return an empty line."""

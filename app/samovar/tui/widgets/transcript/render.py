@@ -1,45 +1,14 @@
-"""Renders entries: their headings, and their blocks one by one, to finished lines. Pure."""
+"""Renders the blocks of entries, one by one, to finished lines. Pure."""
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len
 from rich.segment import Segment
 
-from samovar.core.safe_text import clean
 from samovar.tui.widgets.transcript.blocks import Block, Kind
-from samovar.tui.widgets.transcript.entry import Entry
 from samovar.tui.widgets.transcript.markdown import paint_markdown
 from samovar.tui.widgets.transcript.page import Line, Page
 from samovar.tui.widgets.transcript.wrap import wrap
 
 CURSOR = "▌"
-_ENDINGS = {"stopped": ("stopped", "brass"), "failed": ("failed", "red")}
-
-
-def render_heading(page: Page, entry: Entry) -> list[Line]:
-    """Return the empty line before an entry and its heading."""
-    if entry.role == "note":
-        return [page.blank()]
-    styles = page.styles
-    name, style = {"user": ("you", styles.role_you), "assistant": ("samovar", styles.role_samovar)}.get(
-        entry.role, (entry.role, styles.role_system)
-    )
-    parts = [(clean(text).replace("\n", " "), kind) for text, kind in entry.meta]
-    if (ending := _ENDINGS.get(entry.state)) and not any(ending[0] in text for text, _ in parts):
-        parts = [ending, (" · ", "faint"), *parts] if parts else [ending]
-    room = page.text_width - len(name) - 2
-    segments = [Segment(name, style)]
-    cells = len(name)
-    if parts and room > 0:
-        segments.append(Segment("  ", styles.faint))
-        cells += 2
-    for text, kind in parts:
-        if room <= 0:
-            break
-        if cell_len(text) > room:
-            text = set_cell_size(text, room - 1).rstrip() + "…"
-        segments.append(Segment(text, styles.names.get(kind, styles.faint)))
-        cells += cell_len(text)
-        room = 0 if text.endswith("…") else room - cell_len(text)
-    return [page.blank(), page.line(segments, cells)]
 
 
 def render_block(page: Page, block: Block, role: str, *, leading: bool) -> list[Line]:
@@ -76,21 +45,17 @@ def with_cursor(page: Page, lines: list[Line], *, in_code: bool) -> list[Line]:
     if index < 0:
         return [page.line([Segment(CURSOR, page.styles.cursor)], 1)]
     line = lines[index]
-    cells = cell_len(line.strip.text[: line.end])
-    if cells >= line.strip.cell_length:
+    cells = cell_len(line.text[: line.end])
+    if cells >= line.cells:
         return lines
-    before, after = line.strip.crop(0, cells), line.strip.crop(cells + 1, line.strip.cell_length)
+    before, after = line.strip.crop(0, cells), line.strip.crop(cells + 1, line.cells)
     style = page.styles.cursor
     if in_code:
         style = page.styles.highlight["name"]
-    strip = type(line.strip)([*before, Segment(CURSOR, style), *after], line.strip.cell_length)
-    return [*lines[:index], line._replace(strip=strip), *lines[index + 1 :]]
+    segments = [*before, Segment(CURSOR, style), *after]
+    return [*lines[:index], line._replace(segments=segments), *lines[index + 1 :]]
 
 
 def estimate_height(text: str, width: int) -> int:
-    """Guess how many lines a message takes, fast; only the scrollbar relies on it, and not for long."""
-    return (
-        sum([1 + len(line) // width for line in text.split("\n")])
-        if len(text) < 100_000
-        else (text.count("\n") + len(text) // width)
-    )
+    """Guess how many lines a text takes, fast; only the scrollbar relies on it, and not for long."""
+    return 1 + text.count("\n") + len(text) // width

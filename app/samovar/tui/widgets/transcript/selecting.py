@@ -10,7 +10,6 @@ from rich.segment import Segment
 from rich.style import Style
 from textual.geometry import Offset
 from textual.selection import Selection
-from textual.strip import Strip
 
 from samovar.core.safe_text import clean
 from samovar.tui.widgets.transcript.layout import Layout
@@ -26,16 +25,16 @@ def key_of(layout: Layout, y: int) -> int:
     return (index << _SHIFT) + y - layout.start(index)
 
 
-def select(line: Line, span: tuple[int, int] | None, style: Style) -> Strip:
-    """Return the strip of a line with the characters of `span` (end -1: to the end) drawn as selected."""
+def select(line: Line, span: tuple[int, int] | None, style: Style) -> list[Segment]:
+    """Return a line with the characters of `span` (end -1: to the end) drawn as selected."""
     if span is None:
-        return line.strip
+        return line.segments
     start, end = max(span[0], line.left), line.end if span[1] < 0 else min(span[1], line.end)
     if start >= end:
-        return line.strip
+        return line.segments
     segments: list[Segment] = []
     pos = 0
-    for text, base, _ in line.strip:
+    for text, base, _ in line.segments:
         first, last = max(0, start - pos), max(0, end - pos)
         for part, chosen in (
             (text[:first], False),
@@ -45,33 +44,33 @@ def select(line: Line, span: tuple[int, int] | None, style: Style) -> Strip:
             if part:
                 segments.append(Segment(part, (base + style if base else style) if chosen else base))
         pos += len(text)
-    return Strip(segments, line.strip.cell_length)
+    return segments
 
 
 def selected_text(layout: Layout, selection: Selection) -> str:
     """Return the text between two keys; in a very long selection the middle is taken as written."""
     start = selection.start or Offset(0, 0)
-    end = selection.end or Offset(1 << 30, ((len(layout.items) - 1) << _SHIFT) + (1 << _SHIFT) - 1)
+    end = selection.end or Offset(1 << 30, ((len(layout.entries) - 1) << _SHIFT) + (1 << _SHIFT) - 1)
     first_item, first_line = divmod(start.y, 1 << _SHIFT)
     last_item, last_line = divmod(end.y, 1 << _SHIFT)
-    last_item = min(last_item, len(layout.items) - 1)
+    last_item = min(last_item, len(layout.entries) - 1)
     pieces: list[str] = []
     for index in range(first_item, last_item + 1):
         if last_item - first_item > _MAX_RENDERED_ITEMS and first_item < index < last_item:
-            pieces.append("\n" + clean(layout.items[index].entry.text) + "\n")
+            pieces.append("\n" + clean(layout.entries[index].text) + "\n")
             continue
         low = first_line if index == first_item else 0
         high = last_line if index == last_item and end.y < 1 << 60 else 1 << _SHIFT
         for number, line in enumerate(islice(layout.lines_of_item(index), low, high + 1), low):
             left = max(line.left, start.x) if (index, number) == (first_item, first_line) else line.left
             right = min(line.end, end.x) if (index, number) == (last_item, last_line) else line.end
-            pieces.append(line.strip.text[left : max(left, right)] + line.joint)
+            pieces.append(line.text[left : max(left, right)] + line.joint)
     return "".join(pieces).strip("\n")
 
 
 def word_at(line: Line, cell: int) -> tuple[int, int] | None:
     """Return the span of the word at a cell of a line, in characters."""
-    text = line.strip.text[: line.end]
+    text = line.text[: line.end]
     position = len(line.strip.crop(0, cell).text)
     if position >= line.end or position < line.left or text[position].isspace():
         return None

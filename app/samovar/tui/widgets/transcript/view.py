@@ -1,20 +1,17 @@
 """The chat view: one line-API widget that holds a whole chat.
 
-Runs in the UI thread. It draws what `Layout` has rendered, scrolls, follows the end, and selects. It takes
-entries and posts `CopyRequested`; it knows nothing of clients or stores. It must have neither border nor
-padding.
+Runs in the UI thread. It draws what `Layout` has rendered, scrolls, follows the end, and selects text; what
+is done with messages is the transcript's. It must have neither border nor padding.
 """
 
 import time
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Final
 
+import msgspec
 from rich.segment import Segment
 from rich.style import Style
-from textual import events
-from textual.binding import Binding, BindingType
-from textual.geometry import Offset, Region, Size
-from textual.message import Message
+from textual.geometry import Region, Size
 from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.selection import Selection
@@ -24,62 +21,31 @@ from textual.widget import Widget
 
 from samovar.core.safe_text import clean
 from samovar.tui.theme import palette_of, rich_style
-from samovar.tui.widgets.transcript import actions
 from samovar.tui.widgets.transcript.entry import Entry
 from samovar.tui.widgets.transcript.layout import Anchor, Layout
 from samovar.tui.widgets.transcript.page import Line, Page
-from samovar.tui.widgets.transcript.selecting import key_of, select, selected_text, word_at
+from samovar.tui.widgets.transcript.selecting import key_of, select, selected_text
 
-_SLICE_S = 0.006
-_SLICE_EVERY_S = 0.08
+_SLICE_S: Final = 0.006
+_SLICE_EVERY_S: Final = 0.08
+_MEASURED_AROUND: Final = 200  # messages on both sides of the view whose heights are made exact when idle
 
 
-class Transcript(ScrollView, can_focus=True):
-    """The messages of one chat."""
+class ChatScroll(ScrollView, can_focus=True):
+    """The messages of one chat, to be read."""
 
     ALLOW_SELECT = True
     DEFAULT_CSS = """
-    Transcript {
+    ChatScroll {
         background: $background;
         overflow-x: hidden;
         overflow-y: scroll;
         scrollbar-size: 0 1;
     }
     """
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("c", "copy_code", "copy code", id="transcript.copy_code"),
-        Binding("y", "copy_reply", "copy reply", id="transcript.copy_reply"),
-        Binding(
-            "left_square_bracket", "jump(-1)", "previous message", key_display="[", id="transcript.previous"
-        ),
-        Binding("right_square_bracket", "jump(1)", "next message", key_display="]", id="transcript.next"),
-    ]
-
-    LETTERS: ClassVar = frozenset(binding.key for binding in BINDINGS if isinstance(binding, Binding))
-    """The printable keys that mean something here."""
 
     following: reactive[bool] = reactive(True, repaint=False)
     """Whether the end stays in view; off once the user scrolls up, on again at the end."""
-
-    class CopyRequested(Message):
-        """The user wants `text` on the clipboard; `what` says what it is."""
-
-        def __init__(self, transcript: "Transcript", text: str, what: str) -> None:
-            super().__init__()
-            self.transcript = transcript
-            self.text = text
-            self.what = what
-
-        @property
-        def control(self) -> "Transcript":
-            return self.transcript
-
-    class NothingToCopy(Message):
-        """The user wants to copy `what`, and there is none."""
-
-        def __init__(self, what: str) -> None:
-            super().__init__()
-            self.what = what
 
     def __init__(
         self,
@@ -95,33 +61,44 @@ class Transcript(ScrollView, can_focus=True):
         self._waiting: list[Entry] = []
         """What is to be shown once the widget has a size."""
         self._anchor = Anchor(0, 0, 0)
+        self._unfolded: set[tuple[str, int]] = set()
         self._live = False
+        self._live_id = ""
         self._live_text = ""
         self._pending: list[str] = []
         self._note: str | None = None
         self._frame_timer: Timer | None = None
         self._frame_at = 0.0
         self._idle_timer: Timer | None = None
-        self._next_unmeasured = -1
+        self._unmeasured: list[int] = []
         self._placing = False
         self._theme_name = ""
-        self._bar = Strip([])
-        self._drawn: dict[int, tuple[Line, Strip]] = {}
+        self._bar = Segment("")
+        self._raised = Style()
+        self._drawn: dict[int, tuple[Line, bool, Strip]] = {}
         """What was drawn on each line of the screen, and from what."""
         self._drawn_with: tuple[object, ...] = ()
 
     # -- what the app calls
 
-    def load(self, entries: Sequence[Entry]) -> None:
-        """Show another chat, at its end."""
+    def load(self, entries: Sequence[Entry], *, stay: bool = False) -> None:
+        """Show another chat, at its end; or with `stay` the same chat after a change, where it is."""
         self._live = False
         self._pending.clear()
         self._note = None
         if self.text_selection is not None:
             self.screen.clear_selection()
-        self._waiting = list(entries)
+        before = self._layout_of_chat
         self._layout_of_chat = None
-        self.following = True
+        self._waiting = list(entries)
+        if not stay:
+            self._unfolded = set()
+        if stay and before is not None and not self.following:
+            same = _num_same(before.entries, self._waiting)
+            if self._anchor.item >= same:
+                self._anchor = Anchor(same, 0, 0)
+        else:
+            self.following = True
         self._open()
 
     def append(self, entry: Entry) -> None:
@@ -133,21 +110,23 @@ class Transcript(ScrollView, can_focus=True):
         self._rearrange()
 
     def begin_stream(self, entry: Entry) -> None:
-        """Add an entry whose text will grow; one that is last already goes on growing."""
+        """Add an entry whose text will grow; one that is the last message already goes on growing."""
         self._open()
+        self._live_id = entry.id
         self._live_text = clean(entry.text)
         self._pending.clear()
         self._live = True
         if (layout := self._layout_of_chat) is None:
-            if self._waiting and self._waiting[-1].id == entry.id:
-                self._waiting.pop()
+            if (last := _last_message(self._waiting)) is not None and self._waiting[last].id == entry.id:
+                del self._waiting[last:]
             self._waiting.append(entry)
             return
-        if layout.items and layout.items[-1].entry.id == entry.id:
-            layout.items[-1].entry = entry
+        if (last := _last_message(layout.entries)) is not None and layout.entries[last].id == entry.id:
+            layout.truncate(last + 1)
+            layout.entries[last] = entry
         else:
             layout.append(entry)
-        layout.grow(len(layout.items) - 1, self._live_text)
+        layout.grow(len(layout.entries) - 1, self._live_text)
         self._rearrange()
 
     def stream(self, text: str) -> None:
@@ -160,35 +139,28 @@ class Transcript(ScrollView, can_focus=True):
             self._frame_timer = self.set_timer(max(0.001, delay), self._frame, name="transcript frame")
 
     def end_stream(self, entry: Entry) -> None:
-        """Show the final text and meta of the growing entry."""
+        """Show the final entry in place of the growing one, whose id it may change."""
         self._live = False
         self._pending.clear()
         if (layout := self._layout_of_chat) is None:
             self._waiting = [*self._waiting[:-1], entry]
             return
-        for index in range(len(layout.items) - 1, -1, -1):
-            if layout.items[index].entry.id == entry.id:
-                layout.replace(index, entry)
-                break
+        index = _index_of(layout.entries, self._live_id)
+        if index is not None:
+            layout.replace(index, entry)
         self._rearrange()
 
     def update_meta(self, entry_id: str, meta: tuple[tuple[str, str], ...]) -> None:
         """Change what stands behind the heading of an entry."""
-
-        def changed(entry: Entry) -> Entry:
-            return Entry(entry.id, entry.role, entry.text, meta, entry.state)
-
-        if (layout := self._layout_of_chat) is None:
-            self._waiting = [changed(entry) if entry.id == entry_id else entry for entry in self._waiting]
+        layout = self._layout_of_chat
+        entries = self._waiting if layout is None else layout.entries
+        if (index := _index_of(entries, entry_id)) is None:
             return
-        for index in range(len(layout.items) - 1, -1, -1):
-            item = layout.items[index]
-            if item.entry.id == entry_id:
-                item.entry = changed(item.entry)
-                if item.parts:
-                    layout.measure_again(index, item.parts[0])
-                    self._refresh_from(layout.start(index), 2)
-                return
+        if layout is None:
+            self._waiting[index] = msgspec.structs.replace(entries[index], meta=meta)
+        else:
+            layout.set_meta(index, meta)
+            self._refresh_from(layout.start(index), 2)
 
     def set_live_note(self, text: str | None) -> None:
         """Show one faint line at the end, or none."""
@@ -205,7 +177,7 @@ class Transcript(ScrollView, can_focus=True):
     def entries(self) -> list[Entry]:
         """What is shown."""
         layout = self._layout_of_chat
-        return [item.entry for item in layout.items] if layout is not None else list(self._waiting)
+        return list(layout.entries if layout is not None else self._waiting)
 
     # -- size and theme
 
@@ -234,22 +206,41 @@ class Transcript(ScrollView, can_focus=True):
         assert layout is not None
         layout.turn_page(self._new_page())
         layout.set_note(self._note)
+        if self._live and layout.entries:
+            layout.grow(len(layout.entries) - 1, self._live_text)
 
     def _new_page(self) -> Page:
         palette = palette_of(self.app.current_theme)
         self._theme_name = self.app.theme
-        self._bar = Strip([Segment("▎", rich_style(palette.brass, palette.ground))], 1)
+        self._bar = Segment("▌", rich_style(palette.brass, palette.ground))
+        self._raised = rich_style(None, palette.raised)
         return Page(palette, self.size.width)
 
     def _open(self) -> None:
         """Lay out what is waiting, once there is a size to do it for."""
         if self._layout_of_chat is None and self.is_attached and self.size.width and self.size.height:
             layout = self._layout_of_chat = Layout(self._new_page(), self._waiting)
+            layout.unfolded = self._unfolded
             self._waiting = []
             layout.set_note(self._note)
-            if self._live and layout.items:
-                layout.grow(len(layout.items) - 1, self._live_text)
+            if self._live and layout.entries:
+                layout.grow(len(layout.entries) - 1, self._live_text)
             self._rearrange()
+            self._opened()
+
+    def _opened(self) -> None:
+        """Called when a chat has been laid out."""
+
+    def _scrolled(self) -> None:
+        """Called when the user has scrolled."""
+
+    def _marked_lines(self) -> range:
+        """Return the lines that have the bar at their left."""
+        return range(layout.height) if self.has_focus and (layout := self._layout_of_chat) else range(0)
+
+    def _lit_lines(self) -> range:
+        """Return the lines that stand out."""
+        return range(0)
 
     # -- scrolling
 
@@ -266,6 +257,18 @@ class Transcript(ScrollView, can_focus=True):
         self._anchor = layout.anchor_at(round(new_value))
         if not self.following:
             self._rearrange(repaint=False)
+        self._scrolled()
+
+    def go_to_line(self, top: int) -> None:
+        """Bring line `top` of the chat to the top of the view, as far as that goes."""
+        layout = self._layout_of_chat
+        assert layout is not None
+        last = max(0, layout.height - self.size.height)
+        self._anchor = layout.anchor_at(max(0, min(top, last)))
+        self._placing = True
+        self.following = top >= last
+        self._placing = False
+        self._rearrange()
 
     def watch_following(self, following: bool) -> None:
         if following and not self._placing and self._layout_of_chat is not None:
@@ -288,7 +291,9 @@ class Transcript(ScrollView, can_focus=True):
         if repaint:
             self.refresh()
         if self._idle_timer is not None:
-            self._next_unmeasured = len(layout.items) - 1
+            here = self._anchor.item
+            around = range(max(0, here - _MEASURED_AROUND), min(len(layout.entries), here + _MEASURED_AROUND))
+            self._unmeasured = list(around)
             self._idle_timer.resume()
 
     def _place(self, top: int) -> None:
@@ -321,18 +326,17 @@ class Transcript(ScrollView, can_focus=True):
             self.refresh(Region(0, first, self.size.width, last - first))
 
     def _measure_slice(self) -> None:
-        """Make guessed heights exact, from the end upwards, in short slices; nothing on screen moves."""
+        """Make guessed heights around the view exact, in short slices; nothing on screen moves."""
         layout = self._layout_of_chat
         if layout is None or self._live:
             return
         until = time.perf_counter() + _SLICE_S
-        while self._next_unmeasured >= 0:
-            if layout.measure_item(self._next_unmeasured, until):
-                self._next_unmeasured -= 1
+        while self._unmeasured and layout.measure_item(self._unmeasured[-1], until):
+            self._unmeasured.pop()
             if time.perf_counter() > until:
                 break
         self._place(layout.height - self.size.height if self.following else layout.line_of(self._anchor))
-        if self._next_unmeasured < 0 and self._idle_timer is not None:
+        if not self._unmeasured and self._idle_timer is not None:
             self._idle_timer.pause()
 
     # -- streaming
@@ -353,7 +357,7 @@ class Transcript(ScrollView, can_focus=True):
         self._live_text += clean(arrived)
         if layout is None:
             return
-        index = len(layout.items) - 1
+        index = len(layout.entries) - 1
         before = layout.height
         changed = layout.start(index) + layout.grow(index, self._live_text)
         if layout.height == before:
@@ -383,25 +387,28 @@ class Transcript(ScrollView, can_focus=True):
         if layout is None:
             return [Strip.blank(crop.width, self.rich_style)] * crop.height
         filters = [filter for filter in self.get_line_filters() if filter.enabled]
-        focused = self.has_focus
-        drawn_with = (filters, focused, self._theme_name, self.size, self.text_selection)
+        top = self.scroll_offset.y
+        lit = self._lit_lines()
+        drawn_with = (filters, lit, self._theme_name, self.size, self.text_selection)
         if drawn_with != self._drawn_with:
             self._drawn_with = drawn_with
             self._drawn.clear()
         background = self.background_colors[1]
-        top = self.scroll_offset.y
+        marked = self._marked_lines()
         blank = layout.page.blank_line
         strips = []
         for y in crop.line_range:
             line = layout.line(top + y) or blank
+            is_marked = top + y in marked
             before = self._drawn.get(y)
-            if before is not None and before[0] is line:
-                strips.append(before[1])
+            if before is not None and before[0] is line and before[1] is is_marked and not lit:
+                strips.append(before[2])
                 continue
             strip = self._strip(y, line)
             for filter in filters:
-                strip = strip.apply_filter(filter, background)
-            self._drawn[y] = (line, strip)
+                # Not `apply_filter`: it keeps both strips.
+                strip = Strip(filter.apply(list(strip), background), strip.cell_length)
+            self._drawn[y] = (line, is_marked, strip)
             strips.append(strip)
         if crop.x or crop.width < self.size.width:
             strips = [strip.crop(crop.x, crop.right) for strip in strips]
@@ -417,17 +424,21 @@ class Transcript(ScrollView, can_focus=True):
         return strip.apply_offsets(0, key_of(layout, min(line_y, max(0, layout.height - 1))))
 
     def _strip(self, y: int, line: Line) -> Strip:
-        """Return a line as it is to be seen: with the selection, and with the bar that shows the focus."""
+        """Return a line as it is to be seen: with selection, bar, and the ground of what stands out."""
         layout = self._layout_of_chat
         assert layout is not None
-        strip = line.strip
+        segments = line.segments
         selection = self.text_selection
         line_y = y + self.scroll_offset.y
         if selection is not None and line_y < layout.height:
-            strip = select(line, selection.get_span(key_of(layout, line_y)), self._selection_style())
-        if self.has_focus:
-            strip = Strip.join([self._bar, strip.crop(1)])
-        if strip.cell_length != self.size.width:
+            segments = select(line, selection.get_span(key_of(layout, line_y)), self._selection_style())
+        if line_y in self._lit_lines():
+            segments = [Segment(text, (style or Style()) + self._raised) for text, style, _ in segments]
+        if line_y in self._marked_lines():
+            text, style, _ = segments[0]  # the margin
+            segments = [self._bar, Segment(text[1:], style), *segments[1:]]
+        strip = Strip(segments, line.cells)
+        if line.cells != self.size.width:
             strip = strip.adjust_cell_length(self.size.width, layout.page.styles.text)
         return strip
 
@@ -444,54 +455,30 @@ class Transcript(ScrollView, can_focus=True):
 
     def get_selection(self, selection: Selection) -> tuple[str, str] | None:
         """Return the selected text: without margins, and with wrapped lines joined again."""
-        if (layout := self._layout_of_chat) is None or not layout.items:
+        if (layout := self._layout_of_chat) is None or not layout.entries:
             return None
         return selected_text(layout, selection), "\n"
 
     def selection_updated(self, selection: Selection | None) -> None:
         self.refresh(self.size.region)
 
-    def on_click(self, event: events.Click) -> None:
-        """A click on the label beneath code copies it; two select a word, three the line."""
-        layout = self._layout_of_chat
-        event.prevent_default()
-        if layout is None:
-            return
-        y = event.y + self.scroll_offset.y
-        line = layout.line(y)
-        if line is None:
-            return
-        if event.chain == 1:
-            if (code := actions.code_of_label(layout, y)) is not None:
-                self._request_copy(code)
-        elif (span := word_at(line, event.x) if event.chain == 2 else (line.left, line.end)) is not None:
-            key = key_of(layout, y)
-            self.screen.selections = {self: Selection(Offset(span[0], key), Offset(span[1], key))}
 
-    # -- keys
+def _index_of(entries: Sequence[Entry], entry_id: str) -> int | None:
+    """Return the last entry of this id."""
+    for index in range(len(entries) - 1, -1, -1):
+        if entries[index].id == entry_id:
+            return index
+    return None
 
-    def action_copy_code(self) -> None:
-        """Copy the code block that is nearest to the bottom of the view."""
-        if (layout := self._layout_of_chat) is not None:
-            bottom = min(self.scroll_offset.y + self.size.height, layout.height) - 1
-            if (code := actions.nearest_code(layout, bottom)) is not None:
-                self._request_copy(code)
-            else:
-                self.post_message(self.NothingToCopy("code"))
 
-    def action_copy_reply(self) -> None:
-        """Copy the last reply."""
-        replies = [entry for entry in self.entries if entry.role == "assistant"]
-        if replies:
-            text = self._live_text if self._live else clean(replies[-1].text)
-            self._request_copy((text, "reply"))
-        else:
-            self.post_message(self.NothingToCopy("reply"))
+def _last_message(entries: Sequence[Entry]) -> int | None:
+    for index in range(len(entries) - 1, -1, -1):
+        if entries[index].is_message:
+            return index
+    return None
 
-    def action_jump(self, step: int) -> None:
-        """Bring the next or previous message to the top."""
-        if (layout := self._layout_of_chat) is not None:
-            self.scroll_to(y=actions.neighbour(layout, self.scroll_offset.y, step))
 
-    def _request_copy(self, found: actions.Found) -> None:
-        self.post_message(self.CopyRequested(self, *found))
+def _num_same(before: Sequence[Entry], after: Sequence[Entry]) -> int:
+    """Return how many entries at the beginning are the same ones."""
+    pairs = enumerate(zip(before, after, strict=False))
+    return next((n for n, (old, new) in pairs if old.id != new.id), min(len(before), len(after)))

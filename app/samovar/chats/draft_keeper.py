@@ -1,0 +1,66 @@
+"""Drafts: kept a moment after the user has typed, and brought back after a crash or a quit.
+
+Runs in the event loop. Never imports Textual.
+"""
+
+import asyncio
+from typing import Final
+
+from samovar.chats import changes
+from samovar.chats.chat import Chat
+from samovar.chats.shared import Shared
+from samovar.sessions.store import Store
+from samovar.sessions.values import Attachment
+
+SAVE_AFTER_S: Final = 0.5
+
+
+class DraftKeeper:
+    """The drafts of all chats of this window."""
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._unsaved: dict[str, Chat] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def typed(self, chat: Chat, text: str) -> None:
+        """The text in a chat's composer is another one."""
+        if text != chat.draft:
+            chat.draft = text
+            self._unsaved[chat.id] = chat
+            if self._timer is None:
+                self._timer = asyncio.get_running_loop().call_later(SAVE_AFTER_S, self.flush)
+
+    def keep_paste(self, paste: Attachment) -> None:
+        """Store a pasted text that the draft names."""
+        work = self._shared.archive.try_run(
+            "the paste cannot be stored", lambda store: store.keep_pastes([paste])
+        )
+        self._shared.archive.spawn(work)
+
+    def flush(self) -> None:
+        """Store what has not been stored yet."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        waiting, self._unsaved = self._unsaved, {}
+        texts = {chat.id: chat.draft for chat in waiting.values()}
+        if texts:
+
+            def work(store: Store) -> None:
+                for session, text in texts.items():
+                    store.drafts.save(session, text)
+
+            self._shared.archive.spawn(self._shared.archive.try_run("the draft cannot be stored", work))
+
+    def bring_back(self, found: dict[str, str]) -> None:
+        """Put the drafts of windows that are gone where they were, in a new chat if it was one."""
+        roster = self._shared.roster
+        for session, text in found.items():
+            chat = roster.chats.get(session)
+            if chat is None:
+                prompt, now = self._shared.config.system_prompt, self._shared.clock()
+                chat = Chat.fresh(roster.next_ordinal(), prompt, now, session)
+                roster.chats[session] = chat
+            chat.draft = "\n".join(part for part in (text, chat.draft) if part)
+            self._shared.notify(changes.DraftChanged(session))
