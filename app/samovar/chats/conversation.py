@@ -16,6 +16,7 @@ from samovar.chats.branches import Branches
 from samovar.chats.cache_desk import CacheDesk
 from samovar.chats.chat import Chat
 from samovar.chats.draft_keeper import DraftKeeper
+from samovar.chats.file_counts import FileCounts
 from samovar.chats.finder import Finder
 from samovar.chats.host_state import HostPhase, HostState
 from samovar.chats.profile import Profile
@@ -37,6 +38,7 @@ from samovar.core.events import (
     RequestFinished,
     RequestStarted,
     SwapFinished,
+    TokensCounted,
     TokensGenerated,
     Welcome,
 )
@@ -75,6 +77,7 @@ class Conversations:
         self.transfers = Transfers(self._shared, store.file)
         self.profile = Profile(self._shared)
         self.drafts = DraftKeeper(self._shared)
+        self._file_counts = FileCounts(self._shared)
         self.branches = Branches(self._shared, self._answer, self._appear)
 
     @property
@@ -284,6 +287,8 @@ class Conversations:
                 self._focus(self.shown)
             case SwapFinished(session, into_context=True) if session == self.shown.id and event.num_tokens:
                 self._notify(changes.Noticed(cache_words.swapped(event)))
+            case TokensCounted():
+                self._file_counts.handle(event)
             case _:
                 self.cache.handle(event)
 
@@ -330,6 +335,7 @@ class Conversations:
         """Ask for the reply, unless the chat has been deleted while its message was being stored."""
         if chat.id in self.chats:
             self._answers.ask(chat, turn.reply, settings)
+            self._file_counts.count(chat, turn.message)
             self._archive.spawn(self._watch.look())
             return
         if chat not in self.roster.deleted:
