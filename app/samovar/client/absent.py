@@ -25,8 +25,8 @@ class AbsentClient:
     async def events(self) -> AsyncIterator[Event]:
         """Nothing, until closed."""
         await self._closed.wait()
-        return
-        yield  # makes this a generator
+        for event in ():
+            yield event
 
     async def close(self) -> None:
         self._closed.set()
