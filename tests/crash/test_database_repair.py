@@ -68,7 +68,7 @@ def readable(path: Path, ids: list[int]) -> set[Row]:
     found: set[Row] = set()
     with plain(path) as connection:
         for number in ids:
-            with contextlib.suppress(sqlite3.Error):
+            with contextlib.suppress(sqlite3.Error, UnicodeDecodeError):
                 found.update(connection.execute(f"{ROW} NOT INDEXED WHERE id = ?", (number,)))
     return found
 

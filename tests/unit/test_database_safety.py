@@ -334,6 +334,18 @@ def test_damage_that_the_check_finds_is_repaired_at_the_next_start(
         assert database.repaired is None, "once"
 
 
+def test_a_file_whose_schema_is_no_text_is_repaired(file: Path) -> None:
+    make_file(file)
+    before = rows(file)
+    pos = file.read_bytes().index(b"CREATE TABLE sessions")
+    overwrite(file, pos, b"\xde" * 30)
+    assert integrity.check_integrity(file)
+    integrity.unmark(file)
+    with opened(file) as database:
+        assert database.repaired is not None
+        assert messages(database) == before
+
+
 def test_the_check_ends_early_when_the_program_does(file: Path) -> None:
     make_file(file)
     overwrite(file, _page_of_index(file) * PAGE, b"\xff" * PAGE)

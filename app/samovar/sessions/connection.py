@@ -119,9 +119,9 @@ def damaged(path: Path, reason: str) -> SamovarError:
 
 
 def connect(path: Path, *, mode: str = "rw", immutable: bool = False) -> sqlite3.Connection:
-    """A connection in autocommit mode to an existing file. `mode` is `rw` or `ro`.
+    """A connection in autocommit mode to an existing file that has been read. `mode` is `rw` or `ro`.
 
-    An `immutable` file is read without any lock and without its write-ahead log.
+    An `immutable` file is read without any lock and without its write-ahead log. Raises sqlite3.Error.
     """
     # Opened in one thread and closed in another is fine: sqlite3 is built serialized.
     connection = sqlite3.connect(
@@ -131,7 +131,15 @@ def connect(path: Path, *, mode: str = "rw", immutable: bool = False) -> sqlite3
         isolation_level=None,
         check_same_thread=False,
     )
-    register(connection)
+    try:
+        register(connection)
+        connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
+    except UnicodeDecodeError as error:  # SQLite's message quotes a damaged table's name
+        connection.close()
+        raise DamagedFile("a table has no name") from error
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 

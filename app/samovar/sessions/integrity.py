@@ -48,10 +48,12 @@ def check_integrity(path: Path, should_stop: Callable[[], bool] = lambda: False)
                 if should_stop():
                     return None
                 damage = damage_in(connection)
-        except sqlite3.OperationalError:
+        except sqlite3.DatabaseError as error:
             if should_stop():
                 return None
-            raise
+            if trouble_of(error) is not Trouble.DAMAGE:
+                raise
+            damage = str(error)
     if damage:
         mark(path, damage)
     return damage or None

@@ -116,20 +116,16 @@ def open_empty() -> sqlite3.Connection:
 
 
 def _connected(path: Path) -> sqlite3.Connection:
-    """A connection that has read something."""
+    """A connection that can read."""
     has_log = _has_log(path)
     for immutable in (False, True):
         if immutable and has_log:
             continue  # it would be left out
-        connection = connect(path, mode="ro", immutable=immutable)
         try:
-            connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+            return connect(path, mode="ro", immutable=immutable)
         except sqlite3.Error as error:
-            connection.close()
             if trouble_of(error) not in (Trouble.READ_ONLY, Trouble.NO_ROOM, Trouble.DISK):
                 raise
-        else:
-            return connection
     return in_memory(read_image(path))
 
 

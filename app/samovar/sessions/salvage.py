@@ -316,7 +316,8 @@ def _until_damage(
     """The rows that a query finds before it meets damage."""
     try:
         yield from source.execute(sql)
-    except (sqlite3.Error, MemoryError):  # a damaged length may ask for any amount of memory
+    # A damaged length may ask for any amount of memory, and a message quote what is no UTF-8.
+    except (sqlite3.Error, MemoryError, UnicodeDecodeError):
         return
     if reading is not None:
         reading.is_complete = True
