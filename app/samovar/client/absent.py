@@ -25,7 +25,8 @@ class AbsentClient:
     async def events(self) -> AsyncIterator[Event]:
         """Nothing, until closed."""
         await self._closed.wait()
-        for event in ():
+        nothing: tuple[Event, ...] = ()
+        for event in nothing:
             yield event
 
     async def close(self) -> None:

@@ -121,16 +121,6 @@ class Database:
         with self._explained(), _transaction(self._connection):
             yield
 
-    def prepare(self) -> None:
-        """Set the connection up and bring the schema up to date; raises SamovarError for a newer one."""
-        try:
-            with explained(self.path):
-                _prepare(self._connection, self.path, time.time)
-        except NewerFile as error:
-            raise SamovarError(read_only.newer_sentence(self.path, error.version, readable=False)) from error
-        except OSError as error:
-            raise disk_error(error, self.path) from error
-
     def _must_be_writable(self) -> None:
         if not self.read_only:
             return
