@@ -31,17 +31,21 @@ class _Deleted(msgspec.Struct, frozen=True):
 
 
 class Branches:
-    """`answer` asks for the reply of a stored turn; `appear` shows a chat that has just been stored."""
+    """`answer` asks for the reply of a stored turn; `appear` shows a chat that has just been stored;
+    `keep_draft` stores a draft that is another one.
+    """
 
     def __init__(
         self,
         shared: Shared,
         answer: Callable[[Chat, Turn, SessionSettings | None], None],
         appear: Callable[[Session], None],
+        keep_draft: Callable[[Chat], None],
     ) -> None:
         self._shared = shared
         self._answer = answer
         self._appear = appear
+        self._keep_draft = keep_draft
         self._deleted: list[_Deleted] = []
 
     def refusal(self, chat: Chat) -> str:
@@ -70,6 +74,7 @@ class Branches:
         if chat.editing is None:
             return False
         chat.editing, chat.draft, chat.set_aside = None, chat.set_aside, ""
+        self._keep_draft(chat)
         self._shared.notify(changes.DraftChanged(chat.id))
         return True
 
@@ -114,6 +119,8 @@ class Branches:
 
         def work(store: Store) -> list[StoredMessage] | None:
             siblings = store.messages.siblings(message_id)
+            if message_id not in siblings:
+                raise SamovarError("this message has been deleted in another window")
             place = siblings.index(message_id) + step
             if not 0 <= place < len(siblings):
                 return None

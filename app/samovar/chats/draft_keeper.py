@@ -30,9 +30,18 @@ class DraftKeeper:
         """The text in a chat's composer is another one."""
         if text != chat.draft:
             chat.draft = text
-            self._unsaved[chat.id] = chat
-            if self._timer is None:
-                self._timer = asyncio.get_running_loop().call_later(SAVE_AFTER_S, self.flush)
+            self.changed(chat)
+
+    def changed(self, chat: Chat) -> None:
+        """A chat's draft is another one: store it soon."""
+        self._unsaved[chat.id] = chat
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(SAVE_AFTER_S, self.flush)
+
+    def drop(self, chat: Chat) -> None:
+        """Forget the draft of a chat that the user has deleted, but for the chat's own memory of it."""
+        self._unsaved.pop(chat.id, None)
+        self._shared.archive.spawn(self._store(lambda store: store.drafts.save(chat.id, "")))
 
     def keep_paste(self, paste: Attachment) -> None:
         """Store a pasted text that the draft names."""
@@ -47,7 +56,7 @@ class DraftKeeper:
             self._timer.cancel()
             self._timer = None
         waiting, self._unsaved = self._unsaved, {}
-        texts = {chat.id: chat.draft for chat in waiting.values()}
+        texts = {chat.id: _kept(chat) for chat in waiting.values()}
         if texts:
 
             def work(store: Store) -> None:
@@ -76,3 +85,11 @@ class DraftKeeper:
                 roster.chats[session] = chat
             chat.draft = "\n".join(part for part in (text, chat.draft) if part)
             self._shared.notify(changes.DraftChanged(session))
+
+
+def _kept(chat: Chat) -> str:
+    """What must not be lost of a chat's composer: also the draft that an edit has taken the place of."""
+    if chat.editing is None:
+        return chat.draft
+    edited = chat.draft if chat.draft != chat.editing.content else ""
+    return "\n\n".join(part for part in (chat.set_aside, edited) if part)

@@ -63,16 +63,28 @@ def store_turn(
         store.rename(session_id, auto_title(text))
         session = store.session(session_id)
     message, reply = store.messages.add_turn(session_id, text, attachments=files)
-    is_seen = message.parent_id == head
-    return Turn(session, None if is_seen else store.messages.path_to(message.parent_id), message, reply)
+    return Turn(session, _unseen(store, message.parent_id, seen), message, reply)
+
+
+def _unseen(
+    store: Store, parent_id: int | None, seen: Sequence[StoredMessage] | None
+) -> list[StoredMessage] | None:
+    """The path to a message, None if it is the one that has been seen."""
+    if seen is None:
+        return store.messages.path_to(parent_id)
+    num_standing, messages = store.messages.path_from(parent_id, seen)
+    if num_standing == len(seen) and not messages:
+        return None
+    return [*seen[:num_standing], *messages]
 
 
 def store_edit(store: Store, session_id: str, message_id: int, text: str) -> Turn:
     """Store another version of a user's message beside it, and the place of its reply."""
     session = store.session(session_id)
-    before = store.messages.path_to(store.messages.message(message_id).parent_id)
+    edited = store.messages.message(message_id)
+    before = store.messages.path_to(edited.parent_id)
     parent = before[-1].id if before else None
-    files = attached(text, before, store.paste)
+    files = attached(text, before, store.paste, edited.attachments)
     message, reply = store.messages.add_turn(session_id, text, parent_id=parent, attachments=files)
     return Turn(session, before, message, reply)
 

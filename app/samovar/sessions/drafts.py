@@ -4,6 +4,7 @@ Each front end writes drafts of its own, so two windows on one chat never overwr
 that is gone has left is taken over by the next one that starts.
 """
 
+import uuid
 from collections.abc import Callable
 
 from samovar.sessions.database import Database
@@ -36,7 +37,8 @@ class Drafts:
     def adopt(self) -> dict[str, str]:
         """The drafts of windows that are gone, by chat; they are this window's from now on.
 
-        Several drafts of one chat come as one text, the oldest first, each once.
+        Several drafts of one chat come as one text, the oldest first, each once. Those of a chat that is
+        deleted come under a new id, for a new chat.
         """
         found: dict[str, list[str]] = {}
         with self._db.transaction():
@@ -53,6 +55,9 @@ class Drafts:
                         texts.append(text)
                     where = "session_id = ? AND owner_pid = ? AND owner_started = ?"
                     self._db.change(f"DELETE FROM drafts WHERE {where}", session_id, pid, started)
+            deleted = [session_id for session_id in found if self._is_deleted(session_id)]
+            for session_id in deleted:
+                found[uuid.uuid4().hex] = found.pop(session_id)
             owner = this_process()
             for session_id, texts in found.items():
                 self._db.change(
@@ -61,3 +66,7 @@ class Drafts:
                     *(session_id, owner.pid, owner.started, "\n\n".join(texts), self._clock()),
                 )
         return {session_id: "\n\n".join(texts) for session_id, texts in found.items()}
+
+    def _is_deleted(self, session_id: str) -> bool:
+        where = "id = ? AND deleted_at IS NOT NULL"
+        return bool(self._db.rows(f"SELECT 1 FROM sessions WHERE {where}", session_id))

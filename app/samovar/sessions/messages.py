@@ -50,8 +50,8 @@ class Messages:
     ) -> tuple[int, list[StoredMessage]]:
         """What differs from a path read earlier: how many of its messages still stand, and those after them.
 
-        A known message that was still streaming is read again, and what follows it. Costs what is new, not
-        what is long.
+        A known message that was still streaming is read again, and what follows it; so is one at the end that
+        another window has gone on with. Costs what is new, not what is long.
         """
         streaming = (i for i, message in enumerate(known) if message.state is MessageState.STREAMING)
         num_final = next(streaming, len(known))
@@ -62,10 +62,12 @@ class Messages:
         while here is not None:
             for message in reversed(self.end_of_path(here, num_wanted)):
                 place = places.get(message.id)
-                if place is not None and message.num_siblings == known[place].num_siblings:
+                if place is not None and _stands(known[place], message):
                     return place + 1, found[::-1]
                 found.append(message)
                 here = message.parent_id
+            if not found:  # a damaged file names a message that is not there
+                break
             num_wanted = _CHUNK
         return 0, found[::-1]
 
@@ -161,6 +163,8 @@ class Messages:
             if message.state is MessageState.STREAMING:
                 raise SamovarError("the reply is being written in another window")
             unindex_message(self._db, message_id, message.content)
+            if self._head(message.session_id) != message_id:
+                self._must_stand(message_id)
             owner = this_process()
             self._update(
                 message_id,
@@ -229,17 +233,20 @@ class Messages:
     # Branches
 
     def show(self, session_id: str, message_id: int) -> None:
-        """Make the newest branch through this message the one that is shown."""
+        """Make the newest branch through this message the shown one; SamovarError if it is deleted."""
         with self._db.transaction():
+            self._must_stand(message_id)
             self._set_head(session_id, self.newest_leaf(message_id))
 
     def delete_branch(self, message_id: int) -> int | None:
         """Take a message and all that follows it out of sight; returns the head that was shown before.
 
-        What is shown then is the newest branch of a sibling, or what ends in the parent.
+        What is shown then is the newest branch of a sibling, or what ends in the parent. SamovarError if
+        another window has deleted it.
         """
         with self._db.transaction():
             message = self.message(message_id)
+            self._must_stand(message_id)
             head = self._head(message.session_id)
             siblings = self.siblings(message_id)
             self._update(message_id, {"deleted_at": self._clock()})
@@ -256,10 +263,14 @@ class Messages:
             return head
 
     def restore_branch(self, message_id: int, head_id: int | None) -> None:
-        """Undo `delete_branch`, which returned `head_id`."""
+        """Undo `delete_branch`, which returned `head_id`; what another window has deleted stays so."""
         with self._db.transaction():
             self._update(message_id, {"deleted_at": None})
-            self._set_head(self.message(message_id).session_id, head_id)
+            session_id = self.message(message_id).session_id
+            if head_id is not None and self._is_deleted(head_id):
+                self._touch(session_id)
+            else:
+                self._set_head(session_id, head_id)
 
     def copy_path(self, message_id: int, session_id: str) -> None:
         """Within a transaction: copy the messages up to this one into another, empty chat."""
@@ -289,6 +300,15 @@ class Messages:
         head: int | None = rows[0][0]
         return head
 
+    def _is_deleted(self, message_id: int) -> bool:
+        """Whether this message or one above it is deleted."""
+        return bool(self._db.rows(schema.SELECT_DELETED_UP, message_id))
+
+    def _must_stand(self, message_id: int) -> None:
+        """What hangs below a deleted message nobody sees, and it goes for good with it."""
+        if self._is_deleted(message_id):
+            raise SamovarError("this message has been deleted in another window; there, /undo brings it back")
+
     def _set_head(self, session_id: str, head_id: int | None) -> None:
         self._db.change("UPDATE sessions SET head_id = ? WHERE id = ?", head_id, session_id)
         self._touch(session_id)
@@ -309,6 +329,8 @@ class Messages:
         parent = head if parent_id is UNSET else parent_id
         if parent is not None and self.message(parent).session_id != session_id:
             raise SamovarError("The message to answer belongs to another chat. Open that chat first.")
+        if parent is not None and parent != head:
+            self._must_stand(parent)
         content = storable(content)
         keep_files(self._db, attachments)
         message_id = self._db.insert(
@@ -332,6 +354,18 @@ class Messages:
         update = f"UPDATE messages SET {assignments} WHERE id = ?"
         if self._db.change(update, *values.values(), message_id) == 0:
             raise _no_message(message_id)
+
+
+def _stands(known: StoredMessage, stored: StoredMessage) -> bool:
+    """Whether a message that had ended reads as before.
+
+    The end of a reply of this window's may not have been stored (a full disk): then more of it is known.
+    """
+    if stored.num_siblings != known.num_siblings:
+        return False
+    if stored.state is MessageState.STREAMING and len(stored.content) < len(known.content):
+        return known.content.startswith(stored.content)
+    return (stored.state, stored.content) == (known.state, known.content)
 
 
 def no_chat(session_id: str) -> SamovarError:

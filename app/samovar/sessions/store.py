@@ -179,19 +179,25 @@ class Store:
     def restore(self, session_id: str) -> None:
         self._update(session_id, "deleted_at", None)
 
-    def purge(self) -> int:
+    def purge(self, should_stop: Callable[[], bool] = lambda: False) -> int:
         """Remove what was deleted more than 30 days ago for good, chats and branches; returns how many.
 
-        Texts of files go with the last message or draft that names them.
+        Texts of files go with the last message or draft that names them. What is left when `should_stop` says
+        so goes another time.
         """
         before = self._clock() - KEEP_DELETED_S
         rows = self._db.rows(
             "SELECT id FROM sessions WHERE deleted_at < ? AND import_id IS NULL LIMIT 1000", before
         )
+        num_removed = 0
         for (session_id,) in rows:
+            if should_stop():
+                return num_removed
             self.exchange.remove(session_id)
-        num_removed = len(rows) + self.exchange.remove_branches(before)
-        self.exchange.remove_files()
+            num_removed += 1
+        num_removed += self.exchange.remove_branches(before, should_stop)
+        if not should_stop():
+            self.exchange.remove_files()
         return num_removed
 
     def fork(self, session_id: str, message_id: int, title: str) -> Session:
@@ -222,8 +228,7 @@ class Store:
         return int(self._db.rows("PRAGMA data_version")[0][0])
 
     def recover(self) -> int:
-        """Settle what processes that no longer live have left: replies (how many is returned), imports."""
-        self.exchange.drop_dead_imports()
+        """Settle the replies that processes which no longer live were writing; returns how many."""
         return self.messages.recover()
 
     # Inside
