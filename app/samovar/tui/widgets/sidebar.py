@@ -118,6 +118,7 @@ class Sidebar(Vertical):
         self._filter = FilterInput(
             id="filter-input", compact=True, select_on_focus=False, placeholder="words"
         )
+        self._filter.cursor_blink = False
         self._num_chats = -1
         self._arrangement = ""
         self._note = ""
