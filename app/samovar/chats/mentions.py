@@ -13,7 +13,6 @@ from typing import Final
 from urllib.parse import unquote, urlparse
 
 from samovar.core.errors import SamovarError
-from samovar.core.units import format_size
 from samovar.sessions.attachments import PASTE_DIGITS, digest_of
 from samovar.sessions.encoding import storable
 from samovar.sessions.values import Attachment, StoredMessage
@@ -70,8 +69,7 @@ def read_file(path: Path) -> Attachment:
         if not stat.S_ISREG(found.st_mode):
             raise SamovarError(f"{shown} is no regular file, so it cannot be attached")
         if found.st_size > MAX_FILE_BYTES:
-            size, limit = format_size(found.st_size), format_size(MAX_FILE_BYTES)
-            raise SamovarError(f"{shown} has {size}, more than the {limit} that a file may have")
+            raise SamovarError(f"{shown} has {found.st_size:,} bytes, more than the 2 MiB a file may have")
         with path.open("rb") as stream:
             content = stream.read(MAX_FILE_BYTES + 1)
     except OSError as error:

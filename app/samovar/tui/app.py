@@ -3,6 +3,7 @@
 The event loop's only home; the store is used through `Archive`'s thread. Never imports the engine.
 """
 
+import gc
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePath
@@ -111,9 +112,13 @@ class SamovarApp(App[None]):
         """Once the screen stands: listen to the host, start it, read the chats."""
         self.run_worker(self._bridge.run(self._client.events()), name="events")
         self.run_worker(self._start_client(), name="start")
-        self.run_worker(self.conversations.load(), name="chats")
+        self.run_worker(self._load_chats(), name="chats")
         for problem in self._theme_problems:
             self.notify(problem, markup=False)
+
+    async def _load_chats(self) -> None:
+        await self.conversations.load()
+        gc.freeze()  # what is there now stays: looking through it for garbage would hold up the screen
 
     async def _start_client(self) -> None:
         try:

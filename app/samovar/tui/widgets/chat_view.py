@@ -111,7 +111,7 @@ class ChatView(Vertical):
                 self._append(message_entries(message, now))
                 self.composer.set_history(chat.sent_texts())
             case changes.MessageChanged(message=message):
-                self._transcript.end_stream(message_entries(message, now)[0])
+                self._transcript.replace(message_entries(message, now)[0])
             case changes.DraftChanged():
                 self.composer.set_text(chat.draft)
                 self.composer.focus_input()
