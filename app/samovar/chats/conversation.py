@@ -16,6 +16,7 @@ from samovar.chats.branches import Branches
 from samovar.chats.cache_desk import CacheDesk
 from samovar.chats.chat import Chat
 from samovar.chats.draft_keeper import DraftKeeper
+from samovar.chats.file_counts import FileCounts
 from samovar.chats.finder import Finder
 from samovar.chats.host_state import HostPhase, HostState
 from samovar.chats.profile import Profile
@@ -23,6 +24,7 @@ from samovar.chats.roster import Roster
 from samovar.chats.shared import Shared
 from samovar.chats.transfers import Transfers
 from samovar.chats.turns import Turn, head_of, session_or_none, store_turn
+from samovar.chats.upkeep import Upkeep
 from samovar.chats.watch import Watch
 from samovar.client.interface import Client
 from samovar.config import Config, SamplingConfig
@@ -36,6 +38,7 @@ from samovar.core.events import (
     RequestFinished,
     RequestStarted,
     SwapFinished,
+    TokensCounted,
     TokensGenerated,
     Welcome,
 )
@@ -69,10 +72,12 @@ class Conversations:
         self._is_loaded = False
         self.host = HostState()
         self.cache = CacheDesk(client, notify)
-        self.finder = Finder(store.file)
+        self.finder = Finder(store.file, self._archive)
+        self.upkeep = Upkeep(self._shared, store)
         self.transfers = Transfers(self._shared, store.file)
         self.profile = Profile(self._shared)
         self.drafts = DraftKeeper(self._shared)
+        self._file_counts = FileCounts(self._shared)
         self.branches = Branches(self._shared, self._answer, self._appear)
 
     @property
@@ -122,6 +127,7 @@ class Conversations:
             self.drafts.bring_back(drafts)
             self._is_loaded = True
         self._notify(changes.ChatsChanged())
+        self._archive.spawn(self.upkeep.run())
 
     def ordered(self) -> list[Chat]:
         """The chats in the order of the list."""
@@ -281,12 +287,15 @@ class Conversations:
                 self._focus(self.shown)
             case SwapFinished(session, into_context=True) if session == self.shown.id and event.num_tokens:
                 self._notify(changes.Noticed(cache_words.swapped(event)))
+            case TokensCounted():
+                self._file_counts.handle(event)
             case _:
                 self.cache.handle(event)
 
     async def close(self) -> None:
         """Stop what runs, let go of deleted chats, and wait until everything is on disk."""
         self.transfers.stop()
+        self.upkeep.stop()
         await self._watch.close()
         await self._answers.close()
         self.drafts.flush()
@@ -326,6 +335,7 @@ class Conversations:
         """Ask for the reply, unless the chat has been deleted while its message was being stored."""
         if chat.id in self.chats:
             self._answers.ask(chat, turn.reply, settings)
+            self._file_counts.count(chat, turn.message)
             self._archive.spawn(self._watch.look())
             return
         if chat not in self.roster.deleted:
@@ -340,6 +350,7 @@ class Conversations:
 
 
 def _recover_and_list(store: Store) -> tuple[int, list[Session], dict[str, str]]:
-    store.recover()
+    if not store.read_only:
+        store.recover()
     version = store.outside_version()
-    return version, store.sessions(), store.drafts.adopt()
+    return version, store.sessions(), {} if store.read_only else store.drafts.adopt()

@@ -58,6 +58,22 @@ class Store:
         """Where it lies."""
         return self._db.path
 
+    @property
+    def read_only(self) -> str:
+        """Why nothing can be stored; empty if something can."""
+        return self._db.read_only
+
+    @property
+    def trouble(self) -> str:
+        """What the user has to know of the opening: damage repaired, or why nothing can be stored."""
+        repaired = self._db.repaired
+        return " ".join(filter(None, (repaired.sentence if repaired else "", self._db.read_only)))
+
+    @property
+    def needs_check(self) -> bool:
+        """Whether the file was too big to be checked on opening."""
+        return self._db.needs_check
+
     def close(self) -> None:
         """Close the file; a second call does nothing."""
         self._db.close()

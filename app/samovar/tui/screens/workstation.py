@@ -147,7 +147,8 @@ class Workstation(MessageKeys):
 
     def _draw_status(self) -> None:
         snapshot = self._conversations.snapshot
-        self._view.set_sleep(cache_words.asleep(snapshot))
+        read_only = "nothing can be stored now" if self._conversations.upkeep.is_read_only else ""
+        self._view.set_lasting(read_only or cache_words.asleep(snapshot))
         self._status.set_figures(status_figures(self._conversations.host, snapshot))
 
     def _give_back(self, session: str, text: str) -> None:
