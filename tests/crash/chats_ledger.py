@@ -233,7 +233,10 @@ class Ledger:
             *(chat.is_favourite, chat.is_archived, False, before.head if before else None),
             before.source if before else "",
         )
-        if chat.messages is not None:
+        if chat.messages is None:
+            if before is None:  # of an import: nothing is known of its messages
+                self._loose.add(chat.id)
+        else:
             head = chat.messages[-1].id if chat.messages else None
             sessions[chat.id] = msgspec.structs.replace(sessions[chat.id], head=head)
             for shown in chat.messages:

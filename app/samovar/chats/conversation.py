@@ -73,7 +73,7 @@ class Conversations:
         self.transfers = Transfers(self._shared, store.file)
         self.profile = Profile(self._shared)
         self.drafts = DraftKeeper(self._shared)
-        self.branches = Branches(self._shared, self._answer, self._appear)
+        self.branches = Branches(self._shared, self._answer, self._appear, self.drafts.keep)
 
     @property
     def chats(self) -> dict[str, Chat]:
@@ -249,8 +249,8 @@ class Conversations:
         if refusal := await self.branches.edit(chat, edited, text):
             self._notify(changes.SendFailed(chat.id, text, refusal))
             return
-        chat.editing, draft, chat.set_aside = None, chat.set_aside, ""
-        self.drafts.typed(chat, draft)
+        chat.editing, chat.draft, chat.set_aside = None, chat.set_aside, ""
+        self.drafts.keep(chat)
         self._notify(changes.DraftChanged(chat.id))
 
     def stop(self, chat: Chat) -> bool:
