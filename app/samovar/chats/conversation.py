@@ -22,7 +22,7 @@ from samovar.chats.profile import Profile
 from samovar.chats.roster import Roster
 from samovar.chats.shared import Shared
 from samovar.chats.transfers import Transfers
-from samovar.chats.turns import Turn, head_of, session_or_none, store_turn
+from samovar.chats.turns import Turn, head_of, store_turn
 from samovar.chats.watch import Watch
 from samovar.client.interface import Client
 from samovar.config import Config
@@ -169,6 +169,7 @@ class Conversations:
         if chat.in_store:
             self.roster.deleted.append(chat)
             self._shared.keep(chat, "the chat is still in the store", lambda store: store.delete(session))
+        self.drafts.forget(chat)
         if self.shown is chat:
             rest = self.ordered()
             rest = [other for other in rest if other is not chat]
@@ -186,6 +187,7 @@ class Conversations:
         chat = self.roster.deleted.pop()
         self.chats[chat.id] = chat
         self._shared.keep(chat, "the chat is still deleted", lambda store: store.restore(chat.id))
+        self.drafts.keep(chat)
         self._notify(changes.ChatsChanged())
         self.show(chat.id)
         return chat
@@ -217,13 +219,11 @@ class Conversations:
         settings, tags, seen = chat.settings, chat.tags, tuple(chat.path or ())
 
         def work(store: Store) -> Turn:
-            if is_new and session_or_none(store, chat.id) is None:
+            def create() -> None:
                 store.create_session(title, system_prompt, session_id=chat.id, settings=settings)
-                if tags:
-                    store.set_tags(chat.id, tags)
-            turn = store_turn(store, chat.id, text, head, seen)
-            store.drafts.save(chat.id, "")
-            return turn
+                store.set_tags(chat.id, tags)
+
+            return store_turn(store, chat.id, text, head, seen, create if is_new else None)
 
         chat.sending = True
         try:

@@ -35,6 +35,14 @@ class DraftKeeper:
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(SAVE_AFTER_S, self.flush)
 
+    def forget(self, chat: Chat) -> None:
+        """The chat has been deleted, and its draft with it; `keep` brings that back."""
+        self._unsaved.pop(chat.id, None)
+        work = self._shared.archive.try_run(
+            "the draft cannot be removed", lambda store: store.drafts.save(chat.id, "")
+        )
+        self._shared.archive.spawn(work)
+
     def keep_paste(self, paste: Attachment) -> None:
         """Store a pasted text that the draft names."""
         work = self._shared.archive.try_run(

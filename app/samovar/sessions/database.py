@@ -59,7 +59,13 @@ class Database:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """All or nothing, on disk when it ends. Holds the write lock from the start, so reads are current."""
+        """All or nothing, on disk when it ends. Holds the write lock from the start, so reads are current.
+
+        Within another one it is a part of that: what fails in it must not be caught in there.
+        """
+        if self._connection.in_transaction:
+            yield
+            return
         with explained(self.path):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
