@@ -100,8 +100,6 @@ def read(db: sqlite3.Connection) -> Picture:
 
 
 def _check_trees(picture: Picture) -> None:
-    below = {message.parent for message in picture.messages.values()}
-    filled = {message.session for message in picture.messages.values()}
     for message in picture.messages.values():
         assert message.state != STREAMING, f"{message} is being written by nobody"
         if message.parent is not None:
@@ -109,17 +107,12 @@ def _check_trees(picture: Picture) -> None:
             assert parent.id < message.id
             assert parent.session == message.session
     for session in picture.sessions.values():
-        assert session.id in filled, f"{session} has no message"
         here = session.head
         while here is not None:
             message = picture.messages[here]
             assert message.session == session.id
             assert not message.is_deleted, f"{session} shows {message}, which is deleted"
             here = message.parent
-    for message in picture.messages.values():
-        if message.role == "user" and message.id not in below:
-            title = picture.sessions[message.session].title
-            assert "fork" in title, f"{message} has no place for its reply"
 
 
 def _check_index(db: sqlite3.Connection, picture: Picture) -> None:
@@ -267,6 +260,7 @@ class Ledger:
                 self._check_messages(messages, found)
         for session, rows in after.items():
             known = self.picture.messages
+            assert rows or session in before, f"{found.sessions[session]} has no message"
             self._check_added(session, [row for row in rows if row.id not in known], found)
         for key, is_done in self._imports.items():
             self._check_import(key, found, is_done=is_done)
@@ -341,13 +335,16 @@ class Ledger:
             assert (before.content, before.state) == (after.content, after.state)
 
     def _check_added(self, session: str, added: list[MessageRow], found: Picture) -> None:
+        row = found.sessions[session]
+        is_fork = session not in self.picture.sessions and row.title.endswith("fork")
         for message in added:
             self._check_text(None, message)
-        row = found.sessions[session]
+            has_reply = message.role != "user" or any(other.parent == message.id for other in added)
+            assert has_reply or is_fork, f"{message} has no place for its reply"
         if not added or row.source in self._imports or self._is_shared(session) or session in self._loose:
             return
         begun = self._begun(session)
-        if session not in self.picture.sessions and row.title.endswith("fork"):
+        if is_fork:
             begun = begun or [b for b in self._pending.values() if b.op == "fork"]
         assert begun, f"nobody has written {added}"
         assert len(added) in [b.num_added for b in begun], f"{begun} has left {added}"
