@@ -63,10 +63,10 @@ class Database:
 
         Within another one it is a part of that: what fails in it must not be caught in there.
         """
-        if self._connection.in_transaction:
-            yield
-            return
         with explained(self.path):
+            if self._connection.in_transaction:
+                yield
+                return
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield

@@ -45,8 +45,11 @@ class Drafts:
             rows = self._db.rows(
                 "SELECT session_id, owner_pid, owner_started, text FROM drafts ORDER BY updated_at"
             )
-            deleted = "SELECT id FROM sessions WHERE deleted_at IS NOT NULL AND id IN (SELECT session_id FROM drafts)"
-            new_ids = {session_id: uuid.uuid4().hex for (session_id,) in self._db.rows(deleted)}
+            deleted = self._db.rows(
+                "SELECT id FROM sessions"
+                " WHERE deleted_at IS NOT NULL AND id IN (SELECT session_id FROM drafts)"
+            )
+            new_ids = {session_id: uuid.uuid4().hex for (session_id,) in deleted}
             is_alive: dict[tuple[int, float], bool] = {}
             for session_id, pid, started, text in rows:
                 if (pid, started) not in is_alive:

@@ -59,7 +59,7 @@ class Store:
         self._db.close()
 
     def transaction(self) -> AbstractContextManager[None]:
-        """What is stored within is there as a whole or not at all. Others cannot write meanwhile: be quick."""
+        """What is stored within is there as a whole or not at all. Nobody else can write meanwhile."""
         return self._db.transaction()
 
     # Chats
