@@ -23,8 +23,12 @@ from samovar.chats.profile import Profile
 from samovar.chats.roster import Roster
 from samovar.chats.shared import Shared
 from samovar.chats.transfers import Transfers
+<<<<<<< HEAD
 from samovar.chats.turns import Turn, head_of, session_or_none, store_turn
 from samovar.chats.upkeep import Upkeep
+=======
+from samovar.chats.turns import Turn, head_of, store_turn
+>>>>>>> c744d1ba0eb84c4bec41a4afb4e1409c3c8afcb4
 from samovar.chats.watch import Watch
 from samovar.client.interface import Client
 from samovar.config import Config, SamplingConfig
@@ -77,8 +81,12 @@ class Conversations:
         self.transfers = Transfers(self._shared, store.file)
         self.profile = Profile(self._shared)
         self.drafts = DraftKeeper(self._shared)
+<<<<<<< HEAD
         self._file_counts = FileCounts(self._shared)
         self.branches = Branches(self._shared, self._answer, self._appear)
+=======
+        self.branches = Branches(self._shared, self._answer, self._appear, self.drafts.keep)
+>>>>>>> c744d1ba0eb84c4bec41a4afb4e1409c3c8afcb4
 
     @property
     def chats(self) -> dict[str, Chat]:
@@ -181,6 +189,7 @@ class Conversations:
         if chat.in_store:
             self.roster.deleted.append(chat)
             self._shared.keep(chat, "the chat is still in the store", lambda store: store.delete(session))
+        self.drafts.forget(chat)
         if self.shown is chat:
             rest = [other for other in order if other is not chat]
             if rest:
@@ -197,6 +206,7 @@ class Conversations:
         chat = self.roster.deleted.pop()
         self.chats[chat.id] = chat
         self._shared.keep(chat, "the chat is still deleted", lambda store: store.restore(chat.id))
+        self.drafts.keep(chat)
         self._notify(changes.ChatsChanged())
         self.show(chat.id)
         return chat
@@ -229,8 +239,9 @@ class Conversations:
         is_favourite = chat.is_favourite
 
         def work(store: Store) -> Turn:
-            if is_new and session_or_none(store, chat.id) is None:
+            def create() -> None:
                 store.create_session(title, system_prompt, session_id=chat.id, settings=settings)
+<<<<<<< HEAD
                 if tags:
                     store.set_tags(chat.id, tags)
                 if is_favourite:
@@ -238,6 +249,11 @@ class Conversations:
             turn = store_turn(store, chat.id, text, head, seen)
             store.drafts.save(chat.id, "")
             return turn
+=======
+                store.set_tags(chat.id, tags)
+
+            return store_turn(store, chat.id, text, head, seen, create if is_new else None)
+>>>>>>> c744d1ba0eb84c4bec41a4afb4e1409c3c8afcb4
 
         chat.sending = True
         try:
@@ -263,8 +279,8 @@ class Conversations:
         if refusal := await self.branches.edit(chat, edited, text):
             self._notify(changes.SendFailed(chat.id, text, refusal))
             return
-        chat.editing, draft, chat.set_aside = None, chat.set_aside, ""
-        self.drafts.typed(chat, draft)
+        chat.editing, chat.draft, chat.set_aside = None, chat.set_aside, ""
+        self.drafts.keep(chat)
         self._notify(changes.DraftChanged(chat.id))
 
     def stop(self, chat: Chat) -> bool:

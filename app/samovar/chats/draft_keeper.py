@@ -30,9 +30,21 @@ class DraftKeeper:
         """The text in a chat's composer is another one."""
         if text != chat.draft:
             chat.draft = text
-            self._unsaved[chat.id] = chat
-            if self._timer is None:
-                self._timer = asyncio.get_running_loop().call_later(SAVE_AFTER_S, self.flush)
+            self.keep(chat)
+
+    def keep(self, chat: Chat) -> None:
+        """Store the draft of this chat in a moment, and with it the one that an edit has put aside."""
+        self._unsaved[chat.id] = chat
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(SAVE_AFTER_S, self.flush)
+
+    def forget(self, chat: Chat) -> None:
+        """The chat has been deleted, and its draft with it; `keep` brings that back."""
+        self._unsaved.pop(chat.id, None)
+        work = self._shared.archive.try_run(
+            "the draft cannot be removed", lambda store: store.drafts.save(chat.id, "")
+        )
+        self._shared.archive.spawn(work)
 
     def keep_paste(self, paste: Attachment) -> None:
         """Store a pasted text that the draft names."""
@@ -47,7 +59,9 @@ class DraftKeeper:
             self._timer.cancel()
             self._timer = None
         waiting, self._unsaved = self._unsaved, {}
-        texts = {chat.id: chat.draft for chat in waiting.values()}
+        texts = {
+            chat.id: "\n\n".join(filter(None, (chat.set_aside, chat.draft))) for chat in waiting.values()
+        }
         if texts:
 
             def work(store: Store) -> None:

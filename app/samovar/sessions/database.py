@@ -116,6 +116,7 @@ class Database:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
+<<<<<<< HEAD
         """All or nothing, on disk when it ends. Holds the write lock from the start, so reads are current."""
         self._must_be_writable()
         with self._explained(), _transaction(self._connection):
@@ -138,6 +139,18 @@ class Database:
     def _explained(self) -> Iterator[None]:
         try:
             with explained(self.path):
+=======
+        """All or nothing, on disk when it ends. Holds the write lock from the start, so reads are current.
+
+        Within another one it is a part of that: what fails in it must not be caught in there.
+        """
+        with explained(self.path):
+            if self._connection.in_transaction:
+                yield
+                return
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+>>>>>>> c744d1ba0eb84c4bec41a4afb4e1409c3c8afcb4
                 yield
         except SamovarError as error:
             cause = error.__cause__

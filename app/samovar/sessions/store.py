@@ -8,6 +8,7 @@ out `exchange`'s.
 import time
 import uuid
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
 
@@ -77,6 +78,10 @@ class Store:
     def close(self) -> None:
         """Close the file; a second call does nothing."""
         self._db.close()
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """What is stored within is there as a whole or not at all. Nobody else can write meanwhile."""
+        return self._db.transaction()
 
     # Chats
 
