@@ -428,7 +428,15 @@ async def test_a_draft_survives_the_window(tmp_path: Path) -> None:
     await second.close()
 
 
-<<<<<<< HEAD
+async def test_a_message_that_cannot_be_stored_leaves_no_chat(desk: Desk) -> None:
+    chat = desk.chats.shown
+    await desk.chats.send(chat, "see @./no-such-file.txt")
+    assert desk.names().count("SendFailed") == 1
+    assert desk.store.sessions() == []
+    await desk.exchange(chat, "see nothing", "well")
+    assert [session.title for session in desk.store.sessions()] == ["see nothing"]
+
+
 # Files
 
 
@@ -448,12 +456,3 @@ async def test_the_tokens_of_a_file_are_asked_for_and_kept(desk: Desk, tmp_path:
     await desk.chats.send(chat, f"again @{file}")
     assert desk.client.requests[-1].messages[0].content.count("kettle is red") == 1
     assert "as above" in desk.client.requests[-1].messages[2].content
-=======
-async def test_a_message_that_cannot_be_stored_leaves_no_chat(desk: Desk) -> None:
-    chat = desk.chats.shown
-    await desk.chats.send(chat, "see @./no-such-file.txt")
-    assert desk.names().count("SendFailed") == 1
-    assert desk.store.sessions() == []
-    await desk.exchange(chat, "see nothing", "well")
-    assert [session.title for session in desk.store.sessions()] == ["see nothing"]
->>>>>>> c744d1ba0eb84c4bec41a4afb4e1409c3c8afcb4

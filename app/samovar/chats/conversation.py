@@ -23,12 +23,8 @@ from samovar.chats.profile import Profile
 from samovar.chats.roster import Roster
 from samovar.chats.shared import Shared
 from samovar.chats.transfers import Transfers
-<<<<<<< HEAD
-from samovar.chats.turns import Turn, head_of, session_or_none, store_turn
-from samovar.chats.upkeep import Upkeep
-=======
 from samovar.chats.turns import Turn, head_of, store_turn
->>>>>>> c744d1ba0eb84c4bec41a4afb4e1409c3c8afcb4
+from samovar.chats.upkeep import Upkeep
 from samovar.chats.watch import Watch
 from samovar.client.interface import Client
 from samovar.config import Config, SamplingConfig
@@ -81,12 +77,8 @@ class Conversations:
         self.transfers = Transfers(self._shared, store.file)
         self.profile = Profile(self._shared)
         self.drafts = DraftKeeper(self._shared)
-<<<<<<< HEAD
         self._file_counts = FileCounts(self._shared)
-        self.branches = Branches(self._shared, self._answer, self._appear)
-=======
         self.branches = Branches(self._shared, self._answer, self._appear, self.drafts.keep)
->>>>>>> c744d1ba0eb84c4bec41a4afb4e1409c3c8afcb4
 
     @property
     def chats(self) -> dict[str, Chat]:
@@ -241,19 +233,12 @@ class Conversations:
         def work(store: Store) -> Turn:
             def create() -> None:
                 store.create_session(title, system_prompt, session_id=chat.id, settings=settings)
-<<<<<<< HEAD
                 if tags:
                     store.set_tags(chat.id, tags)
                 if is_favourite:
                     store.set_favourite(chat.id, is_favourite=True)
-            turn = store_turn(store, chat.id, text, head, seen)
-            store.drafts.save(chat.id, "")
-            return turn
-=======
-                store.set_tags(chat.id, tags)
 
             return store_turn(store, chat.id, text, head, seen, create if is_new else None)
->>>>>>> c744d1ba0eb84c4bec41a4afb4e1409c3c8afcb4
 
         chat.sending = True
         try:

@@ -4,7 +4,6 @@ Runs in the event loop. Never imports Textual.
 """
 
 import asyncio
-from collections.abc import Callable
 from typing import Final
 
 from samovar.chats import changes
@@ -68,12 +67,12 @@ class DraftKeeper:
                 for session, text in texts.items():
                     store.drafts.save(session, text)
 
-            self._shared.archive.spawn(self._store(work))
+            self._shared.archive.spawn(self._told(self._shared.archive.run(work)))
 
-    async def _store(self, work: Callable[[Store], None]) -> None:
+    async def _told(self, stored: asyncio.Future[None]) -> None:
         """Where it fails, the user hears it once: a message that is sent then says it again."""
         try:
-            await self._shared.archive.run(work)
+            await stored
         except SamovarError as error:
             if not self._has_failed:
                 self._shared.complain(f"the draft cannot be stored: {error}")

@@ -116,11 +116,17 @@ class Database:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-<<<<<<< HEAD
-        """All or nothing, on disk when it ends. Holds the write lock from the start, so reads are current."""
+        """All or nothing, on disk when it ends. Holds the write lock from the start, so reads are current.
+
+        Within another one it is a part of that: what fails in it must not be caught in there.
+        """
         self._must_be_writable()
-        with self._explained(), _transaction(self._connection):
-            yield
+        with self._explained():
+            if self._connection.in_transaction:
+                yield
+                return
+            with _transaction(self._connection):
+                yield
 
     def _must_be_writable(self) -> None:
         if not self.read_only:
@@ -139,18 +145,6 @@ class Database:
     def _explained(self) -> Iterator[None]:
         try:
             with explained(self.path):
-=======
-        """All or nothing, on disk when it ends. Holds the write lock from the start, so reads are current.
-
-        Within another one it is a part of that: what fails in it must not be caught in there.
-        """
-        with explained(self.path):
-            if self._connection.in_transaction:
-                yield
-                return
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
->>>>>>> c744d1ba0eb84c4bec41a4afb4e1409c3c8afcb4
                 yield
         except SamovarError as error:
             cause = error.__cause__
