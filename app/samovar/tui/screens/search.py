@@ -58,6 +58,7 @@ class SearchScreen(ModalScreen[Hit | None]):
         self._list.can_focus = False  # the keys go to the text; the list is moved through it
         self.query_one(Input).focus()
         self._say(_HINT)
+        self.run_worker(self._find(""), group="search")  # what the first search reads takes a moment
 
     # What is typed
 
