@@ -214,8 +214,9 @@ class Ledger:
         if began.op == "send_and_delete":
             self._loose.add(began.session)
         if began.op == "delete_branch" and began.message is not None:
-            gone = self.picture.messages[began.message]
-            self.picture.messages[gone.id] = msgspec.structs.replace(gone, is_deleted=True)
+            gone = self.picture.messages.get(began.message)
+            if gone is not None:
+                self.picture.messages[gone.id] = msgspec.structs.replace(gone, is_deleted=True)
         chat = did.chat
         if chat is None:
             return
