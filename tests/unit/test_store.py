@@ -9,7 +9,7 @@ import stat
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -523,7 +523,7 @@ def test_nothing_is_written_below_a_message_that_is_deleted(store: Store) -> Non
     """Another window has deleted it: what came there would be out of sight from the start."""
     session, path = two_turns(store)
     store.messages.delete_branch(path[0].id)
-    works = [
+    works: list[Callable[[], object]] = [
         lambda: store.messages.add_turn(session, "edited", parent_id=path[1].id),
         lambda: store.messages.add(session, USER, "edited", parent_id=path[1].id),
         lambda: store.messages.add_reply(session, path[2].id, None),
