@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from samovar import __version__
+from samovar.client.absent import AbsentClient
+from samovar.client.interface import Client
 from samovar.client.local import LocalClient
 from samovar.config import Config, resolve_model
 from samovar.core.errors import SamovarError
@@ -184,13 +186,21 @@ def _insisted(args: argparse.Namespace) -> frozenset[str]:
     )
 
 
-def _interactive(args: argparse.Namespace, name: str) -> tuple[Config, Paths, LocalClient, Store]:
-    """What a front end for people needs; SamovarError where there is no terminal."""
+def _interactive(args: argparse.Namespace, name: str) -> tuple[Config, Paths, Client, Store]:
+    """What a front end for people needs; SamovarError where there is no terminal.
+
+    Where nothing can be written, the chats that are there can still be read.
+    """
     config, paths = _settings(args)
     model = resolve_model(config)
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise SamovarError("This needs a terminal. In a script, use: samovar ask 'your question'.")
-    paths.ensure()
+    try:
+        paths.ensure()
+    except SamovarError as error:
+        if not paths.database.exists():
+            raise
+        return config, paths, AbsentClient(str(error)), Store.open(paths.database)
     client = LocalClient.starting(
         config.engine_settings(model),
         run_dir=paths.run_dir,

@@ -31,7 +31,8 @@ from samovar.core.commands import Cancel, Command, Submit
 from samovar.core.errors import SamovarError
 from samovar.core.events import HostLost, HostReady, Welcome
 from samovar.core.request import FinishReason, Request
-from samovar.sessions.database import BUSY_TIMEOUT_S, Database
+from samovar.sessions.connection import BUSY_TIMEOUT_S, register
+from samovar.sessions.database import Database, open_database
 from samovar.sessions.store import Store, StoredMessage
 from samovar.sessions.transfer import samovar_json
 from samovar.sessions.values import MessageState
@@ -77,12 +78,14 @@ class Tripwire:
                     wire.pass_by("commit")
                 return cursor
 
+        open_database(file).close()  # made, brought up to date, repaired
         connection = sqlite3.connect(
             file, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, factory=Wired
         )
-        database = Database(connection, file)
-        database.prepare()
-        return Store(database, clock)
+        register(connection)
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA synchronous = FULL")
+        return Store(Database(connection, file), clock)
 
 
 class QuickHost(FakeClient):

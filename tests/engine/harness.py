@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
 from samovar.core import commands, events
-from samovar.core.chat import GREEDY, ChatMessage, Role
+from samovar.core.chat import GREEDY, ChatMessage, Role, open_reply
 from samovar.core.request import FinishReason, Request, RequestKind
 from samovar.core.settings import EngineSettings
 from samovar.engine.backend import DecodeResult
@@ -65,8 +67,25 @@ class Asked:
         return self.ended[0]
 
     def answer(self) -> ChatMessage:
-        end = self.finished
-        return ChatMessage(Role.ASSISTANT, end.reply, end.tokens, end.tokenizer)
+        """The whole reply, as a front end keeps it: with what there was of it before."""
+        end, begun = self.finished, open_reply(self.request.messages)
+        tokens = end.begun + end.tokens
+        if begun is None:
+            return ChatMessage(Role.ASSISTANT, end.reply, tokens, end.tokenizer)
+        if not tokens:
+            return msgspec.structs.replace(begun, content=begun.content + end.reply)
+        return ChatMessage(Role.ASSISTANT, begun.content + end.reply, tokens, end.tokenizer)
+
+    def history(self) -> list[ChatMessage]:
+        """The messages with the answer, which replaces an open reply."""
+        messages = list(self.request.messages)
+        return [*(messages[:-1] if open_reply(messages) else messages), self.answer()]
+
+    @property
+    def begun(self) -> str:
+        """What there was of the reply."""
+        begun = open_reply(self.request.messages)
+        return begun.content if begun else ""
 
 
 class SteppedSwapper(Swapper):
@@ -243,9 +262,12 @@ class Engine:
         max_tokens: int | None = 12,
         side_task: bool = False,
         store: bool | None = None,
+        stop: tuple[str, ...] = (),
     ) -> Asked:
         """Submit, and serve until everything has ended."""
-        asked = self.submit(session, messages, max_tokens=max_tokens, side_task=side_task, store=store)
+        asked = self.submit(
+            session, messages, max_tokens=max_tokens, side_task=side_task, store=store, stop=stop
+        )
         self.drain()
         return asked
 
@@ -385,13 +407,15 @@ class Engine:
             assert end.error
             return
         tokens = cold_reply(self.kind, prompt, max(stats.generated_tokens, 1))
-        expected = TextStream(asked.request.stop)
+        expected = TextStream(asked.request.stop, asked.begun)
         for token in tokens[: stats.generated_tokens]:
             expected.push(self._piece(token))
         expected.finish()
         assert end.reply == expected.text
         assert list(end.tokens) == tokens[: len(end.tokens)]
         assert end.reply.startswith(self._prompts.text_of(end.tokens))
+        assert prompt[len(prompt) - len(end.begun) :] == end.begun
+        assert self._prompts.text_of(end.begun) == asked.begun, "what was there stays"
         match end.reason:
             case FinishReason.STOP if not expected.stopped:
                 assert (

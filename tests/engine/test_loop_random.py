@@ -67,7 +67,7 @@ class EngineMachine(RuleBasedStateMachine):
             if not asked.ended:
                 self.engine.post(commands.Cancel(asked.request.id))
                 self.engine.step()
-            self.histories[session] = [*asked.request.messages, asked.answer()]
+            self.histories[session] = asked.history()
 
     @rule(session=sessions, text=texts, limit=st.integers(1, 40) | st.none(), client=clients)
     def next_turn(self, session: str, text: str, limit: int | None, client: str) -> None:
@@ -84,6 +84,11 @@ class EngineMachine(RuleBasedStateMachine):
         asked = self.latest.get(session)
         if asked is not None:
             self.submit(session, list(asked.request.messages), 6, asked.client)
+
+    @rule(session=sessions, limit=st.integers(1, 20))
+    def go_on(self, session: str, limit: int) -> None:
+        self.settle(session)
+        self.submit(session, self.histories[session], limit, "a")
 
     @rule(origin=sessions, copy=sessions, text=texts)
     def fork(self, origin: str, copy: str, text: str) -> None:

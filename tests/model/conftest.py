@@ -2,9 +2,10 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -52,11 +53,18 @@ def probe_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("probe")
 
 
-StartEngine = Callable[[EngineSettings], Engine]
+class StartEngine(Protocol):
+    """Starts an engine with nothing cached but what `disk` holds."""
+
+    def __call__(self, settings: EngineSettings, disk: Path | None = None) -> Engine: ...
 
 
 @pytest.fixture
 def start_engine(probe_dir: Path) -> Iterator[StartEngine]:
-    """Starts engines, fresh ones with nothing cached, and stops them after the test."""
+    """Starts engines and stops them after the test."""
     with ExitStack() as engines:
-        yield lambda settings: engines.enter_context(Engine(settings, probe_dir))
+
+        def start(settings: EngineSettings, disk: Path | None = None) -> Engine:
+            return engines.enter_context(Engine(settings, probe_dir, disk))
+
+        yield start

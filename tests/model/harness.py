@@ -1,5 +1,6 @@
 """An engine in this process: the loop in a thread, its events in a list, the logits of every draw kept."""
 
+import functools
 import threading
 import time
 import uuid
@@ -22,7 +23,8 @@ from samovar.engine.backend import Batch, DecodeResult, Sampler
 from samovar.engine.llama import LlamaBackend
 from samovar.engine.loop import EngineLoop, Envelope
 from samovar.engine.sleep import Sleep
-from samovar.engine.start import available_bytes, load
+from samovar.engine.start import available_bytes, disk_folder, load
+from samovar.engine.swapper import Swapper
 
 DEADLINE_S: Final = 240.0
 CLIENT: Final = "test"
@@ -116,16 +118,17 @@ class Reply:
     def reused(self) -> int:
         return self.finished.stats.reused.total
 
-    def message(self) -> ChatMessage:
-        """The reply as part of a later prompt."""
+    def message(self, begun: str = "") -> ChatMessage:
+        """The reply as part of a later prompt, with the text that it went on with."""
         finished = self.finished
-        return ChatMessage(Role.ASSISTANT, finished.reply, finished.tokens, finished.tokenizer)
+        tokens = finished.begun + finished.tokens
+        return ChatMessage(Role.ASSISTANT, begun + finished.reply, tokens, finished.tokenizer)
 
 
 class Engine:
-    """A loaded model and its loop, as a context manager."""
+    """A loaded model and its loop, as a context manager; with a `disk` folder it has a disk tier too."""
 
-    def __init__(self, settings: EngineSettings, cache_dir: Path) -> None:
+    def __init__(self, settings: EngineSettings, cache_dir: Path, disk: Path | None = None) -> None:
         loaded = load(settings, cache_dir, lambda _stage, _fraction: None)
         self.info = loaded.info
         self.block_tokens = loaded.block_tokens
@@ -137,6 +140,7 @@ class Engine:
             self._on_event,
             available_bytes,
             loaded.block_tokens,
+            functools.partial(Swapper, disk_folder(disk, loaded), settings.disk_limit) if disk else None,
             sleep=Sleep(
                 self.backend,
                 settings.keep_alive_s,

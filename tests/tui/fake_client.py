@@ -6,7 +6,17 @@ from typing import TypeVar
 
 import msgspec
 
-from samovar.core.commands import Cancel, Command, Describe, Focus, Forget, Rename, SetRamLimit, Submit
+from samovar.core.commands import (
+    Cancel,
+    Command,
+    CountTokens,
+    Describe,
+    Focus,
+    Forget,
+    Rename,
+    SetRamLimit,
+    Submit,
+)
 from samovar.core.events import (
     CacheChanged,
     CommandRefused,
@@ -19,6 +29,7 @@ from samovar.core.events import (
     RequestFinished,
     RequestStarted,
     SwapFinished,
+    TokensCounted,
     TokensGenerated,
 )
 from samovar.core.request import (
@@ -190,6 +201,8 @@ class ScriptedClient(FakeClient):
                 self._prompts.pop(session, None)
             case SetRamLimit("nonsense"):
                 self.push(CommandRefused("'nonsense' is no size: write a number with a unit, such as 2GiB."))
+            case CountTokens(request_id, texts):
+                self.push(TokensCounted(request_id, tuple(len(text) // 4 for text in texts)))
             case Describe():
                 self.push(CacheChanged(self.snapshot()))
             case _:

@@ -10,7 +10,9 @@ from samovar.chats.command_desk import CommandDesk
 from samovar.chats.slash import parse
 from samovar.config import Config
 from samovar.core.chat import ChatMessage, Role
+from samovar.core.commands import CountTokens
 from samovar.core.errors import SamovarError
+from samovar.core.events import TokensCounted
 from samovar.core.request import FinishReason
 from samovar.sessions.store import MessageState
 from tests.tui.desk import Desk, until
@@ -433,3 +435,24 @@ async def test_a_message_that_cannot_be_stored_leaves_no_chat(desk: Desk) -> Non
     assert desk.store.sessions() == []
     await desk.exchange(chat, "see nothing", "well")
     assert [session.title for session in desk.store.sessions()] == ["see nothing"]
+
+
+# Files
+
+
+async def test_the_tokens_of_a_file_are_asked_for_and_kept(desk: Desk, tmp_path: Path) -> None:
+    file = tmp_path / "notes.md"
+    file.write_text("The kettle is red.\n")
+    chat = desk.chats.shown
+    await desk.chats.send(chat, f"read @{file}")
+    (command,) = [one for one in desk.client.sent if isinstance(one, CountTokens)]
+    assert command.texts == ("The kettle is red.\n",)
+    desk.client.push(TokensCounted(command.request_id, (6,)))
+    desk.hear()
+    await until(lambda: desk.store.path(chat.id)[0].attachments[0].num_tokens == 6)
+    assert (chat.path or [])[0].attachments[0].num_tokens == 6
+    assert "MessageChanged" in desk.names()
+    await desk.reply(chat, "yes")
+    await desk.chats.send(chat, f"again @{file}")
+    assert desk.client.requests[-1].messages[0].content.count("kettle is red") == 1
+    assert "as above" in desk.client.requests[-1].messages[2].content

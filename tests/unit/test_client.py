@@ -267,3 +267,56 @@ async def test_the_last_command_arrives_although_much_was_not_read(exchange: Exc
         assert (await call.hear(commands.Forget)).session == "chat"
         call.hang_up()
         await closing
+
+
+# ---- counts
+
+
+async def test_counts_are_passed_on_and_told_once(exchange: Exchange) -> None:
+    async with front(exchange) as one:
+        one.client.send(commands.CountTokens("early", ("a",)))
+        call = await exchange.welcomed()
+        one.client.send(commands.CountTokens("late", ("b", "c")))
+        assert (await call.hear(commands.CountTokens)).request_id == "early"
+        assert (await call.hear(commands.CountTokens)).texts == ("b", "c")
+        call.say(
+            events.TokensCounted("early", (1,)),
+            events.TokensCounted("early", (1,)),
+            events.TokensCounted("late", (2, 3)),
+        )
+        await one.hear(events.TokensCounted, lambda event: event.request_id == "late")
+        assert one.of(events.TokensCounted) == [
+            events.TokensCounted("early", (1,)),
+            events.TokensCounted("late", (2, 3)),
+        ]
+
+
+async def test_counts_end_with_their_host(exchange: Exchange) -> None:
+    async with front(exchange) as one:
+        call = await exchange.welcomed()
+        one.client.send(commands.CountTokens("lost", ("a",)))
+        await call.hear(commands.CountTokens)
+        call.hang_up()
+        assert (await one.hear(events.TokensCounted)) == events.TokensCounted("lost", None)
+        again = await exchange.welcomed()
+        one.client.send(commands.CountTokens("next", ("a",)))
+        assert (await again.hear(commands.CountTokens)).request_id == "next"
+
+
+async def test_no_host_is_started_for_a_count(exchange: Exchange) -> None:
+    async with front(exchange) as one:
+        call = await exchange.welcomed()
+        call.say(events.HostStopping())
+        await one.hear(events.HostStopping)
+        one.client.send(commands.CountTokens("between", ("a",)))
+        call.hang_up()
+        assert (await one.hear(events.TokensCounted)) == events.TokensCounted("between", None)
+        one.client.send(commands.CountTokens("resting", ("a",)))
+        assert (await one.hear(events.TokensCounted)) == events.TokensCounted("resting", None)
+        assert exchange.calls.empty()
+
+
+async def test_a_text_without_bytes_cannot_be_counted(exchange: Exchange) -> None:
+    async with front(exchange) as one:
+        one.client.send(commands.CountTokens("bad", ("\udc00",)))
+        assert (await one.hear(events.TokensCounted)) == events.TokensCounted("bad", None)

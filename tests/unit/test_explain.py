@@ -111,3 +111,10 @@ def test_the_texts_are_those_around_the_position(
     assert found.cached in ((), old[reused : reused + 10])
     if found.reason in (MismatchReason.EVICTED, MismatchReason.CACHE_OFF):
         assert reused < common_prefix(prompt, old)
+
+
+def test_tokens_that_spell_nothing_of_a_reply_are_no_change_of_it() -> None:
+    stopped = Previous(THEN, OLD, num_loose=3)
+    found = why((*OLD[:97], 7, 8, 9), previous=stopped)
+    assert found == Difference(97, MismatchReason.NEW_MESSAGE, OLD[87:97], OLD[97:], (7, 8, 9))
+    assert reason(why((*OLD[:96], 7, 8, 9), previous=stopped)) is MismatchReason.TEMPLATE_REWROTE_HISTORY

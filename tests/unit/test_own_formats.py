@@ -1,5 +1,6 @@
 """What Samovar writes it reads again, and no file of anybody's makes it fail in another way than in words."""
 
+import collections
 import itertools
 import mmap
 import tomllib
@@ -175,23 +176,54 @@ def test_json_is_indented_and_keeps_token_ids_on_one_line() -> None:
     assert read_json(samovar_json.write([ChatDocument()])) == [ChatDocument()]
 
 
-def test_json_chats_are_decoded_one_at_a_time(tmp_path: Path) -> None:
-    megabyte = 1024 * 1024
+MIB = 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    ("content", "num_chats"),
+    [
+        (samovar_json.write([chain("x" * MIB)] * 24), 24),
+        (b'{"format": "samovar", "chats": [' + b"1," * (MIB // 4) + b"1]}", None),
+        (b'{"format": "samovar", "chats": [{"messages": [' + b"1," * (MIB // 4) + b"1]}]}", None),
+        (b'{"format": "samovar", "chats": [{"title": "' + b'\\"' * MIB, None),
+        (b'{"format": "samovar", "chats": [' + b"[" * MIB, None),
+    ],
+    ids=[
+        "large chats",
+        "many numbers for chats",
+        "many numbers for messages",
+        "escapes without end",
+        "brackets without end",
+    ],
+)
+def test_reading_json_takes_the_memory_of_a_chat_not_of_the_file(
+    tmp_path: Path, content: bytes, num_chats: int | None
+) -> None:
     file = tmp_path / "big.json"
-    file.write_bytes(samovar_json.write([chain("x" * megabyte)] * 24))
+    file.write_bytes(content)
     tracemalloc.start()
     try:
-        with (
-            file.open("rb") as stream,
-            mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data,
-        ):
+        with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
             assert samovar_json.matches(data)
-            num_chats = sum(1 for _ in samovar_json.read(data, Notes()))
+            if num_chats is None:
+                with pytest.raises(SamovarError):
+                    collections.deque(samovar_json.read(data, Notes()), maxlen=0)
+            else:
+                assert sum(1 for _ in samovar_json.read(data, Notes())) == num_chats
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert num_chats == 24
-    assert peak < 8 * megabyte
+    assert peak < 8 * MIB
+
+
+def test_a_json_value_that_would_take_all_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(samovar_json, "_MAX_VALUE_BYTES", 1000)
+    for chat in (chain("x" * 1000), chain("x", title="x" * 1000)):
+        with pytest.raises(SamovarError, match=r"chat 1.* not read"):
+            read_json(samovar_json.write([chat]))
+    monkeypatch.setattr(samovar_json, "_MAX_CHAT_BYTES", 1000)
+    with pytest.raises(SamovarError, match="chat 1 has more"):
+        read_json(samovar_json.write([chain(*("x" * 100 for _ in range(10)))]))
 
 
 def test_a_fault_in_a_later_chat_is_found_when_it_is_reached_and_the_file_can_be_closed(
@@ -382,7 +414,7 @@ def test_markdown_reads_well_and_says_what_it_leaves_out() -> None:
     assert lines == [
         "# Trip to Kyoto",
         "Tags: japan, travel",
-        "*2 messages are of other branches and not in this file; an export as JSON or TOML holds all.*",
+        "*2 messages of other branches are not in this file; an export as JSON or TOML holds all.*",
         "## System prompt",
         "> Answer briefly.",
         "> Cite what you know.",
@@ -541,23 +573,37 @@ def chat_with(message: str) -> bytes:
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (b"", "ends too early"),
+        (b"", "there must be an object"),
+        (b" ", "there must be an object"),
         (b'{"format": "samovar", "version": 1,', "ends too early"),
-        (b'{"format": "samovar",\n "version": ?}', "line 2, byte 13: JSON is malformed"),
-        (b"[]", "no export of Samovar"),
-        (b"3", "no export of Samovar"),
+        (b'{"format": "samovar", "chats": [{"title": "', "ends too early"),
+        (b'{"format": "samovar", "chats": [{"title": "\\', "ends too early"),
+        (b'{"format": "samovar",\n "version": ?}', "line 2, byte 13: not valid JSON"),
+        (b'{"format": "samovar", "chats": [}]', "ends too early|not valid JSON"),
+        (b'{"format": "samovar", "chats" []}', "line 1, byte 2[34]: not valid JSON: a name in quotes"),
+        (b'{"format": "samovar", , "chats": []}', "line 1, byte 2[34]: not valid JSON: a name in quotes"),
+        (b'{"format": "samovar", "chats": [,]}', "chat 1: there must be an object"),
+        (b'{"format": "samovar", "chats": [{},]}', "chat 2: there must be an object"),
+        (b'{"format": "samovar", "chats": [{"a": 1 2}]}', "line 1, byte 42: not valid JSON"),
+        (b'{"format": "samovar", "chats": [{"a": }]}', "line 1, byte 39: not valid JSON"),
+        (b'{"format": "samovar", "chats": [{} {}]}', "line 1, byte 36: not valid JSON"),
+        (b"[]", "there must be an object"),
+        (b"3", "there must be an object"),
         (b"{}", "no export of Samovar"),
         (b'{"format": 3}', "no export of Samovar"),
         (b'{"format": "samovar", "version": 2, "chats": []}', "newer Samovar"),
         (b'{"format": "samovar", "version": true, "chats": []}', "newer Samovar"),
-        (b'{"format": "samovar", "chats": {}}', "chats: "),
-        (b'{"format": "samovar", "chats": []} tail', "line 1, byte 37"),
-        (envelope("3"), "Expected `object`"),
-        (envelope('{"messages": 3}'), "messages: "),
+        (b'{"format": "samovar", "chats": {}}', "chats: there must be a list"),
+        (b'{"format": "samovar", "chats": []} tail', "line 1, byte 36: not valid JSON"),
+        (b'{"format": "samovar", "chats": []} {"chats": []}', "line 1, byte 36: not valid JSON"),
+        (b'{"format": "samovar", "chats": []]', "line 1, byte 34: not valid JSON"),
+        (envelope("3"), "chat 1: there must be an object"),
+        (envelope('{"messages": 3}'), "chat 1, messages: there must be a list"),
         (envelope('{"messages": [3]}'), "message 1: there must be named values"),
         (envelope('{"messages": [{}]}'), "message 1: .*(id|role|content)"),
-        (envelope('{"title": "\ud800"}'), "title: not UTF-8"),
-        (envelope('{"title": "\\ud800 lone"}'), "line 1, byte 64: JSON is malformed"),
+        (envelope('{"title": "\ud800"}'), "chat 1, title: not UTF-8"),
+        (envelope('{"\ud800": 1}'), "chat 1: not UTF-8"),
+        (envelope('{"title": "\\ud800 lone"}'), "line 1, byte 64: not valid JSON"),
         (envelope('{"title": null}'), "title"),
         (envelope('{"extra": [1]}'), "named values"),
         (envelope('{"a": 1, "extra": {"a": 2}}'), '"a" stands both'),
@@ -566,6 +612,9 @@ def chat_with(message: str) -> bytes:
         (envelope('{"a": ' + "9" * 5000 + "}"), "out of range"),
         (envelope('{"a": ' + "[" * 100 + "]" * 100 + "}"), "deeper than 64"),
         (envelope('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}"), "nested too deep"),
+        (envelope('{"messages": ' + "[" * 100_000 + "]" * 100_000 + "}"), "nested too deep"),
+        (envelope("[" * 100_000), "nested too deep"),
+        (b'{"format": "samovar", "chats": [], "chats": [{}]}', 'the name "chats" is one too many'),
         (envelope('{"head": 4}'), "head is 4"),
         (envelope('{"settings": {"top_p": 7}}'), "top_p must be"),
         (envelope('{"settings": {"stop": [""]}}'), "stop must be"),

@@ -179,3 +179,60 @@ def test_control_tokens_spell_nothing() -> None:
     assert prompts.text_of((IM_START, *b"hi", IM_END)) == "hi"
     assert prompts.control_text(IM_END) == "<|im_end|>"
     assert prompts.control_text(97) == ""
+
+
+# ---- a reply that is gone on with
+
+
+def test_an_open_reply_stands_as_generated_where_it_was_generated() -> None:
+    prompts, asked = builder(), [system("be brief"), user("x")]
+    assert prompts.build([*asked, reply(" a0 b1", AS_BYTES)]) == prompts.build(asked) + AS_BYTES
+
+
+def test_replies_before_an_open_one_are_closed() -> None:
+    prompts, asked = builder(), [user("x"), reply(" a0", tuple(b" a0")), user("y")]
+    prompt = prompts.build([*asked, reply(" a0 b1", AS_BYTES)])
+    assert prompt == prompts.build(asked) + AS_BYTES
+    assert prompt.count(IM_END) == 3
+
+
+@pytest.mark.parametrize("tokens", [(), tuple(b"  a0"), tuple(b"  a0 \n "), tuple(b"other")])
+def test_no_space_of_an_open_reply_is_lost(tokens: tuple[int, ...]) -> None:
+    strict = CHATML.replace("message['content']", "message['content'] | trim")
+    prompts, text = builder(strict), "  a0 \n "
+    asking, begun = prompts.parts([user("x"), reply(text, tokens)])
+    assert asking == prompts.build([user("x")])
+    assert prompts.text_of(begun) == text
+    if text.encode().startswith(bytes(tokens)):
+        assert begun[: len(tokens)] == tokens
+
+
+@pytest.mark.parametrize("before", [[user("x")], [user("x"), reply(" a0"), user("y")]])
+def test_an_empty_reply_asks_for_a_new_one(before: list[ChatMessage]) -> None:
+    assert builder().build([*before, reply("")]) == builder().build(before)
+
+
+def test_a_reply_alone_is_left_open_too() -> None:
+    assert list(builder().build([reply(" a0")])) == [*ASSISTANT, *toy.tokenize(" a0")]
+
+
+def test_a_template_never_sees_an_open_reply() -> None:
+    refusing = (
+        "{% if messages[-1]['role'] == 'assistant' %}{{ raise_exception('whose turn?') }}{% endif %}" + CHATML
+    )
+    assert builder(refusing).build([user("x"), reply(" a0")]) == builder().build([user("x"), reply(" a0")])
+
+
+def test_no_messages_are_no_mistake_of_ours() -> None:
+    assert list(builder().build([])) == ASSISTANT
+
+
+@given(texts, texts)
+def test_an_open_reply_is_text_whatever_it_holds(asked: str, text: str) -> None:
+    prompts = builder()
+    asking, begun = prompts.parts([user(asked), reply(text)])
+    assert asking == prompts.build([user(asked)])
+    assert not {IM_START, IM_END, BOS} & set(begun)
+    for mark in (BREAK, BEGIN, END):
+        text = text.replace(mark, "\ufffd")
+    assert prompts.text_of(begun) == text

@@ -94,3 +94,47 @@ def test_the_stop_string_that_ends_first_counts() -> None:
         stream = TextStream(stop)
         assert stream.push(b"abcdxyz") == "ab"
         assert stream.stopped
+
+
+# ---- a reply that is gone on with
+
+
+@given(texts, texts, st.lists(st.integers(0, 200), max_size=10))
+def test_what_was_there_before_changes_nothing_without_a_stop_string(
+    before: str, text: str, places: list[int]
+) -> None:
+    stream = TextStream((), before)
+    shown = "".join(feed(stream, cut(text.encode(), places)))
+    assert shown + stream.finish() == text == stream.text
+
+
+def cut_behind(before: str, text: str, stop: tuple[str, ...]) -> str:
+    """Naive: characters come one by one, and only one that is new can end a stop string."""
+    for end in range(1, len(text) + 1):
+        for string in sorted(stop, key=len, reverse=True):
+            if (before + text[:end]).endswith(string):
+                return text[: max(0, end - len(string))]
+    return text
+
+
+@given(texts, texts, stops, st.lists(st.integers(0, 200), max_size=10))
+def test_a_stop_string_may_begin_in_what_was_there_before(
+    before: str, text: str, stop: tuple[str, ...], places: list[int]
+) -> None:
+    stream = TextStream(stop, before)
+    shown = "".join(feed(stream, cut(text.encode(), places)))
+    expected = cut_behind(before, text, stop)
+    assert expected.startswith(shown)
+    assert shown + stream.finish() == expected == stream.text
+
+
+def test_a_stop_string_that_is_whole_before_does_not_count() -> None:
+    stream = TextStream(("##", "#!"), "a ##")
+    assert feed(stream, [b" b", b" c"]) == [" b", " c"]
+    assert not stream.stopped
+
+
+def test_tokens_of_a_stop_string_that_began_before_spell_nothing() -> None:
+    stream = TextStream(("###",), "a ##")
+    assert stream.push(b"#") == ""
+    assert (stream.stopped, stream.text, stream.num_tokens_spelled()) == (True, "", 0)

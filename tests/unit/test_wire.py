@@ -87,14 +87,25 @@ some_commands = st.one_of(
         st.builds(kind, text)
         for kind in (commands.Cancel, commands.Forget, commands.SetRamLimit, commands.SetTokenLimit)
     ),
+    st.builds(commands.CountTokens, text, words),
     st.builds(commands.SetKeepAlive, floats),
     st.builds(commands.Describe),
     st.builds(commands.StopHost),
 )
 some_events = st.one_of(
     st.builds(
-        events.RequestFinished, text, text, st.sampled_from(FinishReason), text, tokens, text, stats, text
+        events.RequestFinished,
+        text,
+        text,
+        st.sampled_from(FinishReason),
+        text,
+        tokens,
+        text,
+        stats,
+        text,
+        tokens,
     ),
+    st.builds(events.TokensCounted, text, st.none() | tokens),
     st.builds(events.RequestStarted, text, text, stats),
     st.builds(events.PrefillProgressed, text, text, ids, ids, st.none() | floats),
     st.builds(events.TokensGenerated, text, text, text, ids),

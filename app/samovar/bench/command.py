@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from samovar.bench import engine, idle, restart, search, startup, stops, switchboard
+from samovar.bench import branches, engine, idle, longchat, restart, search, startup, stops, switchboard
 from samovar.bench.driver import own_host
 from samovar.client.interface import Client
 from samovar.config import Config, resolve_model
@@ -46,6 +46,14 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--own-words", type=_count, default=500, help="words of each chat's opening (default 500)"
     )
     _add_common(board, context=4096)
+
+    tree = kinds.add_parser(
+        "branches", help="a long chat edited in the middle, and the way back; regenerate, fork, continue"
+    )
+    tree.add_argument("--turns", type=_count, default=5, help="questions of the chat (default 5)")
+    tree.add_argument("--own-words", type=_count, default=330, help="words of each question (default 330)")
+    tree.add_argument("--repeats", type=_count, default=3, help="times each way is gone (default 3)")
+    _add_common(tree, context=4096)
 
     quiet = kinds.add_parser("idle", help="decode speed beside idle chats, compared with a chat alone")
     quiet.add_argument("--chats", type=_count, default=4, help="idle chats (default 4)")
@@ -85,6 +93,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     find.add_argument("--json", action="store_true", help="print one JSON object")
     find.set_defaults(run=_run_search)
 
+    long = kinds.add_parser("longchat", help="opening very long chats in the workstation, and moving in them")
+    long.add_argument("--messages", type=_count, default=10_000, help="messages of a chat (default 10000)")
+    long.add_argument("--chats", type=_count, default=5, help="such chats, 7 at most (default 5)")
+    long.add_argument("--json", action="store_true", help="print one JSON object")
+    long.set_defaults(run=_run_longchat)
+
 
 def run(args: argparse.Namespace) -> int:
     """Run the benchmark that was chosen and print its figures; returns the exit code."""
@@ -101,6 +115,9 @@ def run(args: argparse.Namespace) -> int:
                 )
             )
             _print(result, switchboard.text(result), as_json=args.json)
+        case "branches":
+            grown = asyncio.run(branches.run(factory, args.turns, args.own_words, args.repeats))
+            _print(grown, branches.text(grown), as_json=args.json)
         case "idle":
             rest = asyncio.run(idle.run(factory, args.chats, args.words, repeats=args.repeats))
             _print(rest, idle.text(rest), as_json=args.json)
@@ -124,6 +141,12 @@ def run(args: argparse.Namespace) -> int:
 def _run_search(args: argparse.Namespace) -> int:
     found = search.run(args.chats, args.messages, args.repeats)
     _print(found, search.text(found), as_json=args.json)
+    return 0
+
+
+def _run_longchat(args: argparse.Namespace) -> int:
+    opened = longchat.run(args.messages, min(7, args.chats))
+    _print(opened, longchat.text(opened), as_json=args.json)
     return 0
 
 

@@ -6,6 +6,8 @@ Owned by `conversation` and its parts, in the event loop. Never imports Textual.
 import asyncio
 import enum
 import uuid
+import zlib
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -16,6 +18,8 @@ from samovar.sessions.settings import SessionSettings
 from samovar.sessions.store import Session, StoredMessage
 
 MAX_AUTO_TITLE: Final = 40
+_NUM_COLORS: Final = 8  # of the sessions in our themes
+_MAX_DRAWN: Final = 64
 _NO_SETTINGS: Final = SessionSettings()
 
 
@@ -57,15 +61,14 @@ class Reply:
         return self.parts[0] if self.parts else ""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Chat:
-    """`path` is None until it has been read from the store; `ordinal` chooses the chat's colour.
+    """`path` is None until it has been read from the store.
 
     `draft` is what stands in the composer; with `editing` it takes the place of that message.
     """
 
     id: str
-    ordinal: int
     title: str
     system_prompt: str
     created_at: float
@@ -84,17 +87,15 @@ class Chat:
     reply: Reply | None = None
 
     @classmethod
-    def fresh(cls, ordinal: int, system_prompt: str, now: float, chat_id: str = "") -> "Chat":
+    def fresh(cls, system_prompt: str, now: float, chat_id: str = "") -> "Chat":
         """A chat nobody has written in yet; it enters the store with its first message."""
-        return cls(
-            chat_id or uuid.uuid4().hex, ordinal, "", storable(system_prompt), now, now, [], in_store=False
-        )
+        return cls(chat_id or uuid.uuid4().hex, "", storable(system_prompt), now, now, [], in_store=False)
 
     @classmethod
-    def known(cls, session: Session, ordinal: int) -> "Chat":
+    def known(cls, session: Session) -> "Chat":
         """A chat as the store lists it."""
         prompt, created, updated = session.system_prompt, session.created_at, session.updated_at
-        chat = cls(session.id, ordinal, session.title, prompt, created, updated, None, in_store=True)
+        chat = cls(session.id, session.title, prompt, created, updated, None, in_store=True)
         chat.take(session)
         return chat
 
@@ -125,6 +126,21 @@ class Chat:
     def message(self, message_id: int) -> StoredMessage | None:
         """The message of the shown path with this id."""
         return next((message for message in self.path or () if message.id == message_id), None)
+
+
+def color_number(session: str) -> int:
+    """What chooses a session's colour: by its id alone, so that it keeps it whatever else comes and goes."""
+    return zlib.crc32(session.encode())
+
+
+def new_id(neighbours: Collection[str]) -> str:
+    """An id for a new chat, of another colour than those with the ids in `neighbours` if one is left."""
+    taken = {color_number(session) % _NUM_COLORS for session in neighbours}
+    for _ in range(_MAX_DRAWN):
+        drawn = uuid.uuid4().hex
+        if color_number(drawn) % _NUM_COLORS not in taken:
+            break
+    return drawn
 
 
 def auto_title(text: str) -> str:

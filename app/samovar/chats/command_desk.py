@@ -34,7 +34,7 @@ class CommandDesk:
 
     def __init__(self, conversations: Conversations, personas_dir: Path | None = None) -> None:
         self._conversations = conversations
-        self._personas_dir = personas_dir
+        self.personas_dir = personas_dir
 
     async def run(self, command: slash.SlashCommand) -> str:
         """Do a command of `ANSWERED`; returns what to tell the user, empty where that shows by itself.
@@ -118,16 +118,16 @@ class CommandDesk:
         )
 
     def _persona(self, chat: Chat, name: str) -> str:
-        if self._personas_dir is None:
+        if self.personas_dir is None:
             raise SamovarError("there is no folder for personas")
         if not name:
-            found, problems = personas.personas(self._personas_dir)
+            found, problems = personas.personas(self.personas_dir)
             if problems:
                 raise SamovarError("; ".join(problems))
             if not found:
-                return f"no personas yet: put TOML files into {self._personas_dir}"
+                return f"no personas yet: put TOML files into {self.personas_dir}"
             return "personas: " + ", ".join(clean(one.name) for one in found)
-        persona = personas.persona(self._personas_dir, name)
+        persona = personas.persona(self.personas_dir, name)
         if warning := self._conversations.profile.take_persona(chat, persona):
             raise SamovarError(warning)
         return f"{clean(persona.name)} answers from the next message on"
@@ -168,7 +168,8 @@ class CommandDesk:
         transfers = self._conversations.transfers
         if text == "all" or text.startswith("all "):
             target = text.removeprefix("all").strip()
-            return await transfers.export(self._conversations.ordered(), _path(target or "chats.json"), None)
+            chats = sorted(self._conversations.chats.values(), key=lambda chat: chat.created_at)
+            return await transfers.export(chats, _path(target or "chats.json"), None)
         form = None if text else Format.MARKDOWN
         return await transfers.export([chat], _path(text) if text else None, form)
 

@@ -16,6 +16,7 @@ from samovar.chats.branches import Branches
 from samovar.chats.cache_desk import CacheDesk
 from samovar.chats.chat import Chat
 from samovar.chats.draft_keeper import DraftKeeper
+from samovar.chats.file_counts import FileCounts
 from samovar.chats.finder import Finder
 from samovar.chats.host_state import HostPhase, HostState
 from samovar.chats.profile import Profile
@@ -23,9 +24,10 @@ from samovar.chats.roster import Roster
 from samovar.chats.shared import Shared
 from samovar.chats.transfers import Transfers
 from samovar.chats.turns import Turn, head_of, store_turn
+from samovar.chats.upkeep import Upkeep
 from samovar.chats.watch import Watch
 from samovar.client.interface import Client
-from samovar.config import Config
+from samovar.config import Config, SamplingConfig
 from samovar.core.commands import Focus, Forget, Pin
 from samovar.core.errors import SamovarError
 from samovar.core.events import (
@@ -36,6 +38,7 @@ from samovar.core.events import (
     RequestFinished,
     RequestStarted,
     SwapFinished,
+    TokensCounted,
     TokensGenerated,
     Welcome,
 )
@@ -63,16 +66,18 @@ class Conversations:
         self._clock = clock
         self._archive = Archive(store, lambda text: notify(changes.Noticed(text, is_error=True)))
         self._answers = Answers(client, self._archive, config, notify, clock)
-        self.roster = Roster(Chat.fresh(0, config.system_prompt, clock()))
+        self.roster = Roster(Chat.fresh(config.system_prompt, clock()))
         self._shared = Shared(client, self._archive, config, notify, clock, self.roster)
         self._watch = Watch(self._shared)
         self._is_loaded = False
         self.host = HostState()
         self.cache = CacheDesk(client, notify)
-        self.finder = Finder(store.file)
+        self.finder = Finder(store.file, self._archive)
+        self.upkeep = Upkeep(self._shared, store)
         self.transfers = Transfers(self._shared, store.file)
         self.profile = Profile(self._shared)
         self.drafts = DraftKeeper(self._shared)
+        self._file_counts = FileCounts(self._shared)
         self.branches = Branches(self._shared, self._answer, self._appear, self.drafts.keep)
 
     @property
@@ -96,6 +101,11 @@ class Conversations:
         return self._archive
 
     @property
+    def sampling(self) -> SamplingConfig:
+        """How replies are sampled in chats that do not say otherwise."""
+        return self._config.sampling
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """Sentences about the loaded model, and about the system prompt of new chats, for who starts."""
         warning = prompt_warning(self._config.system_prompt)
@@ -117,6 +127,7 @@ class Conversations:
             self.drafts.bring_back(drafts)
             self._is_loaded = True
         self._notify(changes.ChatsChanged())
+        self._archive.spawn(self.upkeep.run())
 
     def ordered(self) -> list[Chat]:
         """The chats in the order of the list."""
@@ -130,7 +141,7 @@ class Conversations:
         """Show a fresh chat; an empty one that is there already will do."""
         chat = next((chat for chat in self.chats.values() if not chat.in_store and not chat.sending), None)
         if chat is None:
-            chat = Chat.fresh(self.roster.next_ordinal(), self._config.system_prompt, self._clock())
+            chat = Chat.fresh(self._config.system_prompt, self._clock(), self.roster.new_id())
             self.chats[chat.id] = chat
             self._notify(changes.ChatsChanged())
         self.show(chat.id)
@@ -163,16 +174,16 @@ class Conversations:
 
     def delete(self, session: str) -> Chat:
         """Take a chat from the list; `undo_delete` brings it back. Its neighbour is shown in its place."""
-        place = [chat.id for chat in self.ordered()].index(session)
+        order = self.ordered()
         chat = self.chats.pop(session)
+        place = order.index(chat) if chat in order else 0
         self._answers.stop(chat)
         if chat.in_store:
             self.roster.deleted.append(chat)
             self._shared.keep(chat, "the chat is still in the store", lambda store: store.delete(session))
         self.drafts.forget(chat)
         if self.shown is chat:
-            rest = self.ordered()
-            rest = [other for other in rest if other is not chat]
+            rest = [other for other in order if other is not chat]
             if rest:
                 self.show(rest[min(place, len(rest) - 1)].id)
             else:
@@ -217,11 +228,15 @@ class Conversations:
         text, head, num_changes = storable(text), head_of(chat.path), self._shared.num_changes
         is_new, title, system_prompt = not chat.in_store, chat.title, chat.system_prompt
         settings, tags, seen = chat.settings, chat.tags, tuple(chat.path or ())
+        is_favourite = chat.is_favourite
 
         def work(store: Store) -> Turn:
             def create() -> None:
                 store.create_session(title, system_prompt, session_id=chat.id, settings=settings)
-                store.set_tags(chat.id, tags)
+                if tags:
+                    store.set_tags(chat.id, tags)
+                if is_favourite:
+                    store.set_favourite(chat.id, is_favourite=True)
 
             return store_turn(store, chat.id, text, head, seen, create if is_new else None)
 
@@ -273,12 +288,15 @@ class Conversations:
                 self._focus(self.shown)
             case SwapFinished(session, into_context=True) if session == self.shown.id and event.num_tokens:
                 self._notify(changes.Noticed(cache_words.swapped(event)))
+            case TokensCounted():
+                self._file_counts.handle(event)
             case _:
                 self.cache.handle(event)
 
     async def close(self) -> None:
         """Stop what runs, let go of deleted chats, and wait until everything is on disk."""
         self.transfers.stop()
+        self.upkeep.stop()
         await self._watch.close()
         await self._answers.close()
         self.drafts.flush()
@@ -318,6 +336,7 @@ class Conversations:
         """Ask for the reply, unless the chat has been deleted while its message was being stored."""
         if chat.id in self.chats:
             self._answers.ask(chat, turn.reply, settings)
+            self._file_counts.count(chat, turn.message)
             self._archive.spawn(self._watch.look())
             return
         if chat not in self.roster.deleted:
@@ -332,6 +351,7 @@ class Conversations:
 
 
 def _recover_and_list(store: Store) -> tuple[int, list[Session], dict[str, str]]:
-    store.recover()
+    if not store.read_only:
+        store.recover()
     version = store.outside_version()
-    return version, store.sessions(), store.drafts.adopt()
+    return version, store.sessions(), {} if store.read_only else store.drafts.adopt()

@@ -9,6 +9,7 @@ from typing import Final
 from samovar.chats import changes
 from samovar.chats.chat import Chat
 from samovar.chats.shared import Shared
+from samovar.core.errors import SamovarError
 from samovar.sessions.store import Store
 from samovar.sessions.values import Attachment
 
@@ -22,6 +23,7 @@ class DraftKeeper:
         self._shared = shared
         self._unsaved: dict[str, Chat] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._has_failed = False
 
     def typed(self, chat: Chat, text: str) -> None:
         """The text in a chat's composer is another one."""
@@ -65,7 +67,16 @@ class DraftKeeper:
                 for session, text in texts.items():
                     store.drafts.save(session, text)
 
-            self._shared.archive.spawn(self._shared.archive.try_run("the draft cannot be stored", work))
+            self._shared.archive.spawn(self._told(self._shared.archive.run(work)))
+
+    async def _told(self, stored: asyncio.Future[None]) -> None:
+        """Where it fails, the user hears it once: a message that is sent then says it again."""
+        try:
+            await stored
+        except SamovarError as error:
+            if not self._has_failed:
+                self._shared.complain(f"the draft cannot be stored: {error}")
+            self._has_failed = True
 
     def bring_back(self, found: dict[str, str]) -> None:
         """Put the drafts of windows that are gone where they were, in a new chat if it was one."""
@@ -74,7 +85,7 @@ class DraftKeeper:
             chat = roster.chats.get(session)
             if chat is None:
                 prompt, now = self._shared.config.system_prompt, self._shared.clock()
-                chat = Chat.fresh(roster.next_ordinal(), prompt, now, session)
+                chat = Chat.fresh(prompt, now, session)
                 roster.chats[session] = chat
             chat.draft = "\n".join(part for part in (text, chat.draft) if part)
             self._shared.notify(changes.DraftChanged(session))

@@ -3,6 +3,7 @@
 import asyncio
 from pathlib import Path
 
+from samovar.chats.archive import Archive
 from samovar.core.errors import SamovarError
 from samovar.sessions.search import SearchResults
 from samovar.sessions.searcher import Searcher
@@ -11,22 +12,31 @@ from samovar.sessions.searcher import Searcher
 class Finder:
     """Opens the store's file a second time with the first query. Used from one event loop."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, archive: Archive) -> None:
+        """`archive` searches where the file cannot be opened a second time (one that is held in memory)."""
         self._file = file
+        self._archive = archive
         self._searcher: Searcher | None = None
         self._opening: asyncio.Task[Searcher] | None = None
 
     async def find(self, text: str) -> SearchResults | None:
         """What a query finds; None if a newer one came meanwhile. What went wrong is among the problems."""
         try:
-            if self._searcher is None:
-                if self._opening is None:
-                    self._opening = asyncio.create_task(asyncio.to_thread(Searcher, self._file))
-                self._searcher = await self._opening
-            return await asyncio.to_thread(self._searcher.search, text)
+            searcher = await self._open()
+            if searcher is None:
+                return await self._archive.run(lambda store: store.search(text))
+            return await asyncio.to_thread(searcher.search, text)
         except SamovarError as error:
-            self._opening = None
             return SearchResults(problems=(str(error),))
+
+    async def _open(self) -> Searcher | None:
+        if self._opening is None:
+            self._opening = asyncio.create_task(asyncio.to_thread(Searcher, self._file))
+        try:
+            self._searcher = await self._opening
+        except SamovarError:
+            return None
+        return self._searcher
 
     async def close(self) -> None:
         """End what is being searched and close the file."""

@@ -4,7 +4,6 @@ What is named is read when the message is sent, checked, and travels with it; th
 Reads files; used in the thread that stores messages.
 """
 
-import hashlib
 import os
 import re
 import stat
@@ -14,23 +13,17 @@ from typing import Final
 from urllib.parse import unquote, urlparse
 
 from samovar.core.errors import SamovarError
-from samovar.core.units import format_size
+from samovar.sessions.attachments import PASTE_DIGITS, digest_of
 from samovar.sessions.encoding import storable
 from samovar.sessions.values import Attachment, StoredMessage
 
 MAX_FILE_BYTES: Final = 2 * 1024 * 1024
 MAX_FILES: Final = 32
 PASTE_NAME: Final = "pasted-"
-_DIGEST_CHARACTERS: Final = 10  # of a paste's name
 
 _MENTION: Final = re.compile(r'(?:^|(?<=[\s(\[]))@(?:"([^"\n]+)"|(\S+))')
 _TRAILING: Final = ".,;:!?)]}'\""
 _LOOKS_LIKE_A_FILE: Final = re.compile(r"^(?:~|\.{1,2})?/|.\.[A-Za-z][A-Za-z0-9]{0,7}$")
-
-
-def digest_of(text: str) -> str:
-    """The name under which a text is kept: 40 hex digits."""
-    return hashlib.blake2b(text.encode(), digest_size=20).hexdigest()
 
 
 def attached(
@@ -76,8 +69,7 @@ def read_file(path: Path) -> Attachment:
         if not stat.S_ISREG(found.st_mode):
             raise SamovarError(f"{shown} is no regular file, so it cannot be attached")
         if found.st_size > MAX_FILE_BYTES:
-            size, limit = format_size(found.st_size), format_size(MAX_FILE_BYTES)
-            raise SamovarError(f"{shown} has {size}, more than the {limit} that a file may have")
+            raise SamovarError(f"{shown} has {found.st_size:,} bytes, more than the 2 MiB a file may have")
         with path.open("rb") as stream:
             content = stream.read(MAX_FILE_BYTES + 1)
     except OSError as error:
@@ -95,7 +87,7 @@ def as_attachment(name: str, text: str, path: str = "") -> Attachment:
 
 def paste_name(digest: str) -> str:
     """What a pasted text is called in a message."""
-    return f"{PASTE_NAME}{digest[:_DIGEST_CHARACTERS]}"
+    return f"{PASTE_NAME}{digest[:PASTE_DIGITS]}"
 
 
 def dropped_path(text: str) -> Path | None:
@@ -174,7 +166,10 @@ def _file(name: str) -> Attachment | None:
 
 def _paste(name: str, find_paste: Callable[[str], tuple[str, str] | None]) -> Attachment | None:
     bare = name.rstrip(_TRAILING)
-    kept = find_paste(bare.removeprefix(PASTE_NAME))
+    digits = bare.removeprefix(PASTE_NAME)
+    kept = find_paste(digits)
+    if kept is None and re.fullmatch(f"[0-9a-f]{{{PASTE_DIGITS}}}", digits):
+        raise SamovarError(f"the text of @{bare} is not kept any more; paste it again")
     return as_attachment(bare, kept[1]) if kept is not None else None
 
 

@@ -6,15 +6,35 @@ Textual.
 
 from collections.abc import Iterable
 
+import msgspec
+
 from samovar.chats import changes
 from samovar.chats.chat import Chat
 from samovar.chats.shared import Shared
-from samovar.core.commands import Rename
+from samovar.core.commands import Pin, Rename
 from samovar.core.lint import prompt_warning
 from samovar.sessions.encoding import storable
 from samovar.sessions.personas import Persona
 from samovar.sessions.settings import SessionSettings
 from samovar.sessions.tags import tag_of
+
+
+class ChatProfile(msgspec.Struct, frozen=True):
+    """All of a chat's profile, as one value that can be changed and taken over."""
+
+    title: str
+    system_prompt: str
+    settings: SessionSettings = SessionSettings()
+    tags: tuple[str, ...] = ()
+    is_favourite: bool = False
+    is_archived: bool = False
+
+    @classmethod
+    def of(cls, chat: Chat) -> "ChatProfile":
+        """What it is now."""
+        return cls(
+            chat.title, chat.system_prompt, chat.settings, chat.tags, chat.is_favourite, chat.is_archived
+        )
 
 
 class Profile:
@@ -56,6 +76,32 @@ class Profile:
         """Give a chat the system prompt and the settings of a persona; returns a warning as above."""
         self.set_settings(chat, persona.settings)
         return self.set_system_prompt(chat, persona.system_prompt)
+
+    def take(self, chat: Chat, before: ChatProfile, after: ChatProfile) -> str:
+        """Take over what differs between two profiles; what others have changed meanwhile stays.
+
+        Returns a warning if the cache will suffer from the system prompt.
+        """
+        if after.title != before.title:
+            self.rename(chat, after.title)
+        if after.tags != before.tags:
+            self.set_tags(chat, after.tags)
+        if after.is_favourite != before.is_favourite:
+            self.set_favourite(chat, is_favourite=after.is_favourite)
+        if after.is_archived != before.is_archived:
+            self.set_archived(chat, is_archived=after.is_archived)
+        names = SessionSettings.__struct_fields__
+        pairs = [(name, getattr(before.settings, name), getattr(after.settings, name)) for name in names]
+        changed = {name: new for name, old, new in pairs if new != old}
+        if changed:
+            self.set_settings(chat, msgspec.structs.replace(chat.settings, **changed))
+        if "pin" in changed:
+            self._shared.client.send(Pin(chat.id, chat.settings.pin))
+        return (
+            self.set_system_prompt(chat, after.system_prompt)
+            if after.system_prompt != before.system_prompt
+            else ""
+        )
 
     def set_tags(self, chat: Chat, tags: Iterable[str]) -> None:
         """Make these the chat's tags; SamovarError for one that is none."""

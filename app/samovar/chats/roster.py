@@ -4,10 +4,12 @@ State of the event loop, owned by `Conversations` and its parts. No I/O. Never i
 """
 
 import enum
-from collections.abc import Callable, Iterable
-from typing import Any, Final
+import heapq
+from collections.abc import Iterable
+from operator import attrgetter
+from typing import Final
 
-from samovar.chats.chat import Chat
+from samovar.chats.chat import Chat, new_id
 from samovar.sessions.store import Session
 
 
@@ -20,12 +22,7 @@ class Order(enum.Enum):
     LENGTH = "length"
 
 
-_KEYS: Final[dict[Order, Callable[[Chat], Any]]] = {
-    Order.RECENT: lambda chat: -chat.updated_at,
-    Order.CREATED: lambda chat: -chat.created_at,
-    Order.TITLE: lambda chat: (chat.title.casefold(), -chat.updated_at),
-    Order.LENGTH: lambda chat: (-chat.num_messages, -chat.updated_at),
-}
+_NUM_NEIGHBOURS: Final = 3
 
 
 class Roster:
@@ -38,20 +35,33 @@ class Roster:
         self.order = Order.RECENT
         self.tag = ""  # only chats with this tag; empty for all
         self.with_archived = False
+        self.words = ""  # only chats with all of these in their titles; empty for all
 
     def listed(self) -> list[Chat]:
         """The chats of the list in their order: empty new ones, favourites, then the others.
 
         A fresh one is there while it is shown or written in, an archived one while it is shown or wanted.
+        Sorted by one attribute after another, which with 20,000 chats takes a quarter of what keys of
+        several parts take.
         """
-        key = _KEYS[self.order]
         chats = [chat for chat in self.chats.values() if chat is self.shown or self._is_listed(chat)]
-        return sorted(chats, key=lambda chat: (chat.in_store, not chat.is_favourite, key(chat)))
+        for word in self.words.casefold().split():
+            chats = [chat for chat in chats if word in chat.title.casefold()]
+        chats.sort(
+            key=attrgetter("created_at" if self.order is Order.CREATED else "updated_at"), reverse=True
+        )
+        if self.order is Order.TITLE:
+            chats.sort(key=lambda chat: chat.title.casefold())
+        elif self.order is Order.LENGTH:
+            chats.sort(key=attrgetter("num_messages"), reverse=True)
+        chats.sort(key=attrgetter("is_favourite"), reverse=True)
+        chats.sort(key=attrgetter("in_store"))
+        return chats
 
     def take(self, sessions: Iterable[Session]) -> set[str]:
         """Take in chats as the store says they are; returns those that now read differently."""
         changed = set[str]()
-        for session in sorted(sessions, key=lambda session: session.created_at):
+        for session in sessions:
             chat = self.chats.get(session.id)
             if session.is_deleted:
                 if chat is not None and chat.in_store and not self._is_used(chat):
@@ -61,7 +71,7 @@ class Roster:
                 chat = next((chat for chat in self.deleted if chat.id == session.id), None)
                 if chat is not None:
                     self.deleted.remove(chat)
-                chat = chat or Chat.known(session, self.next_ordinal())
+                chat = chat or Chat.known(session)
                 self.chats[session.id] = chat
             if chat.in_store:
                 if chat.system_prompt != session.system_prompt or chat.settings != session.settings:
@@ -69,9 +79,10 @@ class Roster:
                 chat.take(session)
         return changed
 
-    def next_ordinal(self) -> int:
-        """A colour that no chat has yet."""
-        return 1 + max((chat.ordinal for chat in (*self.chats.values(), *self.deleted)), default=-1)
+    def new_id(self) -> str:
+        """An id for a new chat, of another colour than the newest ones."""
+        newest = heapq.nlargest(_NUM_NEIGHBOURS, self.chats.values(), key=attrgetter("created_at"))
+        return new_id([chat.id for chat in newest])
 
     def _is_listed(self, chat: Chat) -> bool:
         if not chat.in_store:

@@ -14,8 +14,10 @@ class Client(Protocol):
     `HostReady` (again after each restart) or `HostFailed`, and `HostLost` when a host died. After
     `HostStopping` and `HostFailed` no host is started until the next `Submit`. Every `Submit` is answered
     by exactly one `RequestFinished`, also when the host dies (`FinishReason.HOST_LOST`), is not there, or
-    when the request cannot be encoded. Commands sent before the host is ready are delivered once it is;
-    focus and limits are told again to every host that takes over.
+    when the request cannot be encoded. Every `CountTokens` is answered by exactly one `TokensCounted`, which
+    holds no counts where the host goes before it answers, or is not there and not being started. Commands
+    sent before the host is ready are delivered once it is; focus and limits are told again to every host
+    that takes over.
     """
 
     async def start(self) -> None: ...

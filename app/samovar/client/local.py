@@ -27,6 +27,7 @@ from samovar.core.events import (
     Refused,
     RequestFinished,
     RequestStarted,
+    TokensCounted,
     TokensGenerated,
     Welcome,
 )
@@ -67,10 +68,14 @@ class _Link:
 
 @dataclass(frozen=True, slots=True)
 class _Unsent:
-    """A command that waits for a host, as its frame; `request_id` if it is a `Submit`."""
+    """A command that waits for a host, as its frame; `request_id` if it is a `Submit`.
+
+    `count_id` is that of a `CountTokens`.
+    """
 
     request_id: str | None
     data: bytes
+    count_id: str | None = None
 
 
 _LiveLimit = commands.SetRamLimit | commands.SetTokenLimit | commands.SetDiskLimit | commands.SetKeepAlive
@@ -102,6 +107,7 @@ class LocalClient:
         self._events: asyncio.Queue[Event | None] = asyncio.Queue()
         self._open: dict[str, _Open] = {}
         self._backlog: list[_Unsent] = []
+        self._counts: set[str] = set()  # `CountTokens` without an answer
         self._focus: bytes | None = None
         self._limits: dict[type[_LiveLimit], bytes] = {type(limit): frame(limit) for limit in limits}
         self._replaced: tuple[type[_LiveLimit], bytes | None] | None = None
@@ -175,13 +181,20 @@ class LocalClient:
         if len(data) > MAX_FRAME_BYTES:
             self._refuse(command, f"it has more than {format_size(MAX_FRAME_BYTES)}. Shorten it, try again.")
             return
-        request_id = None
+        request_id: str | None = None
+        count_id: str | None = None
         match command:
             case commands.Submit(request):
                 request_id = request.id
                 self._open[request_id] = _Open(request.session, data)
                 if self._resting:
                     self._try_again()
+            case commands.CountTokens(asked) if self._resting:
+                self._events.put_nowait(TokensCounted(asked, None))
+                return
+            case commands.CountTokens(asked):
+                count_id = asked
+                self._counts.add(asked)
             case commands.Focus():
                 self._focus = data
                 if self._writer is None:
@@ -209,7 +222,7 @@ class LocalClient:
         if self._writer is not None:
             self._writer.write(data)
         else:
-            self._backlog.append(_Unsent(request_id, data))
+            self._backlog.append(_Unsent(request_id, data, count_id))
 
     async def events(self) -> AsyncIterator[Event]:
         while (event := await self._events.get()) is not None:
@@ -231,6 +244,8 @@ class LocalClient:
                         f"The message cannot be sent: {why}",
                     )
                 )
+            case commands.CountTokens(asked):
+                self._events.put_nowait(TokensCounted(asked, None))
             case _:
                 self._events.put_nowait(CommandRefused(f"This cannot be sent to the engine: {why}"))
 
@@ -371,6 +386,10 @@ class LocalClient:
                 link.served = True
                 if self._open.pop(event.request_id, None) is None:
                     return  # it has been ended here already
+            case TokensCounted(counted):
+                if counted not in self._counts:
+                    return  # it has been answered here already
+                self._counts.discard(counted)
             case CommandRefused(command=tag) if self._replaced is not None:
                 if tag in ("", self._replaced[0].__struct_config__.tag):
                     self._forget_refused(*self._replaced)
@@ -403,7 +422,14 @@ class LocalClient:
         self._end_all(FinishReason.FAILED, message)
 
     def _end_all(self, reason: FinishReason, error: str, *, repeat: bool = False) -> None:
-        """End what a host had been sent; with `repeat`, what it never began goes to the next host, once."""
+        """End what a host had been sent; with `repeat`, what it never began goes to the next host, once.
+
+        Counts are not worth another host.
+        """
+        self._backlog = [unsent for unsent in self._backlog if unsent.count_id is None]
+        for count_id in sorted(self._counts):
+            self._events.put_nowait(TokensCounted(count_id, None))
+        self._counts.clear()
         unsent = {unsent.request_id for unsent in self._backlog}
         again = []
         for request_id, request in list(self._open.items()):

@@ -109,7 +109,7 @@ async def _chat(
     if warning := prompt_warning(system_prompt):
         print(f"samovar: {clean(warning)}", file=sys.stderr)
     if archive is None:
-        chat = Chat.fresh(0, system_prompt, time.time())
+        chat = Chat.fresh(system_prompt, time.time())
         chat.id, chat.title = f"ask-{uuid.uuid4().hex[:12]}", auto_title(text)
         created_at, state = chat.updated_at, MessageState.COMPLETE
         chat.path = [StoredMessage(0, chat.id, None, Role.USER, text, created_at, state)]
@@ -126,7 +126,7 @@ async def _chat(
         return store_turn(store, session.id, text, UNSET)
 
     turn = await archive.run(work)
-    chat = Chat.known(turn.session, 0)
+    chat = Chat.known(turn.session)
     chat.path = [*(turn.path or ()), turn.message]
     return chat, turn.reply
 

@@ -4,11 +4,12 @@ Other windows may have the same chats open: they see at once what is changed her
 """
 
 import asyncio
+import contextlib
 import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -141,18 +142,17 @@ class Sessions:
         if output is None or output == "-":
             self._print_export(ids, chosen or Format.MARKDOWN)
             return 0
-        show = _Progress(is_quiet=self._as_json)
         target = Path(output).expanduser()
-        files = export_to(
-            self._store,
-            ids,
-            target,
-            chosen,
-            overwrite=overwrite,
-            is_folder=output.endswith(os.sep),
-            progress=lambda done: show(f"{count(done)} of {_chats(len(ids))} written"),
-        )
-        show.end()
+        with _progress_line(is_quiet=self._as_json) as show:
+            files = export_to(
+                self._store,
+                ids,
+                target,
+                chosen,
+                overwrite=overwrite,
+                is_folder=output.endswith(os.sep),
+                progress=lambda done: show(f"{count(done)} of {_chats(len(ids))} written"),
+            )
         if self._as_json:
             _print_json({"files": msgspec.to_builtins(files)})
         elif len(files) > 1:
@@ -172,9 +172,9 @@ class Sessions:
                 if samples
                 else "Say what to import: one or more files, a folder, or --samples."
             )
-        show = _Progress(is_quiet=self._as_json)
-        report = import_files(self._store, paths, lambda step: show(_step(step)))
-        show.end()
+        self._store.exchange.drop_dead_imports()
+        with _progress_line(is_quiet=self._as_json) as show:
+            report = import_files(self._store, paths, lambda step: show(_step(step)))
         if self._as_json:
             _print_json(msgspec.to_builtins(report))
         else:
@@ -266,22 +266,25 @@ class Sessions:
         return ""
 
 
-class _Progress:
-    """A line on standard error that is written over, where a terminal shows it."""
+@contextlib.contextmanager
+def _progress_line(*, is_quiet: bool) -> Iterator[Callable[[str], None]]:
+    """Shows texts on one line of standard error, each over the one before; nothing where no terminal is."""
+    if is_quiet or not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    next_at = 0.0
 
-    def __init__(self, *, is_quiet: bool) -> None:
-        self._is_shown = sys.stderr.isatty() and not is_quiet
-        self._next = 0.0
-
-    def __call__(self, text: str) -> None:
-        if self._is_shown and time.monotonic() >= self._next:
-            self._next = time.monotonic() + _PROGRESS_EVERY_S
+    def show(text: str) -> None:
+        nonlocal next_at
+        if time.monotonic() >= next_at:
+            next_at = time.monotonic() + _PROGRESS_EVERY_S
             line = chat_text.cut(text, shutil.get_terminal_size().columns - 1)
             print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
 
-    def end(self) -> None:
-        if self._is_shown:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    try:
+        yield show
+    finally:
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def _found(names: Sequence[ChatName], wanted: Sequence[str], missing: str) -> list[ChatName]:

@@ -1,6 +1,7 @@
 """Messages and sampling settings: what a front end sends and a model answers."""
 
 import enum
+from collections.abc import Sequence
 
 import msgspec
 
@@ -25,6 +26,19 @@ class ChatMessage(msgspec.Struct, frozen=True):
     content: str
     tokens: tuple[int, ...] = ()
     tokenizer: str = ""
+
+
+def open_reply(messages: Sequence[ChatMessage]) -> ChatMessage | None:
+    """The reply that a prompt ends in, for the model to go on with; None where it asks for a new one."""
+    return messages[-1] if messages and messages[-1].role is Role.ASSISTANT else None
+
+
+def answered(messages: tuple[ChatMessage, ...], text: str) -> tuple[ChatMessage, ...]:
+    """The messages with `text` as the answer, which goes on with an open reply. No token ids are known."""
+    begun = open_reply(messages)
+    if begun is None:
+        return (*messages, ChatMessage(Role.ASSISTANT, text))
+    return (*messages[:-1], ChatMessage(Role.ASSISTANT, begun.content + text))
 
 
 class Sampling(msgspec.Struct, frozen=True):

@@ -90,6 +90,17 @@ class ListRequests(msgspec.Struct, frozen=True, tag="list_requests"):
     """Ask for the costs of the last requests. `RequestsListed` answers."""
 
 
+class CountTokens(msgspec.Struct, frozen=True, tag="count_tokens"):
+    """How many tokens do these texts take as parts of a message? `TokensCounted` answers, once.
+
+    Counted beside what runs, a little at a time: who counts while the user types waits for one answer
+    before asking again.
+    """
+
+    request_id: str
+    texts: tuple[str, ...]
+
+
 class SetKeepAlive(msgspec.Struct, frozen=True, tag="set_keep_alive"):
     """How long without a request until the model is freed, or the host ends if nobody is there.
 
@@ -124,6 +135,7 @@ Command = (
     | VerifyDisk
     | PruneDisk
     | ListRequests
+    | CountTokens
     | SetKeepAlive
     | Describe
     | StopHost

@@ -89,7 +89,12 @@ class TokensGenerated(msgspec.Struct, frozen=True, tag="tokens_generated"):
 
 
 class RequestFinished(msgspec.Struct, frozen=True, tag="request_finished"):
-    """The one terminal event of a request. `reply` is the whole text, `tokens` the ids that spell it."""
+    """The one terminal event of a request. `reply` is the whole text, `tokens` the ids that spell it.
+
+    Of a reply that was gone on with, both are what is new; `begun` are the ids of the text before that, as
+    they stood in the prompt: `begun` and `tokens` together spell the reply. Where both are empty (a request
+    that never started, a host that died) the ids that are known of the old text still hold.
+    """
 
     request_id: str
     session: str
@@ -99,6 +104,7 @@ class RequestFinished(msgspec.Struct, frozen=True, tag="request_finished"):
     tokenizer: str
     stats: RequestStats
     error: str = ""
+    begun: tuple[int, ...] = ()
 
 
 class SwapFinished(msgspec.Struct, frozen=True, tag="swap_finished"):
@@ -158,6 +164,17 @@ class RequestsListed(msgspec.Struct, frozen=True, tag="requests_listed"):
     requests: tuple[LastRequest, ...]
 
 
+class TokensCounted(msgspec.Struct, frozen=True, tag="tokens_counted"):
+    """Tokens of each text of a `CountTokens`, told to the front end that asked.
+
+    None where they cannot be known now: the model sleeps, the texts have more than 1 MiB together, or no
+    engine is there.
+    """
+
+    request_id: str
+    counts: tuple[int, ...] | None
+
+
 class CacheChanged(msgspec.Struct, frozen=True, tag="cache_changed"):
     snapshot: CacheSnapshot
 
@@ -202,6 +219,7 @@ Event = (
     | DiskVerified
     | DiskPruned
     | RequestsListed
+    | TokensCounted
     | CacheChanged
     | CommandRefused
     | HostStopping

@@ -30,6 +30,10 @@ class Request(msgspec.Struct, frozen=True):
 
     `session` groups requests whose prompts grow from one another. `store` says whether the tokens that
     only this request has are kept in the cache.
+
+    Where the last message is a reply, the model goes on with it: its turn is left open behind the text as
+    it stands, every space included. An empty reply in the last place asks for a new one. `max_tokens` counts
+    new tokens, and what comes back (`RequestFinished.reply` and `tokens`) is new as well.
     """
 
     id: str

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from samovar.core import commands, events
-from samovar.core.chat import ChatMessage, Role
+from samovar.core.chat import answered, open_reply
 from samovar.core.errors import SamovarError
 from samovar.core.request import FinishReason, Mismatch, Request, TierTokens
 from samovar.core.settings import EngineSettings
 from samovar.engine.backend import Backend, Batch, DecodeResult
 from samovar.engine.control import CacheControl
+from samovar.engine.counting import Counting
 from samovar.engine.disk import Disk, MakeSwapper
 from samovar.engine.mover import Mover
 from samovar.engine.prompt import PromptBuilder
@@ -104,6 +105,7 @@ class EngineLoop:
         self._reporter = Reporter(
             traits.name, self.slots, self.index, self.host, self.mover, self.ledger, self.sleep
         )
+        self._counting = Counting(backend.tokenize, emit)
         self._inbox: queue.SimpleQueue[Envelope | ClientGone | DiskNews] = queue.SimpleQueue()
         self._abortable = False
         self._in_step: frozenset[str] = frozenset()
@@ -188,13 +190,14 @@ class EngineLoop:
             self.serve_once(wait=True)
         for running in self._all():
             self._finish(running, FinishReason.CANCELLED, "The engine host was stopped.")
+        self._counting.refuse_all()
         if self._control.disk is not None:
             self._control.disk.close(FLUSH_S)
 
     def serve_once(self, *, wait: bool) -> None:
         """Take the commands that are there, make one step. If idle, `wait` for a command, and tick."""
         self._backend.clear_interrupt()
-        idle = not self._running and all(map(self._is_fetching, self._waiting))
+        idle = not (self._running or self._counting.is_open) and all(map(self._is_fetching, self._waiting))
         self._take_commands(min(TICK_S, self.sleep.due_in_s()) if wait and idle else 0.0)
         if self._stopping:
             return
@@ -206,8 +209,9 @@ class EngineLoop:
             self.sleep.touch()
             if time.perf_counter() - self._t_snapshot > SNAPSHOT_S:
                 self._publish()
-        elif not self._waiting:
+        elif not self._waiting and not self._counting.is_open:
             self._tick()
+        self._counting.count_slice()
         self.mover.keep_within_limits()
 
     def _tick(self) -> None:
@@ -234,6 +238,7 @@ class EngineLoop:
             return
         if isinstance(message, ClientGone):
             self._residency.look_away(message.client)
+            self._counting.drop(message.client)
             for running in self._all():
                 if running.client == message.client:
                     self._finish(running, FinishReason.CANCELLED)
@@ -264,6 +269,10 @@ class EngineLoop:
                 self._publish(client)
             case commands.ListRequests():
                 self._emit(client, events.RequestsListed(tuple(self.ledger.recent)))
+            case commands.CountTokens(request_id) if self.sleep.asleep:
+                self._counting.refuse(client, request_id)
+            case commands.CountTokens(request_id, texts):
+                self._counting.begin(client, request_id, texts)
             case commands.StopHost():
                 self._stopping = True
             case commands.Hello():
@@ -313,14 +322,17 @@ class EngineLoop:
             return
         self._arrivals += 1
         stop = request.stop + self.prompts.stop
-        running = Running(request, client, (), [], TextStream(stop), self._arrivals)
+        begun = open_reply(request.messages)
+        stream = TextStream(stop, begun.content if begun else "")
+        running = Running(request, client, (), [], stream, self._arrivals)
         self._waiting.append(running)
         num_cells = self._backend.traits.num_cells
         try:
             self.sleep.touch()
             if self.sleep.asleep:
                 self.sleep.wake()
-            prompt = self.prompts.build(request.messages)
+            asking, running.begun = self.prompts.parts(request.messages)
+            prompt = (*asking, *running.begun)
             if not prompt:
                 raise SamovarError("There is nothing to answer: the prompt is empty.")
             if len(prompt) >= num_cells:
@@ -675,8 +687,11 @@ class EngineLoop:
             if request.store:
                 self.mover.capture_new(sequence, tail=True)
                 if reason is not FinishReason.FAILED:
-                    messages = (*request.messages, ChatMessage(Role.ASSISTANT, reply))
-                    self._records.remember(request.session, Previous(messages, tuple(sequence.tokens)))
+                    num_loose = max(0, len(sequence.tokens) - len(running.prompt) - len(spelled))
+                    self._records.remember(
+                        request.session,
+                        Previous(answered(request.messages, reply), tuple(sequence.tokens), num_loose),
+                    )
             running.sequence = None
         if running.sampler is not None:
             running.sampler.close()
@@ -696,6 +711,7 @@ class EngineLoop:
                 self._backend.traits.tokenizer,
                 stats,
                 error,
+                running.begun,
             ),
         )
         if sequence is not None:

@@ -19,7 +19,7 @@ from typing import Final
 import jinja2
 import jinja2.sandbox
 
-from samovar.core.chat import ChatMessage, Role
+from samovar.core.chat import ChatMessage, Role, open_reply
 from samovar.core.errors import SamovarError
 
 BREAK: Final = "\ufdd0"
@@ -122,7 +122,26 @@ class PromptBuilder:
             ) from error
 
     def build(self, messages: Sequence[ChatMessage]) -> tuple[int, ...]:
-        """Token ids of the prompt that asks for the next reply; SamovarError if the template refuses."""
+        """Token ids of the prompt that asks for the next reply; SamovarError if the template refuses.
+
+        A reply in the last place is to be gone on with: see `parts`.
+        """
+        asking, begun = self.parts(messages)
+        return (*asking, *begun)
+
+    def parts(self, messages: Sequence[ChatMessage]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The prompt up to the place of the reply, and what there is of that reply already.
+
+        The template never sees an open reply, so that not a space of it is lost: it stands behind the prompt
+        that once asked for it.
+        """
+        begun = open_reply(messages)
+        if begun is None:
+            return self._asking(messages), ()
+        return self._asking(messages[:-1]), tuple(self._reply_tokens(begun))
+
+    def _asking(self, messages: Sequence[ChatMessage]) -> tuple[int, ...]:
+        """The prompt up to the place of the reply to `messages`, all of which are complete."""
         known = {i: message for i, message in enumerate(messages) if self._known_tokens(message)}
         text = self._render(messages, known)
         if known and not self._intact(text, messages, known):
@@ -165,8 +184,10 @@ class PromptBuilder:
         )
 
     def _reply_tokens(self, message: ChatMessage) -> list[int]:
-        rest = message.content[len(self.text_of(message.tokens)) :]
-        return [*message.tokens, *(self._fragment(rest) if rest else ())]
+        """A reply without the end of its turn: as generated, as far as that is known."""
+        tokens = message.tokens if self._known_tokens(message) else ()
+        rest = message.content[len(self.text_of(tokens)) :]
+        return [*tokens, *self._fragment(_MARKS.sub("\ufffd", rest))]
 
     def _intact(self, text: str, messages: Sequence[ChatMessage], known: Mapping[int, ChatMessage]) -> bool:
         found = _REPLY.findall(text)

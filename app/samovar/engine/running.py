@@ -14,8 +14,9 @@ from samovar.engine.stream import TextStream
 class Running:
     """A request from its arrival to its end.
 
-    `known` are the prompt and all tokens generated so far. What `sequence` does not hold of them yet is
-    still to be processed: many tokens during prefill, one while decoding, many again after a swap.
+    `known` are the prompt, which ends in what was `begun` of the reply, and all tokens generated so far. What
+    `sequence` does not hold of them yet is still to be processed: many tokens during prefill, one while
+    decoding, many again after a swap.
     """
 
     request: Request
@@ -24,6 +25,7 @@ class Running:
     known: list[int]
     stream: TextStream
     arrival: int
+    begun: tuple[int, ...] = ()
     sequence: ContextSequence | None = None
     sampler: Sampler | None = None
     max_tokens: int | None = None

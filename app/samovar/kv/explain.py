@@ -14,10 +14,14 @@ CONTEXT_TOKENS: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Previous:
-    """What a session asked last: its messages (with the reply), and the tokens that stood in the context."""
+    """What a session asked last: its messages (with the reply), and the tokens that stood in the context.
+
+    The last `num_loose` tokens spell nothing of the messages: a stop string, a part of a character.
+    """
 
     messages: tuple[ChatMessage, ...]
     tokens: tuple[int, ...]
+    num_loose: int = 0
 
 
 def decode_past(data: bytes) -> Previous | None:
@@ -68,7 +72,7 @@ def explain(
         reachable -= reachable % grain
     if reused < reachable:
         reason = MismatchReason.CACHE_OFF if cache_off else MismatchReason.EVICTED
-    elif common >= len(previous.tokens):
+    elif common >= len(previous.tokens) - previous.num_loose:
         reason = MismatchReason.NEW_MESSAGE
     else:
         reason = _why_changed(messages, previous.messages)

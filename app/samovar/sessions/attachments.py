@@ -1,6 +1,9 @@
 """Text files that a message carries. Pure."""
 
 import hashlib
+from typing import Final
+
+PASTE_DIGITS: Final = 10  # of a digest, in the name of a pasted text
 
 
 def digest_of(text: str) -> str:

@@ -6,6 +6,7 @@ left is dropped by the next start.
 """
 
 import contextlib
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -15,6 +16,7 @@ import msgspec
 
 from samovar.core.errors import SamovarError
 from samovar.sessions import schema
+from samovar.sessions.attachments import PASTE_DIGITS
 from samovar.sessions.database import Database
 from samovar.sessions.encoding import encode_stats, pack_tokens, storable
 from samovar.sessions.messages import no_chat
@@ -26,6 +28,7 @@ from samovar.sessions.transfer.document import ChatDocument, MessageDocument, ch
 from samovar.sessions.values import MessageState
 
 _BATCH_S: Final = 0.1  # the longest that an import keeps others from writing
+_DIGEST: Final = re.compile(r'"digest":"([0-9a-f]+)"')
 _PAUSE_S: Final = 0.02  # who waits for the lock only looks now and then
 
 
@@ -163,6 +166,19 @@ class Exchange:
                         unindex_message(self._db, message_id, content)
                     self._db.change("DELETE FROM messages WHERE id = ?", message_id)
         return len(tops)
+
+    def remove_files(self) -> None:
+        """Remove the texts of files that no message and no draft names any more."""
+        with self._db.transaction():
+            named = {
+                digest
+                for (listed,) in self._db.rows("SELECT attachments FROM messages WHERE attachments <> '[]'")
+                for digest in _DIGEST.findall(listed)
+            }
+            drafts = " ".join(text for (text,) in self._db.rows("SELECT text FROM drafts"))
+            for (digest,) in self._db.rows("SELECT digest FROM files"):
+                if digest not in named and digest[:PASTE_DIGITS] not in drafts:
+                    self._db.change("DELETE FROM files WHERE digest = ?", digest)
 
     # Inside
 

@@ -150,6 +150,11 @@ class Messages:
             self._check_stands(parent_id)
             return self._insert(session_id, Role.ASSISTANT, "", MessageState.STREAMING, parent_id)
 
+    def set_attachments(self, message_id: int, attachments: Sequence[Attachment]) -> None:
+        """Store what has become known of a message's files, but for their texts."""
+        with self._db.transaction():
+            self._update(message_id, {"attachments": encode_attachments(attachments)})
+
     # Replies
 
     def update_reply(self, message_id: int, content: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any, Final
 import msgspec
 
 from samovar.core.chat import Role
-from samovar.sessions.database import Database, damaged
+from samovar.sessions.database import Database
 from samovar.sessions.encoding import decode_stats, storable, unpack_tokens
 from samovar.sessions.settings import SessionSettings
 from samovar.sessions.values import Attachment, MessageState, Session, StoredMessage
@@ -89,7 +89,7 @@ def messages_of(db: Database, rows: Sequence[tuple[Any, ...]]) -> list[StoredMes
                 num_siblings,
             )
         except KeyError as unknown:
-            raise damaged(db.path, f"message {message_id} is marked {unknown}") from unknown
+            raise db.damaged(f"message {message_id} is marked {unknown}") from unknown
         messages.append(message)
     return messages
 
@@ -115,7 +115,7 @@ def _listed(db: Database, column: str) -> tuple[_AttachmentRow, ...]:
     try:
         return _ATTACHMENTS.decode(column)
     except msgspec.DecodeError as error:
-        raise damaged(db.path, f"an attachment: {error}") from error
+        raise db.damaged(f"an attachment: {error}") from error
 
 
 def _texts(db: Database, digests: set[str]) -> dict[str, str]:

@@ -230,7 +230,13 @@ class _Search:
     def _is_filtered(self) -> bool:
         """Whether not every message that has the words is one to find."""
         query = self._query
-        return query.filters_chats() or query.filters_messages() or bool(self._catalogue.deleted())
+        hides_chats = bool(self._catalogue.deleted()) or self._is_importing
+        return query.filters_chats() or query.filters_messages() or hides_chats
+
+    @functools.cached_property
+    def _is_importing(self) -> bool:
+        """Whether there are chats of an import that has not ended, which nobody may see yet."""
+        return bool(self._db.rows("SELECT 1 FROM imports LIMIT 1"))
 
     def _times(self) -> list[object]:
         """From when on and before when, as numbers in any case."""
@@ -248,6 +254,8 @@ class _Search:
         elif deleted := self._catalogue.deleted():
             tests.append("m.session_id NOT IN (SELECT value FROM json_each(?))")
             values.append(_json(deleted))
+        if self._is_importing:
+            tests.append("m.session_id NOT IN (SELECT id FROM sessions WHERE import_id IS NOT NULL)")
         if query.filters_times():
             tests.append("m.created_at >= ? AND m.created_at < ?")
             values += self._times()

@@ -33,10 +33,15 @@ KEEP_DELETED_S: Final = 30 * 86_400.0
 _NO_SETTINGS: Final = SessionSettings()
 
 
+def wall_clock() -> float:
+    """Seconds since the epoch in whole milliseconds, which every format of a file can hold as a date."""
+    return round(time.time(), 3)
+
+
 class Store:
     """All chats of a user. Every method raises SamovarError when the database cannot do it."""
 
-    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, database: Database, clock: Callable[[], float] = wall_clock) -> None:
         """`open` is the usual way in. `clock` gives seconds since the epoch."""
         self._db = database
         self._clock = clock
@@ -45,7 +50,7 @@ class Store:
         self.exchange = Exchange(database, clock, self._touch)
 
     @classmethod
-    def open(cls, path: Path, clock: Callable[[], float] = time.time) -> "Store":
+    def open(cls, path: Path, clock: Callable[[], float] = wall_clock) -> "Store":
         """The store in this file, made (0600) if it is new and brought up to date if it is older."""
         return cls(open_database(path), clock)
 
@@ -53,6 +58,22 @@ class Store:
     def file(self) -> Path:
         """Where it lies."""
         return self._db.path
+
+    @property
+    def read_only(self) -> str:
+        """Why nothing can be stored; empty if something can."""
+        return self._db.read_only
+
+    @property
+    def trouble(self) -> str:
+        """What the user has to know of the opening: damage repaired, or why nothing can be stored."""
+        repaired = self._db.repaired
+        return " ".join(filter(None, (repaired.sentence if repaired else "", self._db.read_only)))
+
+    @property
+    def needs_check(self) -> bool:
+        """Whether the file was too big to be checked on opening."""
+        return self._db.needs_check
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""
@@ -164,14 +185,19 @@ class Store:
         self._update(session_id, "deleted_at", None)
 
     def purge(self) -> int:
-        """Remove what was deleted more than 30 days ago for good, chats and branches; returns how many."""
+        """Remove what was deleted more than 30 days ago for good, chats and branches; returns how many.
+
+        Texts of files go with the last message or draft that names them.
+        """
         before = self._clock() - KEEP_DELETED_S
         rows = self._db.rows(
             "SELECT id FROM sessions WHERE deleted_at < ? AND import_id IS NULL LIMIT 1000", before
         )
         for (session_id,) in rows:
             self.exchange.remove(session_id)
-        return len(rows) + self.exchange.remove_branches(before)
+        num_removed = len(rows) + self.exchange.remove_branches(before)
+        self.exchange.remove_files()
+        return num_removed
 
     def fork(self, session_id: str, message_id: int, title: str) -> Session:
         """A new chat that begins as this one does, up to and with this message."""

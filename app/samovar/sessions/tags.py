@@ -1,5 +1,6 @@
 """How tags are written. Pure."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from samovar.core.errors import SamovarError
@@ -20,3 +21,18 @@ def tag_of(text: str) -> str:
     if not tag or len(" ".join(text.split())) > MAX_TAG + 1:
         raise SamovarError(f"a tag is a word or a few, of at most {MAX_TAG} characters")
     return tag
+
+
+def split_tags(text: str) -> tuple[str, ...]:
+    """The tags in a typed line: between commas if there are any, else between spaces.
+
+    SamovarError for one that is none.
+    """
+    parts = text.split(",") if "," in text else text.split()
+    return tuple(sorted({tag_of(part) for part in parts if part.strip(" #")}))
+
+
+def joined_tags(tags: Sequence[str]) -> str:
+    """A line that `split_tags` reads as the same tags, but for those that hold a comma."""
+    has_phrase = any(" " in tag for tag in tags)
+    return ", ".join(tags) + ("," if len(tags) == 1 else "") if has_phrase else " ".join(tags)

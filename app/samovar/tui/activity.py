@@ -7,9 +7,9 @@ from samovar.chats.host_state import HostPhase, HostState
 from samovar.core.figures import count, duration, rate
 
 
-def activity(host: HostState, chat: Chat, notice: str, sleep: str, now: float) -> Content:
-    """The most important thing at this moment; `notice` is of the last seconds, `sleep` lasts."""
-    if host.phase is HostPhase.FAILED:
+def activity(host: HostState, chat: Chat, notice: str, lasting: str, now: float) -> Content:
+    """The most important thing at this moment; `notice` is of the last seconds, `lasting` stays."""
+    if host.phase is HostPhase.FAILED and not notice:
         return Content.assemble((host.doing, "$red"))
     if chat.reply is not None:
         if host.doing:
@@ -19,7 +19,9 @@ def activity(host: HostState, chat: Chat, notice: str, sleep: str, now: float) -
         return Content.assemble(("editing · enter makes another version · esc leaves it", "$teal"))
     if notice:
         return Content.assemble((notice, "$secondary"))
-    return Content.assemble((host.doing, "$brass")) if host.doing else Content.assemble((sleep, "$secondary"))
+    return (
+        Content.assemble((host.doing, "$brass")) if host.doing else Content.assemble((lasting, "$secondary"))
+    )
 
 
 def _reply_activity(reply: Reply, now: float) -> str:

@@ -3,6 +3,7 @@
 The event loop's only home; the store is used through `Archive`'s thread. Never imports the engine.
 """
 
+import gc
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePath
@@ -49,6 +50,9 @@ class SamovarApp(App[None]):
         "screens/help.tcss",
         "screens/question.tcss",
         "screens/search.tcss",
+        "screens/picker.tcss",
+        "screens/chat_settings.tcss",
+        "widgets/form.tcss",
         "widgets/sidebar.tcss",
         "widgets/session_list.tcss",
         "widgets/chat_view.tcss",
@@ -108,9 +112,13 @@ class SamovarApp(App[None]):
         """Once the screen stands: listen to the host, start it, read the chats."""
         self.run_worker(self._bridge.run(self._client.events()), name="events")
         self.run_worker(self._start_client(), name="start")
-        self.run_worker(self.conversations.load(), name="chats")
+        self.run_worker(self._load_chats(), name="chats")
         for problem in self._theme_problems:
             self.notify(problem, markup=False)
+
+    async def _load_chats(self) -> None:
+        await self.conversations.load()
+        gc.freeze()  # what is there now stays: looking through it for garbage would hold up the screen
 
     async def _start_client(self) -> None:
         try:
@@ -181,6 +189,10 @@ class SamovarApp(App[None]):
         yield SystemCommand("New chat", "ctrl+n", station.action_new)
         yield SystemCommand("Chats", "f2: go to the list of chats", station.action_chats)
         yield SystemCommand("Search", "f3: in all chats", station.action_search)
+        yield SystemCommand("Go to chat", "ctrl+o: by a few letters of its title", station.action_go_to_chat)
+        yield SystemCommand(
+            "Chat settings", "f7: system prompt, persona, sampling, tags", station.action_settings
+        )
         yield SystemCommand("Cache", "f4: show or hide the cache panel", station.action_cache)
         yield SystemCommand(
             "All of the cache", "f5: every prompt, the last requests", station.action_whole_cache

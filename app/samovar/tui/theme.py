@@ -4,7 +4,6 @@ Owns the file format. Reads files once at start and when asked; runs in the UI t
 """
 
 import tomllib
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -12,6 +11,8 @@ import msgspec
 from rich.style import Style
 from textual.color import Color, ColorParseError
 from textual.theme import Theme
+
+from samovar.chats.chat import color_number
 
 COLOR_NAMES = (
     "ground",
@@ -175,10 +176,9 @@ def palette_of(theme: Theme) -> Palette:
     )
 
 
-def session_color(palette: Palette, session: str | int) -> str:
-    """Return the one colour of a session: by its ordinal, or by a stable hash of its id."""
-    number = session if isinstance(session, int) else zlib.crc32(session.encode())
-    return palette.session_colors[number % len(palette.session_colors)]
+def session_color(palette: Palette, session: str) -> str:
+    """Return the one colour of a session, by its id."""
+    return palette.session_colors[color_number(session) % len(palette.session_colors)]
 
 
 def rich_style(

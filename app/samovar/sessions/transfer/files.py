@@ -4,9 +4,10 @@ A file is written beside its place and moved there when it is whole and on disk;
 the store as a whole or not at all. An export changes nothing in the store, whatever happens to the disk.
 """
 
+import contextlib
 import enum
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -252,7 +253,7 @@ def _import_file(
     """What came of it, and whether it is a file of chats."""
     counted = [0]
 
-    def counting(chats: Iterator[ChatDocument]) -> Iterator[ChatDocument]:
+    def counting(chats: Iterator[ChatDocument]) -> Generator[ChatDocument, None, None]:
         for chat in chats:
             counted[0] += len(chat.messages)
             yield chat
@@ -270,7 +271,9 @@ def _import_file(
                 )
 
             tell(0)
-            ids = store.exchange.take_in(counting(reading.chats()), tell)
+            # Closed first: a chat that is half read holds on to its part of the file.
+            with contextlib.closing(counting(reading.chats())) as chats:
+                ids = store.exchange.take_in(chats, tell)
             notes = reading.notes.lines()
             return ImportedFile(str(path), reading.format_name, tuple(ids), counted[0], notes), True
     except SamovarError as error:

@@ -25,10 +25,11 @@ from samovar.sessions.transfer import (
     sqlite_file,
     zip_file,
 )
-from samovar.sessions.transfer.document import ChatDocument, check
+from samovar.sessions.transfer.document import ChatDocument
 from samovar.sessions.transfer.foreign import shown
 from samovar.sessions.transfer.json_file import JsonFile
 from samovar.sessions.transfer.notes import Notes
+from samovar.sessions.transfer.reading import accepted, shallow
 from samovar.sessions.transfer.sqlite_file import SqliteFile
 from samovar.sessions.transfer.zip_file import ZipFile
 
@@ -108,7 +109,11 @@ class Reading:
         with _explained(self.path, "; correct the file or export it anew"):
             for document in self._source.chats():
                 num_chats += 1
-                yield check(document)
+                where = f"chat {num_chats}"
+                shallow(document.extra, where)
+                for message in document.messages:
+                    shallow(message.extra, where)
+                yield accepted(document, where)
             if not num_chats:
                 raise SamovarError("there are no chats in it")
 

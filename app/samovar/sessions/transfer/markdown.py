@@ -34,7 +34,9 @@ from samovar.sessions.transfer.reading import Data, fault, json_value, table_of
 from samovar.sessions.values import Attachment, MessageState
 
 VERSION: Final = 1
-BRANCH_NOTE: Final = "{messages} of other branches and not in this file; an export as JSON or TOML holds all."
+BRANCH_NOTE: Final = (
+    "{messages} of other branches {are} not in this file; an export as JSON or TOML holds all."
+)
 
 _MARK: Final = re.compile(r"^<!-- samovar: ([a-z]+) (\{[^<>\r\n]*\}) -->\n", re.MULTILINE)
 _HEADING: Final = re.compile(r"#{1,3} [^\n]*\n\n")
@@ -121,8 +123,8 @@ def _parts(document: ChatDocument) -> Iterator[str]:
     if document.tags:
         yield f"Tags: {', '.join(map(_plain, document.tags))}\n\n"
     if left_out:
-        messages = "1 message is" if left_out == 1 else f"{left_out:,} messages are"
-        yield f"*{BRANCH_NOTE.format(messages=messages)}*\n\n"
+        messages, are = ("1 message", "is") if left_out == 1 else (f"{left_out:,} messages", "are")
+        yield f"*{BRANCH_NOTE.format(messages=messages, are=are)}*\n\n"
     if document.system_prompt:
         quoted = _LINE_END.sub(r"\1> ", _escaped(document.system_prompt))
         yield f"{_mark('system', {})}## System prompt\n\n> {quoted}\n\n"

@@ -2,7 +2,7 @@
 
     {"format": "samovar", "version": 1, "chats": [{"title": …, "messages": [{"id": 1, "role": …}, …]}, …]}
 
-Names are those of `ChatDocument`. A large file may come as an `mmap`: only one chat at a time is decoded.
+Names are those of `ChatDocument`. A large file may come as an `mmap`: one chat is decoded at a time.
 """
 
 import codecs
@@ -11,18 +11,22 @@ from collections.abc import Generator, Iterable, Iterator
 from typing import Any, Final
 
 import msgspec
-from msgspec import Raw
 
 from samovar.core.errors import SamovarError
 from samovar.core.safe_text import clean
 from samovar.sessions.transfer import reading
 from samovar.sessions.transfer.document import ChatDocument, MessageDocument
+from samovar.sessions.transfer.json_spans import Span, list_spans, member_spans, value_at
 from samovar.sessions.transfer.notes import Notes
-from samovar.sessions.transfer.reading import Data, fault, json_value
+from samovar.sessions.transfer.reading import Data, fault
 
 FORMAT: Final = "samovar"
 VERSION: Final = 1
 
+_MAX_NAMES: Final = 100
+# Decoded values take up to some twenty times their size in the file.
+_MAX_CHAT_BYTES: Final = 512 * 1024**2
+_MAX_VALUE_BYTES: Final = 64 * 1024**2
 _LOOK_BYTES: Final = 4096
 _MARK: Final = re.compile(rb'"format"\s*:\s*"samovar"')
 _CHAT_NAMES: Final = reading.names_of(ChatDocument)
@@ -56,21 +60,12 @@ def pieces(documents: Iterable[ChatDocument]) -> Iterator[bytes]:
 def read(data: Data, notes: Notes) -> Generator[ChatDocument, None, None]:
     """The chats of a file, one after the other. SamovarError says which chat or message is at fault."""
     view = memoryview(data)
-    chats: list[Raw] = []
     problem = ""
     try:
-        if bytes(view[:3]) == codecs.BOM_UTF8:
-            view = view[3:]
-        chats += _chats(view, notes)
-        chats.reverse()
-        num_chats = len(chats)
-        while chats:
-            number = num_chats - len(chats) + 1
-            yield _chat(chats.pop(), f"chat {number}" if num_chats > 1 else "", notes)
+        yield from _chats(view, notes)
     except SamovarError as error:
         problem = str(error)
     finally:
-        chats.clear()
         del view
     # Raised here, where the error's traceback holds no part of `data`, so that an mmap can be closed.
     if problem:
@@ -101,60 +96,53 @@ def _indented(value: object, depth: int) -> bytes:
     return text.replace(b"\n", b"\n" + b"  " * depth)
 
 
-def _chats(view: memoryview, notes: Notes) -> list[Raw]:
-    """The chats of the envelope, not decoded yet."""
-    try:
-        envelope = msgspec.json.decode(view, type=dict[str, Raw])
-    except msgspec.ValidationError:
-        envelope = {}  # a list or a number
-    except msgspec.DecodeError as error:
-        raise _malformed(view, error) from error
-    except RecursionError as error:
-        raise fault("", "values are nested too deep") from error
-    except UnicodeDecodeError as error:
-        raise fault("", "not UTF-8") from error
-    named = json_value(envelope.pop("format", Raw(b"null")), "format")
-    if named != FORMAT:
+def _chats(view: memoryview, notes: Notes) -> Iterator[ChatDocument]:
+    start = len(codecs.BOM_UTF8) if bytes(view[:3]) == codecs.BOM_UTF8 else 0
+    places: dict[str, Span] = {}
+    for name, span in member_spans(view, (start, len(view)), ""):
+        if name in places or len(places) == _MAX_NAMES:
+            raise fault("", f'the name "{name}" is one too many at the top level')
+        places[name] = span
+        if name not in ("format", "version", "chats"):
+            notes.add(f"values of the file that are not known are left out: {clean(name)[:60]}")
+    if "format" not in places or value_at(view, places["format"], "format") != FORMAT:
         raise SamovarError('this JSON is no export of Samovar: it lacks "format": "samovar" at its top level')
-    version = json_value(envelope.pop("version", Raw(b"1")), "version")
+    version = value_at(view, places["version"], "version") if "version" in places else VERSION
     if version != VERSION or isinstance(version, bool):
         raise SamovarError(
             f"the file has version {clean(str(version))[:20]}, and this Samovar reads version {VERSION};"
             " import it with a newer Samovar"
         )
-    chats: list[Raw] = json_value(envelope.pop("chats", Raw(b"[]")), "chats", list[Raw])
-    for name in envelope:
-        notes.add(f"values of the file that are not known are left out: {clean(name)}")
-    return chats
+    if "chats" in places:
+        for number, span in enumerate(list_spans(view, places["chats"], "chats"), start=1):
+            yield _chat(view, span, f"chat {number}", notes)
 
 
-def _malformed(view: memoryview, error: msgspec.DecodeError) -> SamovarError:
-    said = str(error)
-    place = re.search(r" \(byte (\d+)\)$", said)
-    if place is None:
-        return SamovarError(f"the file ends too early or is no JSON ({said}); export or copy it again")
-    line, column = reading.position(view, int(place[1]))
-    return fault(f"line {line}, byte {column}", said[: place.start()])
+def _chat(view: memoryview, span: Span, where: str, notes: Notes) -> ChatDocument:
+    _check_size(span, _MAX_CHAT_BYTES, where)
+    fields: dict[str, Any] = {}
+    messages: list[MessageDocument] = []
+    for name, inner in member_spans(view, span, where):
+        if name == "messages":
+            for number, place in enumerate(list_spans(view, inner, f"{where}, messages"), start=1):
+                messages.append(_message(view, place, f"{where}, message {number}", notes))
+        else:
+            _check_size(inner, _MAX_VALUE_BYTES, where)
+            fields[name] = value_at(view, inner, f"{where}, {clean(name)[:60]}")
+    return reading.chat_of(fields, tuple(messages), _extra(fields, _CHAT_NAMES, where), where, notes)
 
 
-def _chat(raw: Raw, where: str, notes: Notes) -> ChatDocument:
-    parts: dict[str, Raw] = json_value(raw, where, dict[str, Raw])
-    listed: list[Raw] = json_value(
-        parts.pop("messages", Raw(b"[]")), f"{where}, messages".removeprefix(", "), list[Raw]
-    )
-    messages = tuple(
-        _message(item, f"{where}, message {number}".removeprefix(", "), notes)
-        for number, item in enumerate(listed, start=1)
-    )
-    fields = {
-        name: json_value(part, f"{where}, {clean(name)}".removeprefix(", ")) for name, part in parts.items()
-    }
-    return reading.chat_of(fields, messages, _extra(fields, _CHAT_NAMES, where), where, notes)
-
-
-def _message(raw: Raw, where: str, notes: Notes) -> MessageDocument:
-    fields = reading.table_of(json_value(raw, where), where)
+def _message(view: memoryview, span: Span, where: str, notes: Notes) -> MessageDocument:
+    _check_size(span, _MAX_VALUE_BYTES, where)
+    fields = reading.table_of(value_at(view, span, where), where)
     return reading.message_of(fields, _extra(fields, _MESSAGE_NAMES, where), where, notes)
+
+
+def _check_size(span: Span, most: int, where: str) -> None:
+    if span[1] - span[0] > most:
+        raise SamovarError(
+            f"{where} has more than {most // 1024**2} MiB, which is not read; take it out of the file"
+        )
 
 
 def _extra(fields: dict[str, Any], known: frozenset[str], where: str) -> dict[str, Any]:

@@ -187,7 +187,7 @@ class CacheScreen(Screen[None]):
 
     def _draw(self) -> None:
         snapshot = self._conversations.snapshot
-        colors = prompt_colors(self._conversations.chats, snapshot, palette_of(self.app.current_theme))
+        colors = prompt_colors(snapshot, palette_of(self.app.current_theme))
         self._set("#cache-title", self._title(snapshot))
         self._tiers.set_snapshot(snapshot, colors)
         self._prompts.set_prompts(snapshot.prompts, colors, self._clock())

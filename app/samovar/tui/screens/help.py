@@ -36,6 +36,8 @@ GLYPH_KEYS = HelpGroup(
         ("◔  on disk", "read from disk first"),
         ("○  nowhere", "will be processed again"),
         ("◆  pinned", "stays in the cache, in place of the ■ in the table of prompts"),
+        ("★  favourite", "comes first in the list"),
+        ("▤  archived", "is listed only while archived chats are wanted"),
         ("◉  at work", "its prompt is being read, or its reply written"),
     ),
 )

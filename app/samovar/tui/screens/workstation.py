@@ -18,8 +18,10 @@ from samovar.chats.conversation import Conversations
 from samovar.core.errors import SamovarError
 from samovar.core.safe_text import clean
 from samovar.sessions.search import Hit
-from samovar.tui.rows import prompt_colors, session_rows
+from samovar.tui.list_desk import ListDesk
+from samovar.tui.rows import arrangement, prompt_colors, row_maker
 from samovar.tui.screens.cache import CacheScreen
+from samovar.tui.screens.chat_settings import ChatSettings
 from samovar.tui.screens.help import GLYPH_KEYS, HelpScreen, command_group, group_of
 from samovar.tui.screens.message_keys import MessageKeys
 from samovar.tui.screens.search import SearchScreen
@@ -27,7 +29,7 @@ from samovar.tui.theme import palette_of
 from samovar.tui.widgets.cache_panel import CachePanel
 from samovar.tui.widgets.chat_view import ChatView
 from samovar.tui.widgets.composer import Composer, MessageInput
-from samovar.tui.widgets.session_list import NEW, SessionList
+from samovar.tui.widgets.session_list import NEW, SessionList, SessionRow
 from samovar.tui.widgets.sidebar import Sidebar
 from samovar.tui.widgets.status_bar import StatusBar, status_figures
 from samovar.tui.widgets.transcript import Transcript
@@ -55,7 +57,9 @@ class Workstation(MessageKeys):
             "f5", "whole_cache", "all of the cache, on a screen of its own", id="whole_cache", priority=True
         ),
         Binding("ctrl+n", "new", "new chat", id="new", priority=True),
+        Binding("ctrl+o", "go_to_chat", "go to a chat by a few letters", id="go_to_chat", priority=True),
         Binding("f6", "rename", "rename the chat", id="rename", priority=True),
+        Binding("f7", "settings", "settings of the chat", id="settings", priority=True),
         Binding("ctrl+up", "step(-1)", "previous chat", id="previous", priority=True),
         Binding("ctrl+down", "step(1)", "next chat", id="next", priority=True),
         Binding(
@@ -76,6 +80,7 @@ class Workstation(MessageKeys):
         self._sidebar = Sidebar(id="sidebar")
         self._panel = CachePanel(clock=clock, id="panel")
         self._status = StatusBar(id="status")
+        self._list_desk = ListDesk(conversations, desk, self._sidebar, self._view.say, clock)
         self._rename_from_list = False
         self._deleted_last = ""
 
@@ -104,7 +109,7 @@ class Workstation(MessageKeys):
                 self._view.show(self._conversations.shown)
                 self._draw_rows()
             case changes.CacheDrawn():
-                self._draw_rows()
+                self._sidebar.sessions.set_row_of(self._row_maker())
                 self._draw_cache()
             case changes.HostChanged():
                 self._view.set_host(self._conversations.host, self._conversations.notes)
@@ -126,21 +131,24 @@ class Workstation(MessageKeys):
                 self._view.apply(change)
 
     def _draw_rows(self) -> None:
-        chats = self._conversations.ordered()
+        ids = [chat.id for chat in self._conversations.ordered()]
+        shown = self._conversations.shown.id
         self._view.set_first_run(self._conversations.is_first_run)
-        self._sidebar.set_rows(
-            session_rows(chats, self._conversations.snapshot), self._conversations.shown.id
-        )
+        self._sidebar.set_rows(ids, self._row_maker(), shown, arrangement(self._conversations.roster))
+
+    def _row_maker(self) -> Callable[[str], SessionRow]:
+        return row_maker(self._conversations.chats, self._conversations.snapshot)
 
     def _draw_cache(self) -> None:
         snapshot = self._conversations.snapshot
         palette = palette_of(self.app.current_theme)
-        self._panel.set_snapshot(snapshot, prompt_colors(self._conversations.chats, snapshot, palette))
+        self._panel.set_snapshot(snapshot, prompt_colors(snapshot, palette))
         self._draw_status()
 
     def _draw_status(self) -> None:
         snapshot = self._conversations.snapshot
-        self._view.set_sleep(cache_words.asleep(snapshot))
+        read_only = "nothing can be stored now" if self._conversations.upkeep.is_read_only else ""
+        self._view.set_lasting(read_only or cache_words.asleep(snapshot))
         self._status.set_figures(status_figures(self._conversations.host, snapshot))
 
     def _give_back(self, session: str, text: str) -> None:
@@ -252,6 +260,20 @@ class Workstation(MessageKeys):
         else:
             self._back_to_writing()
 
+    @on(SessionList.Wished)
+    def _wished(self, event: SessionList.Wished) -> None:
+        self._rename_from_list = True
+        self._list_desk.carry_out(event.wish, event.session)
+
+    @on(Sidebar.Tagged)
+    def _tagged(self, event: Sidebar.Tagged) -> None:
+        if event.session in self._conversations.chats:
+            self._conversations.profile.set_tags(self._conversations.chats[event.session], event.tags)
+
+    @on(Sidebar.Filtered)
+    def _filtered(self, event: Sidebar.Filtered) -> None:
+        self._list_desk.filter_titles(event.words)
+
     @on(SessionList.DeleteWanted)
     def _delete_wanted(self, event: SessionList.DeleteWanted) -> None:
         self._delete(event.session)
@@ -294,6 +316,7 @@ class Workstation(MessageKeys):
             group_of("WRITING", MessageInput.BINDINGS),
             group_of("CHATS · f2 goes there, esc back", SessionList.BINDINGS),
             group_of("READING · tab or a click goes there, esc back", Transcript.BINDINGS),
+            group_of("CHAT SETTINGS · f7 goes there", ChatSettings.BINDINGS),
             CacheScreen.help_group(),
             command_group(),
             GLYPH_KEYS,
@@ -307,6 +330,20 @@ class Workstation(MessageKeys):
         else:
             self.add_class("-list-open")
             self._sidebar.sessions.focus()
+
+    def action_go_to_chat(self) -> None:
+        """Go to a chat by a few letters of its title."""
+        self._list_desk.open_switcher(self._go_to, self.action_search)
+
+    def _go_to(self, session: str) -> None:
+        self._conversations.show(session)
+        self._back_to_writing()
+
+    def action_settings(self) -> None:
+        """Change the settings of the chat under the list's cursor, or of the shown one."""
+        in_list = self._sidebar.sessions.has_focus and self._sidebar.sessions.cursor != NEW
+        session = self._sidebar.sessions.cursor if in_list else self._view.chat.id
+        self._list_desk.open_settings(self._conversations.chats[session])
 
     def action_search(self, text: str = "") -> None:
         """Search in all chats."""
@@ -353,16 +390,16 @@ class Workstation(MessageKeys):
 
     def action_step(self, step: int) -> None:
         """Show the next or previous chat of the list."""
-        order = [chat.id for chat in self._conversations.ordered()]
-        place = order.index(self._view.chat.id) + step
+        order, shown = self._sidebar.sessions.ids, self._view.chat.id
+        place = order.index(shown) + step if shown in order else 0
         if 0 <= place < len(order):
             self._conversations.show(order[place])
 
     def action_nth(self, number: int) -> None:
         """Show the chat on the list's line `number`, from 1 on."""
-        order = self._conversations.ordered()
-        if number <= len(order) and order[number - 1] is not self._view.chat:
-            self._conversations.show(order[number - 1].id)
+        order = self._sidebar.sessions.ids
+        if number <= len(order) and order[number - 1] != self._view.chat.id:
+            self._conversations.show(order[number - 1])
 
     def action_stop(self) -> None:
         """Close what lies over the chat; else stop its reply; in any case go back to writing."""
@@ -385,6 +422,7 @@ class Workstation(MessageKeys):
 
     def _back_to_writing(self) -> None:
         self.remove_class("-list-open", "-panel-open")
+        self._sidebar.end_filter()
         self._view.composer.focus_input()
 
 

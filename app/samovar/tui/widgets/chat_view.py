@@ -56,7 +56,7 @@ class ChatView(Vertical):
         self.chat = chat
         self._clock = clock
         self._host = HostState()
-        self._sleep = ""
+        self._lasting = ""
         self._notice = ""
         self._refusal = ""
         self._notice_timer: Timer | None = None
@@ -111,7 +111,7 @@ class ChatView(Vertical):
                 self._append(message_entries(message, now))
                 self.composer.set_history(chat.sent_texts())
             case changes.MessageChanged(message=message):
-                self._transcript.end_stream(message_entries(message, now)[0])
+                self._transcript.replace(message_entries(message, now)[0])
             case changes.DraftChanged():
                 self.composer.set_text(chat.draft)
                 self.composer.focus_input()
@@ -176,10 +176,10 @@ class ChatView(Vertical):
         """Whether the user has no chats yet."""
         self._welcome.set_first_run(is_first)
 
-    def set_sleep(self, text: str) -> None:
-        """Say that the model is asleep, and what waking it costs; empty while it is awake."""
-        if text != self._sleep:
-            self._sleep = text
+    def set_lasting(self, text: str) -> None:
+        """Say what stays so, such as that the model is asleep and what waking it costs; empty for nothing."""
+        if text != self._lasting:
+            self._lasting = text
             self._draw_activity()
 
     def say(self, text: str) -> None:
@@ -216,7 +216,7 @@ class ChatView(Vertical):
         self._activity_at = time.monotonic()
         self._phase = self.chat.reply.phase if self.chat.reply is not None else None
         aside = self._notice if self.chat.reply is not None else ""
-        doing = activity(self._host, self.chat, self._notice, self._sleep, self._clock())
+        doing = activity(self._host, self.chat, self._notice, self._lasting, self._clock())
         self.composer.set_activity(doing, aside)
 
     def _load(self, *, stay: bool = False) -> None:

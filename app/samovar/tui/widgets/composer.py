@@ -22,13 +22,13 @@ from samovar.chats.mentions import (
     as_attachment,
     common_start,
     completions,
-    digest_of,
     dropped_path,
     mention_of,
     paste_name,
 )
 from samovar.chats.slash import matching
 from samovar.core.safe_text import clean
+from samovar.sessions.attachments import digest_of
 from samovar.sessions.encoding import storable
 from samovar.sessions.values import Attachment
 
@@ -155,7 +155,7 @@ class MessageInput(TextArea):
             self.text = f"/{found[0].name}{' ' if found[0].argument else ''}"
             self.move_cursor(self.document.end)
         else:
-            self.screen.focus_next()
+            self.screen.focus_previous()
 
     def action_cursor_up(self, select: bool = False) -> None:
         if select or not self._recall(-1):

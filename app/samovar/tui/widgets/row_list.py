@@ -108,7 +108,8 @@ class RowList(ScrollView, can_focus=True):
             return Strip.blank(width, rich_style(None, palette.ground))
         has_cursor = self._keys[line] == self._cursor
         ground = palette.raised if has_cursor else palette.ground
-        bar = "▌" if has_cursor and self.has_focus else " "
+        has_keys = self.has_focus or not self.can_focus  # those come from the text beside it
+        bar = "▌" if has_cursor and has_keys else " "
         segments = [Segment(f"{bar} ", rich_style(palette.brass, ground))]
         segments += [
             Segment(text, rich_style(palette.color(color.removeprefix("$")), ground))

@@ -1,16 +1,18 @@
-"""The list of chats: one line each, drawn on demand, so that a thousand cost what ten cost.
+"""The list of chats: one line each, asked for and drawn on demand, so that 20,000 cost what ten cost.
 
-Takes rows, posts what the user wants; knows neither store nor client. The cursor belongs to a chat, not to a
-line: when the list is sorted anew, cursor and view stay with it.
+Takes ids and a function that makes a row, posts what the user wants; knows neither store nor client. The
+cursor belongs to a chat, not to a line: when the list is sorted anew, cursor and view stay with it.
 """
 
-from collections.abc import Sequence
+import enum
+from collections.abc import Callable, Sequence
 from typing import ClassVar, Final
 
 import msgspec
 from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
 from textual import events
+from textual.actions import SkipAction
 from textual.binding import Binding, BindingType
 from textual.geometry import Region, Size
 from textual.message import Message
@@ -22,23 +24,56 @@ from samovar.core.figures import short_count
 from samovar.core.safe_text import clean
 from samovar.core.snapshot import Tier
 from samovar.tui.theme import palette_of, rich_style, session_color
+from samovar.tui.widgets.parts import fitted
 
 GLYPHS: Final = {Tier.CONTEXT: "●", Tier.HOST: "◐", Tier.DISK: "◔", None: "○"}
 AT_WORK: Final = "◉"  # its prompt is being read or its reply written
 NEW: Final = ""  # the row that makes a new chat, in place of a chat's id
+FAVOURITE: Final = "★"
+ARCHIVED: Final = "▤"
 REST_S: Final = 0.15
 _COUNT_WIDTH: Final = 5
+_TAGS_FROM: Final = 44  # cells of a line that has room for tags
+_MAX_TAGS_SHARE: Final = 0.4
 
 
 class SessionRow(msgspec.Struct, frozen=True):
-    """One chat as the list shows it. `tokens` is None where nobody knows."""
+    """One chat as lists show it: `tokens` None where nobody knows, `used_at` in seconds since the epoch."""
 
     id: str
     title: str
-    ordinal: int
     tier: Tier | None = None
     tokens: int | None = None
     running: bool = False
+    tags: tuple[str, ...] = ()
+    is_favourite: bool = False
+    is_archived: bool = False
+    used_at: float = 0.0
+
+
+class Wish(enum.Enum):
+    """What a key in the list asks for, of the chat under the cursor or of the list."""
+
+    STAR = enum.auto()
+    ARCHIVE = enum.auto()
+    TAGS = enum.auto()
+    ORDER = enum.auto()
+    TAG_FILTER = enum.auto()
+    ARCHIVED = enum.auto()
+    FILTER = enum.auto()
+
+
+_OF_A_CHAT: Final = (Wish.STAR, Wish.ARCHIVE, Wish.TAGS)
+
+
+def shown_title(title: str) -> str:
+    """A title on one line, without what a terminal would obey."""
+    return " ".join(clean(title).split()) or "new chat"
+
+
+def tag_words(tags: Sequence[str]) -> str:
+    """`#work #ideas`."""
+    return " ".join("#" + " ".join(clean(tag).split()) for tag in tags)
 
 
 class SessionList(ScrollView, can_focus=True):
@@ -55,6 +90,20 @@ class SessionList(ScrollView, can_focus=True):
         Binding("r", "rename", "rename the chat", id="list.rename"),
         Binding("delete,x", "delete", "delete the chat", id="list.delete"),
         Binding("u", "undo", "undo the last delete", id="list.undo"),
+        Binding("s", "wish('STAR')", "star the chat: favourites come first", id="list.star"),
+        Binding("a", "wish('ARCHIVE')", "archive the chat, or take it back", id="list.archive"),
+        Binding("t", "wish('TAGS')", "edit the chat's tags", id="list.tags"),
+        Binding(
+            "g,number_sign",
+            "wish('TAG_FILTER')",
+            "list one tag alone",
+            key_display="g,#",
+            id="list.tag_filter",
+        ),
+        Binding("slash", "wish('FILTER')", "list titles with some words", key_display="/", id="list.filter"),
+        Binding("o", "wish('ORDER')", "another order: recent, created, title, length", id="list.order"),
+        Binding("A", "wish('ARCHIVED')", "list archived chats too, or not", id="list.archived"),
+        Binding("escape", "clear_filter", "list all again", show=False),
     ]
 
     class Opened(Message):
@@ -88,10 +137,27 @@ class SessionList(ScrollView, can_focus=True):
     class UndoWanted(Message):
         """The user wants the last deleted chat back."""
 
+    class Wished(Message):
+        """The user wants something else of the list; `session` is `NEW` where that is about no chat."""
+
+        def __init__(self, wish: Wish, session: str) -> None:
+            super().__init__()
+            self.wish = wish
+            self.session = session
+
+    class FilterLeft(Message):
+        """The user wants to see all titles again."""
+
+    class CursorMoved(Message):
+        """The cursor is on another chat."""
+
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self._rows: tuple[SessionRow, ...] = ()
+        self._ids: list[str] = []
         self._places: dict[str, int] = {}
+        self._row_of: Callable[[str], SessionRow] = _unknown
+        self._in_view: list[SessionRow] = []
+        self.is_filtered = False
         self._shown = NEW
         self._cursor = NEW
         self._hover: int | None = None
@@ -99,34 +165,59 @@ class SessionList(ScrollView, can_focus=True):
 
     @property
     def rows(self) -> Sequence[SessionRow]:
-        """The chats in the order shown."""
-        return self._rows
+        """The chats in the order shown; made anew with every call."""
+        return [self._row_of(session) for session in self._ids]
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """The ids of the chats in the order shown."""
+        return self._ids
 
     @property
     def cursor(self) -> str:
         """The chat the cursor rests on; `NEW` on the last line."""
         return self._cursor
 
-    def set_rows(self, rows: Sequence[SessionRow]) -> None:
-        """Show these chats, in this order."""
-        rows = tuple(rows)
-        if rows == self._rows:
+    def row(self, session: str) -> SessionRow:
+        """One of the chats."""
+        return self._row_of(session)
+
+    def set_rows(self, ids: list[str], row_of: Callable[[str], SessionRow]) -> None:
+        """Show these chats, in this order; `row_of` makes the row of one when it is drawn."""
+        if ids == self._ids:
+            self.set_row_of(row_of)
             return
         line = self._line_of(self._cursor)
         above = line - self.scroll_offset.y
         in_view = 0 <= above < self.size.height
-        old = self._rows
-        self._rows = rows
-        self._places = {row.id: place for place, row in enumerate(rows)}
+        self._ids, self._row_of = ids, row_of
+        self._places = {session: place for place, session in enumerate(ids)}
         if (
             self._cursor not in self._places and self._cursor != NEW
         ):  # it was deleted: its neighbour takes over
-            place = next((i for i, row in enumerate(old) if row.id == self._cursor), 0)
-            self._cursor = rows[min(place, len(rows) - 1)].id if rows else NEW
-        self.virtual_size = Size(self.size.width, len(rows) + 2)
+            self._cursor = ids[min(line, len(ids) - 1)] if ids else NEW
+            self.post_message(self.CursorMoved())
+        self.virtual_size = Size(self.size.width, len(ids) + 2)
         if in_view and self._line_of(self._cursor) != line:
             self.scroll_to(y=max(0, self._line_of(self._cursor) - above), animate=False, force=True)
+        self._in_view = self._visible_rows()
         self.refresh()
+
+    def set_row_of(self, row_of: Callable[[str], SessionRow]) -> None:
+        """Draw the same chats as `row_of` has them now, if what is in view reads differently."""
+        self._row_of = row_of
+        in_view = self._visible_rows()
+        if in_view != self._in_view:
+            self._in_view = in_view
+            self.refresh()
+
+    def _visible_rows(self) -> list[SessionRow]:
+        top = self.scroll_offset.y
+        return [self._row_of(session) for session in self._ids[top : top + self.size.height]]
+
+    def go_to_first(self) -> None:
+        """Put the cursor on the first chat."""
+        self._put_cursor(0)
 
     def set_shown(self, session: str) -> None:
         """Mark the chat that is open, and put the cursor on it when it is another one."""
@@ -134,6 +225,7 @@ class SessionList(ScrollView, can_focus=True):
             self._shown = self._cursor = session
             self._show_cursor()
             self.refresh()
+            self.post_message(self.CursorMoved())
 
     def row_region(self, session: str) -> Region:
         """Where a chat's title is drawn now, relative to this widget."""
@@ -146,9 +238,9 @@ class SessionList(ScrollView, can_focus=True):
 
     def render_line(self, y: int) -> Strip:
         width, line = self.size.width, y + self.scroll_offset.y
-        if line < len(self._rows):
-            return self._draw_row(self._rows[line], width, hovered=line == self._hover)
-        if line == len(self._rows) + 1:
+        if line < len(self._ids):
+            return self._draw_row(self._row_of(self._ids[line]), width, hovered=line == self._hover)
+        if line == len(self._ids) + 1:
             return self._draw_new(width, hovered=line == self._hover)
         return Strip.blank(width, rich_style(None, palette_of(self.app.current_theme).side))
 
@@ -156,17 +248,25 @@ class SessionList(ScrollView, can_focus=True):
         palette = palette_of(self.app.current_theme)
         is_shown, has_cursor = row.id == self._shown, row.id == self._cursor and self.has_focus
         ground = palette.raised if is_shown or has_cursor or hovered else palette.side
-        title = " ".join(clean(row.title).split()) or "new chat"
         tokens = "" if row.tokens is None else short_count(row.tokens)
-        room = max(1, width - 5 - _COUNT_WIDTH)
-        if cell_len(title) > room:
-            title = set_cell_size(title, room - 1) + "…"
-        color = session_color(palette, row.ordinal)
+        mark = FAVOURITE if row.is_favourite else ARCHIVED if row.is_archived else ""
+        room = max(1, width - 5 - _COUNT_WIDTH - (2 if mark else 0))
+        tags = tag_words(row.tags) if width >= _TAGS_FROM else ""
+        if tags:
+            tags = " " + set_cell_size(tags, min(cell_len(tags), int(room * _MAX_TAGS_SHARE)))
+        is_here = row.running or row.tier is not None
+        color = session_color(palette, row.id) if is_here else palette.secondary
         foreground = palette.text if is_shown or row.title else palette.secondary
+        if row.is_archived:
+            foreground = palette.faint
+        marks = rich_style(palette.brass if row.is_favourite else palette.faint, ground)
+        title = fitted(shown_title(row.title), max(1, room - cell_len(tags)))
         segments = [
             Segment("▌" if has_cursor else " ", rich_style(palette.brass, ground)),
             Segment(" " + (AT_WORK if row.running else GLYPHS[row.tier]), rich_style(color, ground)),
-            Segment(" " + set_cell_size(title, room), rich_style(foreground, ground, bold=is_shown)),
+            Segment(f" {mark}" if mark else "", marks),
+            Segment(" " + title, rich_style(foreground, ground, bold=is_shown)),
+            Segment(tags, rich_style(palette.faint, ground)),
             Segment(tokens.rjust(_COUNT_WIDTH), rich_style(palette.secondary, ground)),
             Segment("▸" if row.running else " ", rich_style(palette.brass, ground)),
         ]
@@ -192,7 +292,7 @@ class SessionList(ScrollView, can_focus=True):
         self.refresh()
 
     def on_resize(self) -> None:
-        self.virtual_size = Size(self.size.width, len(self._rows) + 2)
+        self.virtual_size = Size(self.size.width, len(self._ids) + 2)
         self._show_cursor()
 
     def on_click(self, event: events.Click) -> None:
@@ -208,14 +308,18 @@ class SessionList(ScrollView, can_focus=True):
         self._set_hover(None)
 
     def action_move(self, step: int) -> None:
-        order = [row.id for row in self._rows] + [NEW]
-        place = self._places.get(self._cursor, len(self._rows)) + step
-        self._cursor = order[max(0, min(place, len(order) - 1))]
-        self._show_cursor()
-        self.refresh()
+        self._put_cursor(self._places.get(self._cursor, len(self._ids)) + step)
         if self._rest_timer is not None:
             self._rest_timer.stop()
         self._rest_timer = self.set_timer(REST_S, self._tell_rest)
+
+    def _put_cursor(self, place: int) -> None:
+        """Put the cursor on the chat at this place, or the nearest; behind the last comes a new one."""
+        place = max(0, min(place, len(self._ids)))
+        self._cursor = self._ids[place] if place < len(self._ids) else NEW
+        self._show_cursor()
+        self.refresh()
+        self.post_message(self.CursorMoved())
 
     def _tell_rest(self) -> None:
         if self._cursor != NEW and self.has_focus:
@@ -238,15 +342,28 @@ class SessionList(ScrollView, can_focus=True):
     def action_undo(self) -> None:
         self.post_message(self.UndoWanted())
 
+    def action_wish(self, name: str) -> None:
+        wish = Wish[name]
+        if wish not in _OF_A_CHAT:
+            self.post_message(self.Wished(wish, NEW))
+        elif self._cursor != NEW:
+            self.post_message(self.Wished(wish, self._cursor))
+
+    def action_clear_filter(self) -> None:
+        """List all titles again; where no filter is set, the key is the screen's."""
+        if not self.is_filtered:
+            raise SkipAction
+        self.post_message(self.FilterLeft())
+
     def _at(self, y: int) -> str | None:
         """The chat (or `NEW`) drawn in line `y` of the widget."""
         line = y + self.scroll_offset.y
-        if line < len(self._rows):
-            return self._rows[line].id
-        return NEW if line == len(self._rows) + 1 else None
+        if line < len(self._ids):
+            return self._ids[line]
+        return NEW if line == len(self._ids) + 1 else None
 
     def _line_of(self, session: str) -> int:
-        return self._places.get(session, len(self._rows) + 1)
+        return self._places.get(session, len(self._ids) + 1)
 
     def _show_cursor(self) -> None:
         if self.size.height:
@@ -257,3 +374,7 @@ class SessionList(ScrollView, can_focus=True):
         if line != self._hover:
             self._hover = line
             self.refresh()
+
+
+def _unknown(session: str) -> SessionRow:
+    return SessionRow(session, "")

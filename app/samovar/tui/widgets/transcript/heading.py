@@ -35,7 +35,7 @@ def hints_of(entry: Entry) -> list[str]:
     if entry.state == "streaming":
         return []
     hints = ["g go on"] if entry.role == "assistant" and entry.state in {"cut", "stopped"} else []
-    hints += ["o open"] if entry.attachments else []
+    hints += ["o files"] if entry.attachments else []
     hints.append("e edit")
     return hints if entry.role == "system" else [*hints, "r again", "f fork", "d delete"]
 

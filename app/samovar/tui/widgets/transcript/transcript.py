@@ -4,7 +4,7 @@ Runs in the UI thread. It takes entries and posts what the user wants (see `mess
 clients or stores.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import ClassVar, Final, TypeAlias
 
 from textual import events
@@ -131,10 +131,6 @@ class Transcript(ChatScroll):
         self._keep_up(at_last)
 
     @property
-    def _entries(self) -> Sequence[Entry]:
-        return self._waiting if self._layout_of_chat is None else self._layout_of_chat.entries
-
-    @property
     def _view(self) -> range:
         """The lines of the chat that are in view."""
         top = self.scroll_offset.y
@@ -183,7 +179,7 @@ class Transcript(ChatScroll):
         elif self.has_focus:
             self._find_cursor()
 
-    def _scrolled(self) -> None:
+    def _moved(self) -> None:
         if self._cursor is not None:
             self._find_cursor()
 
@@ -196,10 +192,10 @@ class Transcript(ChatScroll):
     def _lit_lines(self) -> range:
         return self._marked_lines() if self._lit else range(0)
 
-    def on_focus(self) -> None:
-        self._find_cursor()
-
-    def on_blur(self) -> None:
+    def watch_has_focus(self, has_focus: bool) -> None:
+        super().watch_has_focus(has_focus)
+        if has_focus:
+            self._find_cursor()
         self._draw_cursor()
 
     # -- going there
@@ -296,9 +292,9 @@ class Transcript(ChatScroll):
             return
         entry = layout.entries[index]
         is_open = not layout.unfolded_of(entry)
-        for number in range(len(entry.attachments)):
-            layout.fold(index, number, is_open=is_open)
-        self._rearrange()
+        self._fold(layout, index, range(len(entry.attachments)), is_open=is_open)
+        if entry.attachments and (heading := layout.lines_at(index).start) not in self._view:
+            self.go_to_line(heading)
 
     def action_copy(self) -> None:
         """Copy the current message, or the last reply where none is current."""
@@ -321,6 +317,13 @@ class Transcript(ChatScroll):
                 self._request_copy(code)
             else:
                 self.post_message(self.NothingToCopy(self, "code"))
+
+    def _fold(self, layout: Layout, index: int, numbers: Iterable[int], *, is_open: bool) -> None:
+        """Show or hide the text of files; what is at the top of the view stays there."""
+        top = layout.anchor_at(self._view.start)
+        for number in numbers:
+            layout.fold(index, number, is_open=is_open)
+        self.go_to_line(layout.line_of(top))
 
     def _want(self, kind: type[messages.Wanted]) -> None:
         if (entry_id := self.current) is not None:
@@ -367,8 +370,7 @@ class Transcript(ChatScroll):
             if step := step_at(layout.page, entry, x):
                 self._want_version(entry, step)
         elif (number := actions.file_at(layout, index, y)) is not None:
-            layout.fold(index, number, is_open=number not in layout.unfolded_of(entry))
-            self._rearrange()
+            self._fold(layout, index, [number], is_open=number not in layout.unfolded_of(entry))
         elif (code := actions.code_of_label(layout, y)) is not None:
             self._request_copy(code)
 

@@ -139,25 +139,36 @@ class ChatScroll(ScrollView, can_focus=True):
             self._frame_timer = self.set_timer(max(0.001, delay), self._frame, name="transcript frame")
 
     def end_stream(self, entry: Entry) -> None:
-        """Show the final entry in place of the growing one, whose id it may change."""
-        self._live = False
+        """Show the final entry in place of the growing one, whose id may have been another."""
+        growing, self._live = self._live_id, False
         self._pending.clear()
-        if (layout := self._layout_of_chat) is None:
-            self._waiting = [*self._waiting[:-1], entry]
+        if _index_of(self._entries, entry.id) is None:
+            self._replace(growing, entry)
+        else:
+            self._replace(entry.id, entry)
+
+    def replace(self, entry: Entry) -> None:
+        """Show another state of the entry that has the same id, if it is shown; one that grows goes on."""
+        if not (self._live and entry.id == self._live_id):
+            self._replace(entry.id, entry)
+
+    def _replace(self, entry_id: str, entry: Entry) -> None:
+        layout = self._layout_of_chat
+        if (index := _index_of(self._entries, entry_id)) is None:
             return
-        index = _index_of(layout.entries, self._live_id)
-        if index is not None:
+        if layout is None:
+            self._waiting[index] = entry
+        else:
             layout.replace(index, entry)
-        self._rearrange()
+            self._rearrange()
 
     def update_meta(self, entry_id: str, meta: tuple[tuple[str, str], ...]) -> None:
         """Change what stands behind the heading of an entry."""
         layout = self._layout_of_chat
-        entries = self._waiting if layout is None else layout.entries
-        if (index := _index_of(entries, entry_id)) is None:
+        if (index := _index_of(self._entries, entry_id)) is None:
             return
         if layout is None:
-            self._waiting[index] = msgspec.structs.replace(entries[index], meta=meta)
+            self._waiting[index] = msgspec.structs.replace(self._waiting[index], meta=meta)
         else:
             layout.set_meta(index, meta)
             self._refresh_from(layout.start(index), 2)
@@ -176,8 +187,11 @@ class ChatScroll(ScrollView, can_focus=True):
     @property
     def entries(self) -> list[Entry]:
         """What is shown."""
-        layout = self._layout_of_chat
-        return list(layout.entries if layout is not None else self._waiting)
+        return list(self._entries)
+
+    @property
+    def _entries(self) -> list[Entry]:
+        return self._waiting if self._layout_of_chat is None else self._layout_of_chat.entries
 
     # -- size and theme
 
@@ -195,6 +209,7 @@ class ChatScroll(ScrollView, can_focus=True):
         if layout.page.width != max(10, self.size.width):
             self._turn_page()
         self._rearrange()
+        self._moved()
 
     def _restyle(self) -> None:
         if self._layout_of_chat is not None and self.app.theme != self._theme_name:
@@ -231,8 +246,8 @@ class ChatScroll(ScrollView, can_focus=True):
     def _opened(self) -> None:
         """Called when a chat has been laid out."""
 
-    def _scrolled(self) -> None:
-        """Called when the user has scrolled."""
+    def _moved(self) -> None:
+        """Called when other lines have come into view."""
 
     def _marked_lines(self) -> range:
         """Return the lines that have the bar at their left."""
@@ -257,7 +272,7 @@ class ChatScroll(ScrollView, can_focus=True):
         self._anchor = layout.anchor_at(round(new_value))
         if not self.following:
             self._rearrange(repaint=False)
-        self._scrolled()
+        self._moved()
 
     def go_to_line(self, top: int) -> None:
         """Bring line `top` of the chat to the top of the view, as far as that goes."""
@@ -368,6 +383,7 @@ class ChatScroll(ScrollView, can_focus=True):
             self._place(top)
             self._anchor = layout.anchor_at(top)
             if moved:
+                self._moved()
                 self.refresh(self.size.region)
             else:
                 self._refresh_from(changed, self.size.height)
@@ -444,12 +460,6 @@ class ChatScroll(ScrollView, can_focus=True):
 
     def _selection_style(self) -> Style:
         return self.screen.get_component_rich_style("screen--selection")
-
-    def on_focus(self) -> None:
-        self.refresh(self.size.region)
-
-    def on_blur(self) -> None:
-        self.refresh(self.size.region)
 
     # -- selection
 
