@@ -33,14 +33,14 @@ SEED: Final = int(os.environ.get("KILL_SEED", "20261130"))
 ROOT: Final = Path(__file__).parents[2]
 WORDS_EVERY: Final = 20  # starts between two looks at every word of the search
 KINDS: Final = {
-    "clock": 6,  # from outside, at any moment
-    "import": 4,  # the same, in the middle of imports
-    "statement": 5,  # between two statements
-    "commit": 5,  # between two transactions
+    "clock": 4,  # from outside, at any moment
+    "import": 4,  # in the middle of imports
+    "statement": 3,  # between two statements
+    "commit": 6,  # between two transactions
     "loading": 2,  # while it settles what the one before has left
-    "two": 4,  # of two front ends one, the other goes on
-    "engine": 2,  # with a real host
-    "host": 3,  # the host; the front end goes on
+    "two": 2,  # of two front ends one, the other goes on
+    "engine": 1,  # with a real host
+    "host": 2,  # the host; the front end goes on
 }
 
 
@@ -59,6 +59,10 @@ class FrontEnd:
     @property
     def index(self) -> int:
         return self._job.index
+
+    @property
+    def kills_itself(self) -> bool:
+        return self._job.trip is not None
 
     async def start(self, home: Path) -> None:
         self._process = await asyncio.create_subprocess_exec(
@@ -187,6 +191,7 @@ class Kills:
         trip = {
             "statement": lines.Trip("statement", dice.randrange(1, 1200)),
             "commit": lines.Trip("commit", dice.randrange(1, 120)),
+            "import": lines.Trip("statement", dice.randrange(100, 3000)) if dice.random() < 0.5 else None,
             "loading": lines.Trip("statement", dice.randrange(1, 60), while_loading=True),
         }.get(kind)
         self._index += 1
@@ -209,10 +214,10 @@ class Kills:
 
     async def _kill_one(self, kind: str, front_ends: Sequence[FrontEnd]) -> None:
         victim, dice = front_ends[0], self._dice
+        if victim.kills_itself and kind != "loading":
+            await victim.ended()
+            return
         match kind:
-            case "statement" | "commit":
-                await victim.ended()
-                return
             case "loading":
                 await victim.has_done(dice.randrange(0, 20))
             case "host":
@@ -298,15 +303,15 @@ def folder() -> Iterator[Path]:
                 with contextlib.suppress(psutil.Error):
                     if process.environ().get("SAMOVAR_HOME") == str(Path(name) / "home"):
                         process.kill()
-                        process.wait()
+                        process.wait(30)
 
 
 async def test_killed_at_random_moments_no_chat_loses_anything(folder: Path, engine: EngineSettings) -> None:
     kills = Kills(folder, engine)
-    kinds = ["loading", *(kind for kind, share in KINDS.items() for _ in range(share))]
     dice = random.Random(SEED)
+    kinds = [kind for kind, share in KINDS.items() for _ in range(share)]
     for number in range(NUM_KILLS):
-        if number % len(kinds) == 1:
+        if number % len(kinds) == 0:
             dice.shuffle(kinds)
         await kills.round(kinds[number % len(kinds)])
     await kills.last_start()
