@@ -11,6 +11,7 @@ from samovar.chats.chat import Chat
 from samovar.config import Config
 from samovar.core.errors import SamovarError
 from samovar.core.request import FinishReason
+from samovar.sessions.messages import Messages
 from samovar.sessions.store import MessageState, Store
 from tests.tui.desk import Desk, until
 
@@ -74,19 +75,6 @@ async def test_nothing_is_put_below_a_deleted_message(desk: Desk, other: Desk) -
     assert await desk.chats.branches.undo(chat) == ""
     await other.chats.send(there, "two, edited")
     assert desk.store.path(chat.id)[-2].content == "two, edited"
-
-
-async def test_an_undo_leaves_what_another_window_has_deleted(desk: Desk, other: Desk) -> None:
-    chat, there, ids = await the_same(desk, other)
-    await desk.chats.send(chat, "three")
-    await desk.reply(chat, "third")
-    three = (chat.path or [])[4].id
-    assert await desk.chats.branches.delete(chat, three) == ""
-    assert await other.chats.branches.delete(there, ids[2]) == ""
-    assert await desk.chats.branches.undo(chat) == ""
-    assert desk.store.session(chat.id).head_id == ids[1]
-    assert await other.chats.branches.undo(there) == ""
-    assert [message.content for message in desk.store.path(chat.id)][:4] == ["one", "first", "two", "second"]
 
 
 # A reply that another window goes on with
@@ -197,10 +185,10 @@ async def test_chats_are_listed_where_nothing_can_be_settled(
     chat = desk.chats.shown
     await desk.exchange(chat, "one", "first")
 
-    def full(_: Store) -> int:
+    def full(_: Messages) -> int:
         raise SamovarError("The disk is full")
 
-    monkeypatch.setattr(Store, "recover", full)
+    monkeypatch.setattr(Messages, "recover", full)
     await other.chats.load()
     assert chat.id in other.chats.chats
     assert any("disk is full" in str(change) for change in other.told)

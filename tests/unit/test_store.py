@@ -9,7 +9,7 @@ import stat
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -472,3 +472,76 @@ def test_a_purge_that_is_stopped_goes_on_another_time(store: Store) -> None:
     answers = iter([False, True, True, True])
     assert store.purge(lambda: next(answers)) == 1
     assert store.purge() == 2
+
+
+# What is deleted
+
+
+def two_turns(store: Store) -> tuple[str, list[StoredMessage]]:
+    """A chat of two messages with a reply each; the first reply brought nothing."""
+    session = store.create_session("chat").id
+    for text in ("one", "two"):
+        _, reply = store.messages.add_turn(session, text)
+        store.messages.finish_reply(reply.id, "" if text == "one" else "second", MessageState.COMPLETE)
+    return session, store.path(session)
+
+
+def test_a_branch_that_comes_back_is_shown_also_if_its_parent_was_deleted_meanwhile(store: Store) -> None:
+    session, path = two_turns(store)
+    head = store.messages.delete_branch(path[2].id)
+    store.messages.add_reply(session, path[0].id, path[1].id)
+    store.messages.delete_branch(path[1].id)  # as answering again does with a reply that brought nothing
+    store.messages.restore_branch(path[2].id, head)
+    assert contents(store.path(session)) == ["one", "", "two", "second"]
+    document = store.exchange.document(session)
+    assert document.head is not None
+    assert [message.content for message in document.messages] == ["one", "", "two", "second", ""]
+
+
+def test_a_branch_that_comes_back_shows_its_end_where_what_was_shown_is_deleted(store: Store) -> None:
+    session, path = two_turns(store)
+    other = store.messages.add(session, USER, "two, edited", parent_id=path[1].id)
+    head = store.messages.delete_branch(path[2].id)
+    assert head == other.id
+    store.messages.delete_branch(other.id)
+    store.messages.restore_branch(path[2].id, head)
+    assert contents(store.path(session)) == ["one", "", "two", "second"]
+
+
+def test_nothing_is_written_below_a_message_that_is_deleted(store: Store) -> None:
+    """Another window has deleted it: what came there would be out of sight from the start."""
+    session, path = two_turns(store)
+    store.messages.delete_branch(path[0].id)
+    works: list[Callable[[], object]] = [
+        lambda: store.messages.add_turn(session, "edited", parent_id=path[1].id),
+        lambda: store.messages.add(session, USER, "edited", parent_id=path[1].id),
+        lambda: store.messages.add_reply(session, path[2].id, None),
+        lambda: store.messages.reopen(path[3].id),
+        lambda: store.messages.show(session, path[3].id),
+        lambda: store.messages.siblings(path[0].id),
+        lambda: store.messages.delete_branch(path[0].id),
+    ]
+    for work in works:
+        with pytest.raises(SamovarError, match="has been deleted"):
+            work()
+    assert store.path(session) == []
+
+
+# Transactions
+
+
+def test_a_transaction_within_another_is_a_part_of_it(store: Store, file: Path) -> None:
+    def fail() -> None:
+        with store.transaction():
+            session = store.create_session("chat")
+            store.messages.add_turn(session.id, "one")
+            store.rename("unknown", "title")
+
+    with pytest.raises(SamovarError, match="no chat"):
+        fail()
+    assert store.sessions() == []
+    with reopened(file) as other:
+        with store.transaction():
+            session = store.create_session("chat")
+            assert other.sessions() == []
+        assert [one.id for one in other.sessions()] == [session.id]

@@ -31,8 +31,9 @@ class _Deleted(msgspec.Struct, frozen=True):
 
 
 class Branches:
-    """`answer` asks for the reply of a stored turn; `appear` shows a chat that has just been stored;
-    `keep_draft` stores a draft that is another one.
+    """`answer` asks for the reply of a stored turn; `appear` shows a chat that has just been stored.
+
+    `keep_draft` hears of drafts that have changed other than by typing.
     """
 
     def __init__(
@@ -119,8 +120,6 @@ class Branches:
 
         def work(store: Store) -> list[StoredMessage] | None:
             siblings = store.messages.siblings(message_id)
-            if message_id not in siblings:
-                raise SamovarError("this message has been deleted in another window")
             place = siblings.index(message_id) + step
             if not 0 <= place < len(siblings):
                 return None

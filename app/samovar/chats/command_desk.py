@@ -168,7 +168,8 @@ class CommandDesk:
         transfers = self._conversations.transfers
         if text == "all" or text.startswith("all "):
             target = text.removeprefix("all").strip()
-            return await transfers.export(self._conversations.ordered(), _path(target or "chats.json"), None)
+            chats = sorted(self._conversations.chats.values(), key=lambda chat: chat.created_at)
+            return await transfers.export(chats, _path(target or "chats.json"), None)
         form = None if text else Format.MARKDOWN
         return await transfers.export([chat], _path(text) if text else None, form)
 

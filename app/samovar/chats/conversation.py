@@ -6,7 +6,6 @@ replies to `answers`, the cache to `cache_desk`; the screen hears of all of it a
 Textual.
 """
 
-import contextlib
 import time
 from collections.abc import Callable
 
@@ -26,7 +25,7 @@ from samovar.chats.profile import ChatProfile, Profile
 from samovar.chats.roster import Roster
 from samovar.chats.shared import Shared
 from samovar.chats.transfers import Transfers
-from samovar.chats.turns import Turn, head_of, session_or_none, store_turn
+from samovar.chats.turns import Turn, head_of, store_turn
 from samovar.chats.upkeep import Upkeep
 from samovar.chats.watch import Watch
 from samovar.client.interface import Client
@@ -81,7 +80,7 @@ class Conversations:
         self.profile = Profile(self._shared)
         self.drafts = DraftKeeper(self._shared)
         self._file_counts = FileCounts(self._shared)
-        self.branches = Branches(self._shared, self._answer, self._appear, self.drafts.changed)
+        self.branches = Branches(self._shared, self._answer, self._appear, self.drafts.keep)
 
     @property
     def chats(self) -> dict[str, Chat]:
@@ -185,10 +184,10 @@ class Conversations:
         chat = self.chats.pop(session)
         place = order.index(chat) if chat in order else 0
         self._answers.stop(chat)
-        self.drafts.drop(chat)
         if chat.in_store or chat.draft.strip():
             self.roster.deleted.append(chat)
             self._shared.keep(chat, "the chat is still in the store", lambda store: store.delete(session))
+        self.drafts.forget(chat)
         if self.shown is chat:
             rest = [other for other in order if other is not chat]
             if rest:
@@ -205,7 +204,7 @@ class Conversations:
         chat = self.roster.deleted.pop()
         self.chats[chat.id] = chat
         self._shared.keep(chat, "the chat is still deleted", lambda store: store.restore(chat.id))
-        self.drafts.changed(chat)
+        self.drafts.keep(chat)
         self._notify(changes.ChatsChanged())
         self.show(chat.id)
         return chat
@@ -239,22 +238,14 @@ class Conversations:
         is_favourite, sent_as = chat.is_favourite, ChatProfile.of(chat)
 
         def work(store: Store) -> Turn:
-            is_made = is_new and session_or_none(store, chat.id) is None
-            if is_made:
+            def create() -> None:
                 store.create_session(title, system_prompt, session_id=chat.id, settings=settings)
                 if tags:
                     store.set_tags(chat.id, tags)
                 if is_favourite:
                     store.set_favourite(chat.id, is_favourite=True)
-            try:
-                turn = store_turn(store, chat.id, text, head, seen)
-            except SamovarError:
-                if is_made:
-                    with contextlib.suppress(SamovarError):
-                        store.exchange.remove(chat.id)
-                raise
-            store.drafts.save(chat.id, "")
-            return turn
+
+            return store_turn(store, chat.id, text, head, seen, create if is_new else None)
 
         chat.sending = True
         try:
@@ -289,7 +280,7 @@ class Conversations:
         since = chat.draft if chat.draft not in (text, edited.content) else ""
         chat.draft = "\n".join(part for part in (chat.set_aside, since) if part)
         chat.editing, chat.set_aside = None, ""
-        self.drafts.changed(chat)
+        self.drafts.keep(chat)
         self._notify(changes.DraftChanged(chat.id))
 
     def stop(self, chat: Chat) -> bool:
@@ -396,7 +387,7 @@ def _recover_and_list(store: Store) -> _Found:
     problem = ""
     if not store.read_only:
         try:
-            store.recover()
+            store.messages.recover()
             drafts = store.drafts.adopt()
         except SamovarError as error:
             problem = str(error)

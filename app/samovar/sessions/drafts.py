@@ -37,27 +37,29 @@ class Drafts:
     def adopt(self) -> dict[str, str]:
         """The drafts of windows that are gone, by chat; they are this window's from now on.
 
-        Several drafts of one chat come as one text, the oldest first, each once. Those of a chat that is
-        deleted come under a new id, for a new chat.
+        Several drafts of one chat come as one text, the oldest first, each once. One of a chat that has
+        been deleted meanwhile comes under the id of a new chat.
         """
         found: dict[str, list[str]] = {}
         with self._db.transaction():
             rows = self._db.rows(
                 "SELECT session_id, owner_pid, owner_started, text FROM drafts ORDER BY updated_at"
             )
+            deleted = self._db.rows(
+                "SELECT id FROM sessions"
+                " WHERE deleted_at IS NOT NULL AND id IN (SELECT session_id FROM drafts)"
+            )
+            new_ids = {session_id: uuid.uuid4().hex for (session_id,) in deleted}
             is_alive: dict[tuple[int, float], bool] = {}
             for session_id, pid, started, text in rows:
                 if (pid, started) not in is_alive:
                     is_alive[pid, started] = Owner(pid=pid, started=started).is_alive()
                 if not is_alive[pid, started]:
-                    texts = found.setdefault(session_id, [])
+                    texts = found.setdefault(new_ids.get(session_id, session_id), [])
                     if text not in texts:
                         texts.append(text)
                     where = "session_id = ? AND owner_pid = ? AND owner_started = ?"
                     self._db.change(f"DELETE FROM drafts WHERE {where}", session_id, pid, started)
-            deleted = [session_id for session_id in found if self._is_deleted(session_id)]
-            for session_id in deleted:
-                found[uuid.uuid4().hex] = found.pop(session_id)
             owner = this_process()
             for session_id, texts in found.items():
                 self._db.change(
@@ -66,7 +68,3 @@ class Drafts:
                     *(session_id, owner.pid, owner.started, "\n\n".join(texts), self._clock()),
                 )
         return {session_id: "\n\n".join(texts) for session_id, texts in found.items()}
-
-    def _is_deleted(self, session_id: str) -> bool:
-        where = "id = ? AND deleted_at IS NOT NULL"
-        return bool(self._db.rows(f"SELECT 1 FROM sessions WHERE {where}", session_id))

@@ -158,10 +158,10 @@ SELECT_PATH_END: Final = f"""
     SELECT {MESSAGE_COLUMNS} FROM up JOIN messages AS m ON m.id = up.id ORDER BY depth DESC
 """
 SELECT_IDS_UP: Final = f"{_UP} SELECT id FROM up"
-# Finds something if this message or one above it is deleted.
-SELECT_DELETED_UP: Final = f"""
-    {_UP} SELECT 1 FROM up JOIN messages AS m ON m.id = up.id WHERE m.deleted_at IS NOT NULL LIMIT 1
-"""
+# A row if one of them is deleted.
+SELECT_DELETED_UP: Final = (
+    f"{_UP} SELECT 1 FROM up JOIN messages AS m ON m.id = up.id WHERE m.deleted_at IS NOT NULL LIMIT 1"
+)
 # Below every message its newest child, down to the leaf.
 SELECT_NEWEST_LEAF: Final = """
     WITH RECURSIVE down (id) AS (

@@ -8,6 +8,7 @@ out `exchange`'s.
 import time
 import uuid
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
 
@@ -77,6 +78,10 @@ class Store:
     def close(self) -> None:
         """Close the file; a second call does nothing."""
         self._db.close()
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """What is stored within is there as a whole or not at all. Nobody else can write meanwhile."""
+        return self._db.transaction()
 
     # Chats
 
@@ -228,7 +233,8 @@ class Store:
         return int(self._db.rows("PRAGMA data_version")[0][0])
 
     def recover(self) -> int:
-        """Settle the replies that processes which no longer live were writing; returns how many."""
+        """Settle what processes that no longer live have left: replies (how many is returned), imports."""
+        self.exchange.drop_dead_imports()
         return self.messages.recover()
 
     # Inside

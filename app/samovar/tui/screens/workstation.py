@@ -426,6 +426,7 @@ class Workstation(MessageKeys):
 
     def _back_to_writing(self) -> None:
         self.remove_class("-list-open", "-panel-open")
+        self._sidebar.end_filter()
         self._view.composer.focus_input()
 
 
