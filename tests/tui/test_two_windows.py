@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from samovar.chats import changes
+from samovar.chats import answers, changes
 from samovar.chats.chat import Chat
 from samovar.config import Config
 from samovar.core.errors import SamovarError
@@ -192,6 +193,24 @@ async def test_chats_are_listed_where_nothing_can_be_settled(
     await other.chats.load()
     assert chat.id in other.chats.chats
     assert any("disk is full" in str(change) for change in other.told)
+
+
+async def test_a_reply_that_cannot_be_stored_is_stored_once_there_is_room(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish, failures = Messages.finish_reply, iter([True, True])
+
+    def failing(*given: Any, **named: Any) -> None:  # noqa: ANN401 - as the original takes
+        if next(failures, False):
+            raise SamovarError("The disk is full")
+        finish(*given, **named)
+
+    monkeypatch.setattr(Messages, "finish_reply", failing)
+    monkeypatch.setattr(answers, "TRY_AGAIN_S", 0.05)
+    chat = desk.chats.shown
+    await desk.exchange(chat, "one", "first")
+    assert desk.store.path(chat.id)[-1].state is MessageState.COMPLETE
+    assert sum("disk is full" in str(change) for change in desk.told) == 1
 
 
 # Drafts and edits

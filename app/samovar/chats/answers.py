@@ -4,6 +4,7 @@ Runs in the event loop; owns every `Reply`. Never imports Textual.
 """
 
 import asyncio
+import contextlib
 import time
 import uuid
 from collections.abc import Callable
@@ -17,13 +18,15 @@ from samovar.client.interface import Client
 from samovar.config import Config
 from samovar.core.chat import Role
 from samovar.core.commands import Cancel, Submit
+from samovar.core.errors import SamovarError
 from samovar.core.events import PrefillProgressed, RequestFinished, RequestStarted, TokensGenerated
 from samovar.core.request import FinishReason, Request, RequestStats
 from samovar.sessions.settings import SessionSettings
-from samovar.sessions.store import MessageState, StoredMessage
+from samovar.sessions.store import MessageState, Store, StoredMessage
 
 SAVE_EVERY_S: Final = 1.0
 CLOSE_WITHIN_S: Final = 0.5
+TRY_AGAIN_S: Final = 5.0
 
 ReplyEvent = RequestStarted | PrefillProgressed | TokensGenerated | RequestFinished
 
@@ -60,6 +63,8 @@ class Answers:
         self._notify = notify
         self._clock = clock
         self._running: dict[str, Chat] = {}  # by request
+        self._closing = asyncio.Event()
+        self._is_failing = False  # the user has been told that replies cannot be stored
         self.model = ""  # the name of what answers
 
     def ask(self, chat: Chat, row: StoredMessage | None, settings: SessionSettings | None = None) -> None:
@@ -139,6 +144,7 @@ class Answers:
             assert chat.reply is not None
             reply, stats = chat.reply.text, chat.reply.stats or RequestStats()
             self.handle(RequestFinished(request_id, chat.id, FinishReason.CANCELLED, reply, (), "", stats))
+        self._closing.set()
 
     def _finish(self, chat: Chat, reply: Reply, event: RequestFinished) -> None:
         del self._running[reply.request_id]
@@ -161,26 +167,50 @@ class Answers:
         reply.save_timer = None
         if self._archive is not None and reply.row is not None:
             place, text = reply.row.id, reply.text
-            work = self._archive.try_run(_NOT_STORED, lambda store: store.messages.update_reply(place, text))
-            self._archive.spawn(work)
+            stored = self._archive.run(lambda store: store.messages.update_reply(place, text))
+            self._archive.spawn(self._is_stored(stored))
 
     def _store_end(self, reply: Reply, message: StoredMessage) -> None:
-        """Store a reply as it ended."""
-        if self._archive is not None and reply.row is not None:
-            work = self._archive.try_run(
-                _NOT_STORED,
-                lambda store: store.messages.finish_reply(
-                    message.id,
-                    message.content,
-                    message.state,
-                    tokens=message.tokens,
-                    tokenizer=message.tokenizer,
-                    stats=message.stats,
-                    error=message.error,
-                    model=message.model,
-                ),
+        """Store a reply as it ended; where the disk is full, once there is room."""
+        if self._archive is None or reply.row is None:
+            return
+
+        def work(store: Store) -> None:
+            store.messages.finish_reply(
+                message.id,
+                message.content,
+                message.state,
+                tokens=message.tokens,
+                tokenizer=message.tokenizer,
+                stats=message.stats,
+                error=message.error,
+                model=message.model,
             )
-            self._archive.spawn(work)
+
+        self._archive.spawn(self._stored_in_the_end(self._archive, work, self._archive.run(work)))
+
+    async def _stored_in_the_end(
+        self, archive: Archive, work: Callable[[Store], None], stored: asyncio.Future[None]
+    ) -> None:
+        while not await self._is_stored(stored):
+            is_last = self._closing.is_set()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), TRY_AGAIN_S)
+            if is_last:
+                return
+            stored = archive.run(work)
+
+    async def _is_stored(self, stored: asyncio.Future[None]) -> bool:
+        """Whether it could be; the user hears it once if not."""
+        try:
+            await stored
+        except SamovarError as error:
+            if not self._is_failing:
+                self._notify(changes.Noticed(f"{_NOT_STORED}: {error}", is_error=True))
+            self._is_failing = True
+            return False
+        self._is_failing = False
+        return True
 
 
 def _ended(reply: Reply, event: RequestFinished, parent: StoredMessage, model: str) -> StoredMessage:
