@@ -132,6 +132,10 @@ async def test_a_chat_deleted_elsewhere_is_told_once(desk: Desk, other: Desk) ->
         await other.chats._watch.look(there)
     told = [change for change in other.told if isinstance(change, changes.Noticed)]
     assert len(told) == 1
+    assert there.id in other.chats.chats
+    other.chats.new()
+    await other.chats._watch.look()
+    assert there.id not in other.chats.chats, "it goes once nobody looks at it"
 
 
 async def test_a_chat_that_is_no_longer_there_cannot_be_shown(desk: Desk) -> None:

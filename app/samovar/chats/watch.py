@@ -57,6 +57,9 @@ class Watch:
     async def look(self, chat: Chat | None = None) -> None:
         """Take in what others have changed: the list of chats, and this chat's messages."""
         shared = self._shared
+        if self._gone and shared.roster.leave_out(self._gone):
+            self._gone = ""
+            shared.notify(changes.ChatsChanged())
         num_changes, revision = shared.num_changes, self._revision
         is_idle = chat is not None and chat.in_store and not chat.is_busy
         session, known = (chat.id, chat.path) if chat is not None and is_idle else ("", None)
