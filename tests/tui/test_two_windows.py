@@ -12,6 +12,7 @@ from samovar.chats.chat import Chat
 from samovar.config import Config
 from samovar.core.errors import SamovarError
 from samovar.core.request import FinishReason
+from samovar.sessions import integrity
 from samovar.sessions.messages import Messages
 from samovar.sessions.store import MessageState, Store
 from tests.tui.desk import Desk, until
@@ -197,6 +198,15 @@ async def test_chats_are_listed_where_nothing_can_be_settled(
     await other.chats.load()
     assert chat.id in other.chats.chats
     assert any("disk is full" in str(change) for change in other.told)
+
+
+async def test_chats_can_be_exported_from_a_window_that_has_found_damage(desk: Desk, tmp_path: Path) -> None:
+    chat = desk.chats.shown
+    await desk.exchange(chat, "one", "first")
+    integrity.mark(desk.store.file, "a page is damaged")
+    target = tmp_path / "chat.md"
+    assert "written" in await desk.chats.transfers.export([chat], target, None)
+    assert "first" in target.read_text()
 
 
 async def test_a_reply_that_cannot_be_stored_is_stored_once_there_is_room(
