@@ -56,9 +56,14 @@ class Tripwire:
         self._trip = trip
         self._is_armed = trip is not None and trip.while_loading
         self._counts = itertools.count(1)
+        self._opened: list[Database] = []
 
     def arm(self) -> None:
         self._is_armed = self._trip is not None
+
+    def close(self) -> None:
+        for database in self._opened:
+            database.close()
 
     def pass_by(self, what: str) -> None:
         if not self._is_armed or self._trip is None or self._trip.what != what:
@@ -78,7 +83,7 @@ class Tripwire:
                     wire.pass_by("commit")
                 return cursor
 
-        open_database(file).close()  # made, brought up to date, repaired
+        self._opened.append(open_database(file))  # the usual way in, which also tells others that it is open
         connection = sqlite3.connect(
             file, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, factory=Wired
         )
@@ -166,7 +171,7 @@ class Worker:
             "draft": (4, self._draft),
             "export": (2, self._export),
             "look": (4, self._look),
-            "import": (2, self._import),
+            "import": (1, self._import),
         }
 
     async def run(self) -> None:
@@ -190,6 +195,7 @@ class Worker:
         await self._client.close()
         await listening
         self._store.close()
+        self._wire.close()
         say(lines.Closed())
 
     async def _wait_for_stop(self) -> None:
