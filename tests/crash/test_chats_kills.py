@@ -22,7 +22,8 @@ import pytest
 from samovar.core.settings import EngineSettings
 from samovar.sessions.store import Store
 from tests.crash import chats_lines as lines
-from tests.crash.chats_ledger import Ledger, check_file, check_words, connect, read
+from tests.crash.chats_ledger import Ledger
+from tests.crash.chats_picture import check_file, check_words, connect, read
 from tests.crash.conftest import kill, until
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(5400)]
