@@ -58,6 +58,7 @@ class Ledger:
                 self._saved[message] = num_characters
             case lines.Ended(message=shown):
                 self.counts["replies"] += 1
+                assert shown.content == self._written[shown.id], "a reply is not what has arrived of it"
                 self._running.discard(shown.id)
                 self._saved.pop(shown.id, None)
                 known = self.picture.messages.get(shown.id)
