@@ -97,4 +97,4 @@ def test_a_message_is_found_in_another_chat(home: Path, windows: tuple[Terminal,
     second.send("heron")
     second.wait_for("3 found")
     second.send(ENTER)
-    second.wait(lambda text: "f fork" in text and "Where does the heron sleep?" in text, "the chat, open")
+    second.wait(lambda text: "e edit" in text and "Where does the heron sleep?" in text, "the chat, open")

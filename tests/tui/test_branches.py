@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from samovar.chats import changes
@@ -12,10 +13,11 @@ from samovar.config import Config
 from samovar.core.chat import ChatMessage, Role
 from samovar.core.commands import CountTokens
 from samovar.core.errors import SamovarError
-from samovar.core.events import TokensCounted
+from samovar.core.events import HostReady, TokensCounted
 from samovar.core.request import FinishReason
 from samovar.sessions.store import MessageState
 from tests.tui.desk import Desk, until
+from tests.tui.fake_client import MODEL
 
 USER, ASSISTANT = Role.USER, Role.ASSISTANT
 
@@ -139,7 +141,7 @@ async def test_a_cut_reply_goes_on_where_it_ended(desk: Desk) -> None:
     assert desk.client.requests[-1].messages[-1] == ChatMessage(ASSISTANT, "one two", (11, 12), "tok-1")
     assert chat.reply is not None
     assert chat.reply.text == "one two", "what is there is shown while it grows"
-    await desk.reply(chat, " three", tokens=(13,))
+    await desk.reply(chat, " three", tokens=(13,), begun=(11, 12))
     (_, reply) = desk.store.path(chat.id)
     assert (reply.content, reply.tokens, reply.state) == (
         "one two three",
@@ -456,3 +458,17 @@ async def test_the_tokens_of_a_file_are_asked_for_and_kept(desk: Desk, tmp_path:
     await desk.chats.send(chat, f"again @{file}")
     assert desk.client.requests[-1].messages[0].content.count("kettle is red") == 1
     assert "as above" in desk.client.requests[-1].messages[2].content
+
+
+async def test_a_chat_that_outgrows_the_context_goes_on_without_its_oldest_turns(desk: Desk) -> None:
+    desk.chats.handle(HostReady(msgspec.structs.replace(MODEL, context_tokens=600)))
+    chat = desk.chats.shown
+    await CommandDesk(desk.chats).run(parse("/set context_full shift"))
+    for number in range(8):
+        await desk.exchange(chat, f"{number} " + "word " * 60, f"answer {number}")
+    request = desk.client.requests[-1]
+    assert request.messages[-1].content.startswith("7 ")
+    assert request.messages[0].role is USER
+    assert len(request.messages) < 15
+    assert any("no longer sent" in str(change) for change in desk.told)
+    assert len(desk.store.path(chat.id)) == 16, "all of it stays readable"

@@ -6,16 +6,17 @@ Runs in the event loop; owns every `Reply`. Never imports Textual.
 import asyncio
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from samovar.chats import changes
 from samovar.chats.archive import Archive
 from samovar.chats.chat import Chat, Phase, Reply
 from samovar.chats.prompts import prompt_messages
+from samovar.chats.window import window_start
 from samovar.client.interface import Client
 from samovar.config import Config
-from samovar.core.chat import Role
+from samovar.core.chat import ChatMessage, Role
 from samovar.core.commands import Cancel, Submit
 from samovar.core.events import PrefillProgressed, RequestFinished, RequestStarted, TokensGenerated
 from samovar.core.request import FinishReason, Request, RequestStats
@@ -38,7 +39,7 @@ _DEFAULT_ERRORS: Final = {
     FinishReason.FAILED: "the engine could not answer",
     FinishReason.HOST_LOST: "the engine stopped and is restarting",
     FinishReason.LENGTH: "cut at max_tokens",
-    FinishReason.CONTEXT_FULL: "the context is full: start a new chat with ctrl+n, or set a larger context",
+    FinishReason.CONTEXT_FULL: "the context is full: start a new chat, or /set context_full shift",
 }
 _NOT_STORED: Final = "the reply cannot be stored"
 
@@ -61,6 +62,7 @@ class Answers:
         self._clock = clock
         self._running: dict[str, Chat] = {}  # by request
         self.model = ""  # the name of what answers
+        self.context_tokens: int | None = None  # of what answers
 
     def ask(self, chat: Chat, row: StoredMessage | None, settings: SessionSettings | None = None) -> None:
         """Submit a request for the chat's path, which ends in a message of the user's.
@@ -73,10 +75,11 @@ class Answers:
         settings = chat.settings if settings is None else settings
         goes_on = row if row is not None and row.content else None
         path = chat.path if goes_on is None else [*chat.path, goes_on]
+        messages, num_left_out = self._sent(chat, path, settings)
         request = Request(
             id=uuid.uuid4().hex,
             session=chat.id,
-            messages=prompt_messages(chat.system_prompt, path),
+            messages=messages,
             title=chat.title,
             sampling=settings.sampling(self._config.sampling),
             max_tokens=settings.reply_tokens(self._config.sampling),
@@ -87,7 +90,22 @@ class Answers:
         self._running[request.id] = chat
         self._client.send(Submit(request))
         self._notify(changes.ReplyBegan(chat.id))
+        if num_left_out:
+            told = f"the context is full: the first {num_left_out:,} messages are no longer sent"
+            self._notify(changes.Noticed(told))
         self._notify(changes.ChatsChanged())
+
+    def _sent(
+        self, chat: Chat, path: Sequence[StoredMessage], settings: SessionSettings
+    ) -> tuple[tuple[ChatMessage, ...], int]:
+        """The messages of a request, and how many the user's choice leaves out because they do not fit."""
+        messages = prompt_messages(chat.system_prompt, path)
+        if (settings.context_full or self._config.context_full) != "shift" or self.context_tokens is None:
+            return messages, 0
+        reply_tokens = settings.reply_tokens(self._config.sampling) or self.context_tokens // 4
+        num_left_out = window_start(messages, self.context_tokens, reply_tokens)
+        first = 1 if messages[0].role is Role.SYSTEM else 0
+        return (*messages[:first], *messages[first + num_left_out :]), num_left_out
 
     def stop(self, chat: Chat) -> bool:
         """End the chat's running reply; what has arrived stays. False if none is running."""
@@ -191,9 +209,10 @@ def _ended(reply: Reply, event: RequestFinished, parent: StoredMessage, model: s
     tokens, tokenizer = event.tokens, event.tokenizer
     if before is not None:
         # Ids name a beginning of the text: without those of the first part, the second part's name nothing.
-        is_same = bool(before.tokens) and before.tokenizer == tokenizer
-        tokens = (*before.tokens, *tokens) if is_same else before.tokens
-        tokenizer = before.tokenizer
+        if event.begun:
+            tokens = (*event.begun, *tokens)
+        else:
+            tokens, tokenizer = before.tokens, before.tokenizer
     if state is MessageState.FAILED and len(reply.text) > len(content):
         # A host that died cannot say what it had sent: what has arrived counts.
         content, tokens, tokenizer = reply.text, (), ""

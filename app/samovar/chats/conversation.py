@@ -284,7 +284,7 @@ class Conversations:
             case RequestStarted() | PrefillProgressed() | TokensGenerated() | RequestFinished():
                 self._answers.handle(event)
             case HostReady(ModelInfo() as model) | Welcome(model=ModelInfo() as model):
-                self._answers.model = model.name
+                self._answers.model, self._answers.context_tokens = model.name, model.context_tokens
                 self._focus(self.shown)
             case SwapFinished(session, into_context=True) if session == self.shown.id and event.num_tokens:
                 self._notify(changes.Noticed(cache_words.swapped(event)))
