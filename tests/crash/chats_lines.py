@@ -205,12 +205,12 @@ def text_of(dice: random.Random, num_words: int) -> str:
 def documents_of(key: str) -> list[ChatDocument]:
     """The chats of an import, the same ones for the same key; `source` is the key."""
     dice = random.Random(key)
-    return [_document(dice, key, number) for number in range(dice.randrange(20, 80))]
+    return [_document(dice, key, number) for number in range(dice.randrange(10, 50))]
 
 
 def _document(dice: random.Random, key: str, number: int) -> ChatDocument:
     messages: list[MessageDocument] = []
-    for pair in range(dice.randrange(1, 9)):
+    for pair in range(dice.randrange(1, 8)):
         question, answer = 2 * pair + 1, 2 * pair + 2
         parent = dice.choice([None, *range(2, question, 2)]) if dice.random() < 0.2 else question - 1 or None
         messages += [

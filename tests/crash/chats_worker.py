@@ -6,17 +6,14 @@ output, each with one system call, so that what has been said has been said when
 
 import asyncio
 import functools
-import itertools
 import os
 import random
-import signal
-import sqlite3
 import sys
 import time
 import zlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -27,19 +24,15 @@ from samovar.client.interface import Client
 from samovar.client.local import LocalClient
 from samovar.config import Config, SamplingConfig
 from samovar.core.chat import Role
-from samovar.core.commands import Cancel, Command, Submit
 from samovar.core.errors import SamovarError
 from samovar.core.events import HostLost, HostReady, Welcome
-from samovar.core.request import FinishReason, Request
-from samovar.sessions.connection import BUSY_TIMEOUT_S, register
-from samovar.sessions.database import Database, open_database
-from samovar.sessions.store import Store, StoredMessage
+from samovar.sessions.store import StoredMessage
 from samovar.sessions.transfer import samovar_json
 from samovar.sessions.values import MessageState
 from tests.crash import chats_lines as lines
-from tests.tui.fake_client import FakeClient
+from tests.crash.quick_host import QuickHost
+from tests.crash.tripwire import Tripwire
 
-REASONS: Final = (FinishReason.STOP,) * 5 + (FinishReason.LENGTH,) * 2 + (FinishReason.FAILED,)
 A_MONTH_S: Final = 31 * 86_400.0
 
 
@@ -47,82 +40,6 @@ def say(line: lines.Line) -> None:
     data = msgspec.json.encode(line) + b"\n"
     while data:
         data = data[os.write(1, data) :]
-
-
-class Tripwire:
-    """Kills this process at a statement or after a commit; counts over all threads."""
-
-    def __init__(self, trip: lines.Trip | None) -> None:
-        self._trip = trip
-        self._is_armed = trip is not None and trip.while_loading
-        self._counts = itertools.count(1)
-
-    def arm(self) -> None:
-        self._is_armed = self._trip is not None
-
-    def pass_by(self, what: str) -> None:
-        if not self._is_armed or self._trip is None or self._trip.what != what:
-            return
-        if next(self._counts) == self._trip.count:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def open(self, file: Path, clock: Callable[[], float] = time.time) -> Store:
-        """The store in this file over a connection that this wire watches."""
-        wire = self
-
-        class Wired(sqlite3.Connection):
-            def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:  # noqa: ANN401 - of sqlite3's own
-                wire.pass_by("statement")
-                cursor = super().execute(sql, *values)
-                if sql == "COMMIT":
-                    wire.pass_by("commit")
-                return cursor
-
-        open_database(file).close()  # made, brought up to date, repaired
-        connection = sqlite3.connect(
-            file, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, factory=Wired
-        )
-        register(connection)
-        connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute("PRAGMA synchronous = FULL")
-        return Store(Database(connection, file), clock)
-
-
-class QuickHost(FakeClient):
-    """Answers every request with words that are made up, now faster, now slower."""
-
-    def __init__(self, dice: random.Random) -> None:
-        super().__init__()
-        self._dice = dice
-        self._cancelled = set[str]()
-        self._tasks = set[asyncio.Task[None]]()
-
-    async def start(self) -> None:
-        await super().start()
-        self.ready()
-
-    def send(self, command: Command) -> None:
-        match command:
-            case Submit(request):
-                task = asyncio.create_task(self._answer(request))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
-            case Cancel(request_id):
-                self._cancelled.add(request_id)
-            case _:
-                pass
-
-    async def _answer(self, request: Request) -> None:
-        self.begin(request)
-        interval_s, text = self._dice.choice([0.0, 0.0, 0.005, 0.1]), ""
-        for word in lines.text_of(self._dice, self._dice.randrange(0, 30)).split(" "):
-            await asyncio.sleep(interval_s)
-            if request.id in self._cancelled:
-                self.finish(request, text, FinishReason.CANCELLED)
-                return
-            text += word + " "
-            self.say(request, word + " ")
-        self.finish(request, text, self._dice.choice(REASONS))
 
 
 class Worker:
@@ -166,7 +83,7 @@ class Worker:
             "draft": (4, self._draft),
             "export": (2, self._export),
             "look": (4, self._look),
-            "import": (2, self._import),
+            "import": (1, self._import),
         }
 
     async def run(self) -> None:
@@ -190,6 +107,7 @@ class Worker:
         await self._client.close()
         await listening
         self._store.close()
+        self._wire.close()
         say(lines.Closed())
 
     async def _wait_for_stop(self) -> None:

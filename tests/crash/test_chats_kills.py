@@ -22,14 +22,15 @@ import pytest
 from samovar.core.settings import EngineSettings
 from samovar.sessions.store import Store
 from tests.crash import chats_lines as lines
-from tests.crash.chats_ledger import Ledger, check_file, check_words, connect, read
+from tests.crash.chats_ledger import Ledger
+from tests.crash.chats_picture import check_file, check_words, connect, read
 from tests.crash.conftest import kill, until
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(5400)]
 
 SOAK: Final = bool(os.environ.get("SAMOVAR_SOAK"))
 NUM_KILLS: Final = 300 if SOAK else 24
-SEED: Final = int(os.environ.get("KILL_SEED", "20261130"))
+SEED: Final = int(os.environ.get("SAMOVAR_SOAK_SEED", "20261130"))
 ROOT: Final = Path(__file__).parents[2]
 WORDS_EVERY: Final = 20  # starts between two looks at every word of the search
 KINDS: Final = {
@@ -191,7 +192,7 @@ class Kills:
         trip = {
             "statement": lines.Trip("statement", dice.randrange(1, 1200)),
             "commit": lines.Trip("commit", dice.randrange(1, 120)),
-            "import": lines.Trip("statement", dice.randrange(100, 3000)) if dice.random() < 0.5 else None,
+            "import": lines.Trip("statement", dice.randrange(100, 2000)) if dice.random() < 0.5 else None,
             "loading": lines.Trip("statement", dice.randrange(1, 60), while_loading=True),
         }.get(kind)
         self._index += 1
@@ -266,6 +267,7 @@ class Kills:
             picture.messages[head] for head in heads if head is not None and picture.messages[head].content
         ]
         with contextlib.closing(Store.open(self.file)) as store:
+            assert not store.trouble, "a kill has left damage"
             for message in self._dice.sample(wanted, min(3, len(wanted))):
                 word = message.content.split()[0]
                 assert message.id in [hit.message_id for hit in store.search(word).hits], message
@@ -327,3 +329,6 @@ async def test_killed_at_random_moments_no_chat_loses_anything(folder: Path, eng
     assert kills.ledger.counts["done"] > NUM_KILLS
     assert kills.counts["hosts"] > 0
     assert kills.ledger.counts["imports found"] > 0
+    if SOAK:
+        assert kills.ledger.counts["imports dropped"] > 0
+        assert kills.ledger.counts["saves"] > 0
