@@ -119,10 +119,12 @@ class Store:
 
     def names(self, *, deleted: bool = False) -> list[ChatName]:
         """All chats by id and title, or those that are deleted and can be brought back; the latest first."""
-        condition, order = ("IS NOT NULL", "deleted_at") if deleted else ("IS NULL", "updated_at")
+        condition, order = (
+            ("IS NOT NULL", "deleted_at DESC, revision") if deleted else ("IS NULL", "updated_at DESC, rowid")
+        )
         rows = self._db.rows(
             f"SELECT id, title FROM sessions WHERE deleted_at {condition} AND import_id IS NULL"
-            f" ORDER BY {order} DESC, rowid DESC"
+            f" ORDER BY {order} DESC"
         )
         return [ChatName(session_id, title) for session_id, title in rows]
 
