@@ -54,6 +54,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("mail me@notes.md", []),
         ("a @ b", []),
         ("@someone/something", []),
+        ("@functools.cache\ndef f(): ...", []),
+        ("ask @bob.smith", []),
         ("", []),
     ],
 )

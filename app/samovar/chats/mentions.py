@@ -23,7 +23,13 @@ PASTE_NAME: Final = "pasted-"
 
 _MENTION: Final = re.compile(r'(?:^|(?<=[\s(\[]))@(?:"([^"\n]+)"|(\S+))')
 _TRAILING: Final = ".,;:!?)]}'\""
-_LOOKS_LIKE_A_FILE: Final = re.compile(r"^(?:~|\.{1,2})?/|.\.[A-Za-z][A-Za-z0-9]{0,7}$")
+_ENDINGS: Final = (
+    "bash|c|cc|cfg|conf|cpp|cs|css|csv|diff|doc|docx|env|gif|go|h|hpp|htm|html|ini|ipynb|java|jpeg|jpg|js|json"
+    "|jsonl|kt|log|lua|md|odt|patch|pdf|php|png|ps1|py|rb|rs|rst|scala|sh|sql|svg|swift|tex|toml|ts|tsv|tsx|txt"
+    "|vue|xml|yaml|yml|zip|zsh"
+)
+# Code has words like @functools.cache, and people are called @bob.smith.
+_LOOKS_LIKE_A_FILE: Final = re.compile(rf"^(?:~|\.{{1,2}})?/|.\.(?:{_ENDINGS})$", re.IGNORECASE)
 
 
 def attached(
