@@ -180,7 +180,7 @@ class Workstation(MessageKeys):
     @on(MessageInput.Pasted)
     def _pasted(self, event: MessageInput.Pasted) -> None:
         self._conversations.drafts.keep_paste(event.paste)
-        size = f"{event.paste.text.count(chr(10)) + 1:,} lines"
+        size = f"{len(event.paste.text.splitlines()):,} lines"
         self._view.say(f"pasted {size} as {event.paste.name}: it travels with the message as a file")
 
     async def _send_text(self, chat: Chat, text: str) -> None:
