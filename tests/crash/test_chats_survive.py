@@ -18,6 +18,7 @@ from tests.crash.conftest import FrontEnd, Site, kill, until
 pytestmark = [pytest.mark.model, pytest.mark.timeout(900)]
 
 NUM_KILLS: Final = 20
+ANSWERED: Final = (MessageState.COMPLETE, MessageState.CUT)  # the model may not end within `max_tokens`
 
 
 @contextlib.asynccontextmanager
@@ -73,13 +74,12 @@ async def test_killed_in_reply_20_times_loses_nothing(site: Site, tmp_path: Path
 
                 await chats.send(chat, sent[chat.id][1])
                 path = await wait_for_end(chat, stored)
-                assert path[-1].state is MessageState.COMPLETE
+                assert path[-1].state in ANSWERED
                 assert path[-1].content
             assert len(front_end.of(HostLost)) == NUM_KILLS
             for session, texts in sent.items():
                 path = stored.path(session)
                 assert [message.content for message in path if message.role is Role.USER] == texts
-                assert [m.state for m in path if m.role is Role.ASSISTANT] == [
-                    MessageState.FAILED,
-                    MessageState.COMPLETE,
-                ]
+                failed, answered = [m.state for m in path if m.role is Role.ASSISTANT]
+                assert failed is MessageState.FAILED
+                assert answered in ANSWERED

@@ -53,7 +53,12 @@ class Desk:
         return await self.reply(chat, reply)
 
     async def reply(
-        self, chat: Chat, reply: str, reason: FinishReason = FinishReason.STOP, tokens: tuple[int, ...] = ()
+        self,
+        chat: Chat,
+        reply: str,
+        reason: FinishReason = FinishReason.STOP,
+        tokens: tuple[int, ...] = (),
+        begun: tuple[int, ...] = (),
     ) -> Request:
         """Let the reply that runs in a chat end so, and wait until it is stored."""
         assert chat.reply is not None
@@ -61,7 +66,7 @@ class Desk:
         place, goes_on = chat.reply.row, chat.reply.goes_on
         assert place is not None
         content = reply if goes_on is None else goes_on.content + reply
-        self.client.finish(request, reply, reason, tokens=tokens)
+        self.client.finish(request, reply, reason, tokens=tokens, begun=begun)
         self.hear()
 
         def is_stored() -> bool:

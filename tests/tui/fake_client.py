@@ -126,6 +126,7 @@ class FakeClient:
         stats: RequestStats | None = None,
         error: str = "",
         tokens: Sequence[int] = (1, 2, 3),
+        begun: Sequence[int] = (),
     ) -> None:
         self.push(
             RequestFinished(
@@ -137,6 +138,7 @@ class FakeClient:
                 MODEL.tokenizer,
                 stats or STATS,
                 error,
+                tuple(begun),
             )
         )
 

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from samovar.chats import changes
@@ -12,10 +13,11 @@ from samovar.config import Config
 from samovar.core.chat import ChatMessage, Role
 from samovar.core.commands import CountTokens
 from samovar.core.errors import SamovarError
-from samovar.core.events import TokensCounted
+from samovar.core.events import HostReady, TokensCounted
 from samovar.core.request import FinishReason
 from samovar.sessions.store import MessageState
 from tests.tui.desk import Desk, until
+from tests.tui.fake_client import MODEL
 
 USER, ASSISTANT = Role.USER, Role.ASSISTANT
 
@@ -139,7 +141,7 @@ async def test_a_cut_reply_goes_on_where_it_ended(desk: Desk) -> None:
     assert desk.client.requests[-1].messages[-1] == ChatMessage(ASSISTANT, "one two", (11, 12), "tok-1")
     assert chat.reply is not None
     assert chat.reply.text == "one two", "what is there is shown while it grows"
-    await desk.reply(chat, " three", tokens=(13,))
+    await desk.reply(chat, " three", tokens=(13,), begun=(11, 12))
     (_, reply) = desk.store.path(chat.id)
     assert (reply.content, reply.tokens, reply.state) == (
         "one two three",
@@ -320,22 +322,104 @@ async def test_an_edit_in_one_window_keeps_what_the_other_wrote_meanwhile(desk: 
     ]
 
 
+async def test_a_message_that_another_window_has_deleted_is_not_edited(desk: Desk, other: Desk) -> None:
+    ids = await two_turns(desk)
+    chat = desk.chats.shown
+    await other.chats.load()
+    other.chats.show(chat.id)
+    await until(lambda: other.shown_texts() == ["one", "first", "two", "second"])
+    desk.chats.branches.begin_edit(chat, ids[2])
+    assert await other.chats.branches.delete(other.chats.shown, ids[0]) == ""
+    await desk.chats.send(chat, "two, edited")
+    (failed,) = [change for change in desk.told if isinstance(change, changes.SendFailed)]
+    assert failed.text == "two, edited"
+    assert "has been deleted" in failed.error
+    assert "has been deleted" in await desk.chats.branches.step(chat, ids[0], 1)
+
+
 # Drafts
 
 
+async def after_a_kill(file: Path) -> Desk:
+    """Another window, after those before it are gone: since they were of this process, by another owner."""
+    desk = Desk(file, Config())
+    desk.store._db.change("UPDATE drafts SET owner_started = 1")
+    await desk.chats.load()
+    return desk
+
+
+async def test_a_draft_that_an_edit_has_put_aside_survives_the_window(tmp_path: Path) -> None:
+    first = Desk(tmp_path / "chats.db", Config())
+    chat = first.chats.shown
+    await first.exchange(chat, "one", "first")
+    first.chats.drafts.typed(chat, "a thought")
+    assert chat.path
+    first.chats.branches.begin_edit(chat, chat.path[0].id)
+    first.chats.drafts.typed(chat, "one, edi")
+    await first.close()
+    second = await after_a_kill(tmp_path / "chats.db")
+    assert second.chats.chats[chat.id].draft == "a thought\n\none, edi"
+    await second.close()
+
+
+async def test_an_edit_that_was_left_is_no_draft(tmp_path: Path) -> None:
+    first = Desk(tmp_path / "chats.db", Config())
+    chat = first.chats.shown
+    await first.exchange(chat, "one", "first")
+    assert chat.path
+    first.chats.branches.begin_edit(chat, chat.path[0].id)
+    first.chats.drafts.typed(chat, "one, edi")
+    first.chats.drafts.flush()
+    first.chats.branches.cancel_edit(chat)
+    await first.close()
+    second = await after_a_kill(tmp_path / "chats.db")
+    assert second.chats.chats[chat.id].draft == ""
+    await second.close()
+
+
+async def test_a_draft_in_a_chat_that_another_window_deletes_comes_back_in_a_new_chat(tmp_path: Path) -> None:
+    first = Desk(tmp_path / "chats.db", Config())
+    chat = first.chats.shown
+    await first.exchange(chat, "one", "first")
+    first.chats.drafts.typed(chat, "a thought")
+    first.chats.drafts.flush()
+    await first.chats.archive.run(lambda store: store.delete(chat.id))
+    await first.close()
+    second = await after_a_kill(tmp_path / "chats.db")
+    (back,) = [one for one in second.chats.chats.values() if one.draft]
+    assert (back.draft, back.in_store) == ("a thought", False)
+    await second.exchange(back, back.draft, "it can be sent")
+    await second.close()
+
+
+async def test_the_draft_of_a_chat_goes_and_comes_back_with_it(tmp_path: Path) -> None:
+    desk = Desk(tmp_path / "chats.db", Config())
+    chat = desk.chats.shown
+    await desk.exchange(chat, "one", "first")
+    desk.chats.drafts.typed(chat, "a thought")
+
+    async def stored() -> list[tuple[str]]:
+        desk.chats.drafts.flush()
+        return await desk.chats.archive.run(lambda _: desk.store._db.rows("SELECT text FROM drafts"))
+
+    assert await stored() == [("a thought",)]
+    desk.chats.drafts.typed(chat, "another thought")
+    desk.chats.delete(chat.id)
+    assert await stored() == []
+    desk.chats.undo_delete()
+    assert await stored() == [("another thought",)]
+    await desk.close()
+
+
 async def test_a_draft_survives_the_window(tmp_path: Path) -> None:
-    """A draft of a process that is gone; this one's own would be alive, so it is given another owner."""
-    file = tmp_path / "chats.db"
-    first = Desk(file, Config())
+    first = Desk(tmp_path / "chats.db", Config())
     chat = first.chats.shown
     await first.exchange(chat, "one", "first")
     first.chats.drafts.typed(chat, "a thought")
     fresh = first.chats.new()
     first.chats.drafts.typed(fresh, "never sent")
     await first.close()
-    second = Desk(file, Config())
-    second.store._db.change("UPDATE drafts SET owner_started = 1")
-    await second.chats.load()
+    second = await after_a_kill(tmp_path / "chats.db")
     assert second.chats.chats[chat.id].draft == "a thought"
     assert second.chats.chats[fresh.id].draft == "never sent"
     assert not second.chats.chats[fresh.id].in_store
@@ -344,6 +428,15 @@ async def test_a_draft_survives_the_window(tmp_path: Path) -> None:
     rows = second.store._db.rows("SELECT text FROM drafts")
     assert rows == [("never sent",)]
     await second.close()
+
+
+async def test_a_message_that_cannot_be_stored_leaves_no_chat(desk: Desk) -> None:
+    chat = desk.chats.shown
+    await desk.chats.send(chat, "see @./no-such-file.txt")
+    assert desk.names().count("SendFailed") == 1
+    assert desk.store.sessions() == []
+    await desk.exchange(chat, "see nothing", "well")
+    assert [session.title for session in desk.store.sessions()] == ["see nothing"]
 
 
 # Files
@@ -365,3 +458,17 @@ async def test_the_tokens_of_a_file_are_asked_for_and_kept(desk: Desk, tmp_path:
     await desk.chats.send(chat, f"again @{file}")
     assert desk.client.requests[-1].messages[0].content.count("kettle is red") == 1
     assert "as above" in desk.client.requests[-1].messages[2].content
+
+
+async def test_a_chat_that_outgrows_the_context_goes_on_without_its_oldest_turns(desk: Desk) -> None:
+    desk.chats.handle(HostReady(msgspec.structs.replace(MODEL, context_tokens=600)))
+    chat = desk.chats.shown
+    await CommandDesk(desk.chats).run(parse("/set context_full shift"))
+    for number in range(8):
+        await desk.exchange(chat, f"{number} " + "word " * 60, f"answer {number}")
+    request = desk.client.requests[-1]
+    assert request.messages[-1].content.startswith("7 ")
+    assert request.messages[0].role is USER
+    assert len(request.messages) < 15
+    assert any("no longer sent" in str(change) for change in desk.told)
+    assert len(desk.store.path(chat.id)) == 16, "all of it stays readable"

@@ -304,7 +304,7 @@ async def test_the_keyboard_reaches_everything_and_all_of_it_comes_into_view(
             await here.until(lambda: screen.region.contains_region(reached[-1].region))
             await here.pilot.press("tab")
         assert here.app.focused is first
-        assert len(reached) == 2 + 3 + 1 + 1 + 7 + 1 + 3
+        assert len(reached) == 2 + 3 + 1 + 1 + 8 + 1 + 3
         await here.pilot.press("shift+tab")
         assert here.app.focused is reached[-1]
 

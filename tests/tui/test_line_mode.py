@@ -11,8 +11,10 @@ from prompt_toolkit.input import PipeInput, create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
 from samovar.config import Config
+from samovar.core.chat import Role
 from samovar.core.commands import SetTokenLimit
 from samovar.core.errors import SamovarError
+from samovar.repl import line_mode
 from samovar.repl.line_mode import LineMode
 from samovar.sessions.settings import SessionSettings
 from samovar.sessions.store import MessageState, Session, Store
@@ -88,3 +90,35 @@ async def test_no_line_ends_in_a_traceback(line: Line) -> None:
         line.keys.send_text(text + "\r")
     line.keys.send_text("/tokens 1000\r")
     await line.until(lambda: line.client.of(SetTokenLimit) == [SetTokenLimit("1000")])
+
+
+async def test_an_edit_is_another_version_and_an_empty_line_leaves_it(line: Line) -> None:
+    line.keys.send_text("one\r")
+    await line.until(lambda: line.client.requests)
+    request = line.client.requests[0]
+    line.client.finish(request, "first")
+    await line.until(lambda: line.witness.path(request.session)[-1].state is MessageState.COMPLETE)
+    line.keys.send_text("/edit\r")
+    line.keys.send_text(" more\r")
+    await line.until(lambda: len(line.client.requests) == 2)
+    assert [message.content for message in line.client.requests[1].messages] == ["one more"]
+    line.client.finish(line.client.requests[1], "second")
+    await line.until(lambda: line.witness.path(request.session)[-1].content == "second")
+    line.keys.send_text("/edit\r")
+    line.keys.send_text("\x15\r")  # ctrl+u empties the line
+    line.keys.send_text("two\r")
+    await line.until(lambda: len(line.client.requests) == 3)
+    texts = [message.content for message in line.client.requests[2].messages]
+    assert texts == ["one more", "second", "two"]
+    line.client.finish(line.client.requests[2], "third")
+    await line.until(lambda: line.witness.path(request.session)[-1].content == "third")
+
+
+async def test_a_search_prints_what_was_found(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(line_mode, "_say", lambda text, *_, **__: told.append(text))
+    line.store.messages.add(line.store.create_session("tea").id, Role.USER, "the kettle is red")
+    line.keys.send_text("/search kettle\r")
+    await line.until(lambda: any("kettle is red" in text for text in told))
+    line.keys.send_text("/search nowhere\r")
+    await line.until(lambda: "nothing found" in told)

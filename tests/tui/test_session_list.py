@@ -180,6 +180,15 @@ async def test_escape_lists_everything_again_from_the_filter_and_from_the_list(t
         assert not isinstance(here.app.focused, SessionList)
 
 
+async def test_a_filter_ends_with_the_way_back_to_writing(tmp_path: Path) -> None:
+    async with station(tmp_path, chats=3, size=(80, 24)) as here:
+        await here.pilot.press("f2", "slash", *"2")
+        await here.until(lambda: here.titles == ["chat 2"])
+        await here.pilot.press("f2", "f2")
+        await here.until(lambda: len(here.titles) == 4)
+        assert not here.screen.query_one(FilterInput).display
+
+
 async def test_numbers_follow_what_is_listed(tmp_path: Path) -> None:
     async with station(tmp_path, chats=12) as here:
         await here.pilot.press("f2", "slash", *"1")

@@ -355,7 +355,7 @@ async def test_all_commands_are_in_the_palette(tmp_path: Path) -> None:
     async with station(tmp_path, chats=1) as here:
         await here.pilot.press("alt+2")
         await here.until(lambda: here.entries)
-        commands = {one.title: one.callback for one in here.app.get_system_commands(here.screen)}
+        commands = {one.title: one.callback for one in here.app.get_system_commands(here.app.screen)}
         commands["Star"]()
         await here.until(lambda: here.app.conversations.shown.is_favourite)
         commands["Tag"]()

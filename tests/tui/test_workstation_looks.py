@@ -116,6 +116,46 @@ async def open_help(pilot: Pilot[None]) -> None:
     await pilot.pause()
 
 
+async def open_settings(pilot: Pilot[None]) -> None:
+    await open_chat(pilot)
+    await pilot.press("f7")
+    await pilot.pause()
+
+
+async def open_switcher(pilot: Pilot[None]) -> None:
+    """Stars, tags and an archived chat, and a few letters typed."""
+    await open_chat(pilot)
+    app = pilot.app
+    assert isinstance(app, SamovarApp)
+    profile, chats = app.conversations.profile, app.conversations.chats
+    profile.set_favourite(chats["session-3"], is_favourite=True)
+    profile.set_archived(chats["session-2"], is_archived=True)
+    profile.set_tags(chats["session-3"], ["work", "writing"])
+    await pilot.press("ctrl+o", "r", "o")
+    await pilot.pause()
+
+
+async def open_arranged_list(pilot: Pilot[None]) -> None:
+    await open_switcher(pilot)
+    await pilot.press("escape", "f2", "A", "o", "o", "home")
+    await pilot.pause()
+
+
+@pytest.mark.parametrize("size", [(40, 20), (80, 24), (120, 50)], ids=lambda size: f"{size[0]}")
+def test_chat_settings(app: SamovarApp, snap_compare: Callable[..., bool], size: tuple[int, int]) -> None:
+    assert snap_compare(app, terminal_size=size, run_before=open_settings)
+
+
+@pytest.mark.parametrize("size", [(40, 20), (100, 30)], ids=lambda size: f"{size[0]}")
+def test_switcher(app: SamovarApp, snap_compare: Callable[..., bool], size: tuple[int, int]) -> None:
+    assert snap_compare(app, terminal_size=size, run_before=open_switcher)
+
+
+@pytest.mark.parametrize("size", [(56, 20), (120, 30)], ids=lambda size: f"{size[0]}")
+def test_arranged_list(app: SamovarApp, snap_compare: Callable[..., bool], size: tuple[int, int]) -> None:
+    assert snap_compare(app, terminal_size=size, run_before=open_arranged_list)
+
+
 @pytest.mark.parametrize("size", [(80, 24), (120, 40), (160, 48), (200, 60)], ids=lambda size: f"{size[0]}")
 def test_chat(app: SamovarApp, snap_compare: Callable[..., bool], size: tuple[int, int]) -> None:
     assert snap_compare(app, terminal_size=size, run_before=open_chat)

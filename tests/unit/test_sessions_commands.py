@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
@@ -328,6 +328,7 @@ def test_matches_are_bold_in_a_terminal_that_has_colours(
 
 
 @given(st.lists(st.tuples(texts, st.booleans()), max_size=6), texts, st.integers(24, 120), st.booleans())
+@example([("\U0001f3fb", False)], "", 24, False)
 def test_hits_fold_to_the_width(parts: list[tuple[str, bool]], title: str, width: int, marked: bool) -> None:
     snippet = tuple(Part(text, is_match) for text, is_match in parts)
     hit = Hit("abc", title, 1, Role.USER, 1.0, "", snippet)

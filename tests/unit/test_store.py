@@ -9,7 +9,7 @@ import stat
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -452,3 +452,96 @@ def test_the_version_tells_what_others_have_changed(store: Store, file: Path) ->
     with reopened(file) as other:
         other.rename(session.id, "three")
     assert store.outside_version() != before
+
+
+def test_removing_a_chat_for_good_does_not_look_at_all_others(store: Store) -> None:
+    """SQLite looks for whoever names a message that goes; with 20,000 chats that took a second a turn."""
+    for sql in (
+        "SELECT 1 FROM sessions WHERE head_id = 1",
+        "SELECT 1 FROM messages WHERE parent_id = 1",
+        "SELECT attachments FROM messages WHERE attachments <> '[]'",
+    ):
+        plan = [row[-1] for row in store._db.rows(f"EXPLAIN QUERY PLAN {sql}")]
+        assert all("INDEX" in step for step in plan), plan
+
+
+def test_a_purge_that_is_stopped_goes_on_another_time(store: Store) -> None:
+    for number in range(3):
+        store.delete(store.create_session(str(number)).id)
+    store._db.change("UPDATE sessions SET deleted_at = -1e9")
+    answers = iter([False, True, True, True])
+    assert store.purge(lambda: next(answers)) == 1
+    assert store.purge() == 2
+
+
+# What is deleted
+
+
+def two_turns(store: Store) -> tuple[str, list[StoredMessage]]:
+    """A chat of two messages with a reply each; the first reply brought nothing."""
+    session = store.create_session("chat").id
+    for text in ("one", "two"):
+        _, reply = store.messages.add_turn(session, text)
+        store.messages.finish_reply(reply.id, "" if text == "one" else "second", MessageState.COMPLETE)
+    return session, store.path(session)
+
+
+def test_a_branch_that_comes_back_is_shown_also_if_its_parent_was_deleted_meanwhile(store: Store) -> None:
+    session, path = two_turns(store)
+    head = store.messages.delete_branch(path[2].id)
+    store.messages.add_reply(session, path[0].id, path[1].id)
+    store.messages.delete_branch(path[1].id)  # as answering again does with a reply that brought nothing
+    store.messages.restore_branch(path[2].id, head)
+    assert contents(store.path(session)) == ["one", "", "two", "second"]
+    document = store.exchange.document(session)
+    assert document.head is not None
+    assert [message.content for message in document.messages] == ["one", "", "two", "second", ""]
+
+
+def test_a_branch_that_comes_back_shows_its_end_where_what_was_shown_is_deleted(store: Store) -> None:
+    session, path = two_turns(store)
+    other = store.messages.add(session, USER, "two, edited", parent_id=path[1].id)
+    head = store.messages.delete_branch(path[2].id)
+    assert head == other.id
+    store.messages.delete_branch(other.id)
+    store.messages.restore_branch(path[2].id, head)
+    assert contents(store.path(session)) == ["one", "", "two", "second"]
+
+
+def test_nothing_is_written_below_a_message_that_is_deleted(store: Store) -> None:
+    """Another window has deleted it: what came there would be out of sight from the start."""
+    session, path = two_turns(store)
+    store.messages.delete_branch(path[0].id)
+    works: list[Callable[[], object]] = [
+        lambda: store.messages.add_turn(session, "edited", parent_id=path[1].id),
+        lambda: store.messages.add(session, USER, "edited", parent_id=path[1].id),
+        lambda: store.messages.add_reply(session, path[2].id, None),
+        lambda: store.messages.reopen(path[3].id),
+        lambda: store.messages.show(session, path[3].id),
+        lambda: store.messages.siblings(path[0].id),
+        lambda: store.messages.delete_branch(path[0].id),
+    ]
+    for work in works:
+        with pytest.raises(SamovarError, match="has been deleted"):
+            work()
+    assert store.path(session) == []
+
+
+# Transactions
+
+
+def test_a_transaction_within_another_is_a_part_of_it(store: Store, file: Path) -> None:
+    def fail() -> None:
+        with store.transaction():
+            session = store.create_session("chat")
+            store.messages.add_turn(session.id, "one")
+            store.rename("unknown", "title")
+
+    with pytest.raises(SamovarError, match="no chat"):
+        fail()
+    assert store.sessions() == []
+    with reopened(file) as other:
+        with store.transaction():
+            session = store.create_session("chat")
+            assert other.sessions() == []
+        assert [one.id for one in other.sessions()] == [session.id]

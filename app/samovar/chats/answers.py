@@ -4,26 +4,30 @@ Runs in the event loop; owns every `Reply`. Never imports Textual.
 """
 
 import asyncio
+import contextlib
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from samovar.chats import changes
 from samovar.chats.archive import Archive
 from samovar.chats.chat import Chat, Phase, Reply
 from samovar.chats.prompts import prompt_messages
+from samovar.chats.window import window_start
 from samovar.client.interface import Client
 from samovar.config import Config
-from samovar.core.chat import Role
+from samovar.core.chat import ChatMessage, Role
 from samovar.core.commands import Cancel, Submit
+from samovar.core.errors import SamovarError
 from samovar.core.events import PrefillProgressed, RequestFinished, RequestStarted, TokensGenerated
 from samovar.core.request import FinishReason, Request, RequestStats
 from samovar.sessions.settings import SessionSettings
-from samovar.sessions.store import MessageState, StoredMessage
+from samovar.sessions.store import MessageState, Store, StoredMessage
 
 SAVE_EVERY_S: Final = 1.0
 CLOSE_WITHIN_S: Final = 0.5
+TRY_AGAIN_S: Final = 5.0
 
 ReplyEvent = RequestStarted | PrefillProgressed | TokensGenerated | RequestFinished
 
@@ -38,7 +42,7 @@ _DEFAULT_ERRORS: Final = {
     FinishReason.FAILED: "the engine could not answer",
     FinishReason.HOST_LOST: "the engine stopped and is restarting",
     FinishReason.LENGTH: "cut at max_tokens",
-    FinishReason.CONTEXT_FULL: "the context is full: start a new chat with ctrl+n, or set a larger context",
+    FinishReason.CONTEXT_FULL: "the context is full: start a new chat, or /set context_full shift",
 }
 _NOT_STORED: Final = "the reply cannot be stored"
 
@@ -60,7 +64,10 @@ class Answers:
         self._notify = notify
         self._clock = clock
         self._running: dict[str, Chat] = {}  # by request
+        self._closing = asyncio.Event()
+        self._is_failing = False  # the user has been told that replies cannot be stored
         self.model = ""  # the name of what answers
+        self.context_tokens: int | None = None  # of what answers
 
     def ask(self, chat: Chat, row: StoredMessage | None, settings: SessionSettings | None = None) -> None:
         """Submit a request for the chat's path, which ends in a message of the user's.
@@ -73,10 +80,11 @@ class Answers:
         settings = chat.settings if settings is None else settings
         goes_on = row if row is not None and row.content else None
         path = chat.path if goes_on is None else [*chat.path, goes_on]
+        messages, num_left_out = self._sent(chat, path, settings)
         request = Request(
             id=uuid.uuid4().hex,
             session=chat.id,
-            messages=prompt_messages(chat.system_prompt, path),
+            messages=messages,
             title=chat.title,
             sampling=settings.sampling(self._config.sampling),
             max_tokens=settings.reply_tokens(self._config.sampling),
@@ -87,7 +95,22 @@ class Answers:
         self._running[request.id] = chat
         self._client.send(Submit(request))
         self._notify(changes.ReplyBegan(chat.id))
+        if num_left_out:
+            told = f"the context is full: the first {num_left_out:,} messages are no longer sent"
+            self._notify(changes.Noticed(told))
         self._notify(changes.ChatsChanged())
+
+    def _sent(
+        self, chat: Chat, path: Sequence[StoredMessage], settings: SessionSettings
+    ) -> tuple[tuple[ChatMessage, ...], int]:
+        """The messages of a request, and how many the user's choice leaves out because they do not fit."""
+        messages = prompt_messages(chat.system_prompt, path)
+        if (settings.context_full or self._config.context_full) != "shift" or self.context_tokens is None:
+            return messages, 0
+        reply_tokens = settings.reply_tokens(self._config.sampling) or self.context_tokens // 4
+        num_left_out = window_start(messages, self.context_tokens, reply_tokens)
+        first = 1 if messages[0].role is Role.SYSTEM else 0
+        return (*messages[:first], *messages[first + num_left_out :]), num_left_out
 
     def stop(self, chat: Chat) -> bool:
         """End the chat's running reply; what has arrived stays. False if none is running."""
@@ -139,6 +162,7 @@ class Answers:
             assert chat.reply is not None
             reply, stats = chat.reply.text, chat.reply.stats or RequestStats()
             self.handle(RequestFinished(request_id, chat.id, FinishReason.CANCELLED, reply, (), "", stats))
+        self._closing.set()
 
     def _finish(self, chat: Chat, reply: Reply, event: RequestFinished) -> None:
         del self._running[reply.request_id]
@@ -161,26 +185,50 @@ class Answers:
         reply.save_timer = None
         if self._archive is not None and reply.row is not None:
             place, text = reply.row.id, reply.text
-            work = self._archive.try_run(_NOT_STORED, lambda store: store.messages.update_reply(place, text))
-            self._archive.spawn(work)
+            stored = self._archive.run(lambda store: store.messages.update_reply(place, text))
+            self._archive.spawn(self._is_stored(stored))
 
     def _store_end(self, reply: Reply, message: StoredMessage) -> None:
-        """Store a reply as it ended."""
-        if self._archive is not None and reply.row is not None:
-            work = self._archive.try_run(
-                _NOT_STORED,
-                lambda store: store.messages.finish_reply(
-                    message.id,
-                    message.content,
-                    message.state,
-                    tokens=message.tokens,
-                    tokenizer=message.tokenizer,
-                    stats=message.stats,
-                    error=message.error,
-                    model=message.model,
-                ),
+        """Store a reply as it ended; where the disk is full, once there is room."""
+        if self._archive is None or reply.row is None:
+            return
+
+        def work(store: Store) -> None:
+            store.messages.finish_reply(
+                message.id,
+                message.content,
+                message.state,
+                tokens=message.tokens,
+                tokenizer=message.tokenizer,
+                stats=message.stats,
+                error=message.error,
+                model=message.model,
             )
-            self._archive.spawn(work)
+
+        self._archive.spawn(self._stored_in_the_end(self._archive, work, self._archive.run(work)))
+
+    async def _stored_in_the_end(
+        self, archive: Archive, work: Callable[[Store], None], stored: asyncio.Future[None]
+    ) -> None:
+        while not await self._is_stored(stored):
+            is_last = self._closing.is_set()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), TRY_AGAIN_S)
+            if is_last:
+                return
+            stored = archive.run(work)
+
+    async def _is_stored(self, stored: asyncio.Future[None]) -> bool:
+        """Whether it could be; the user hears it once if not."""
+        try:
+            await stored
+        except SamovarError as error:
+            if not self._is_failing:
+                self._notify(changes.Noticed(f"{_NOT_STORED}: {error}", is_error=True))
+            self._is_failing = True
+            return False
+        self._is_failing = False
+        return True
 
 
 def _ended(reply: Reply, event: RequestFinished, parent: StoredMessage, model: str) -> StoredMessage:
@@ -191,9 +239,10 @@ def _ended(reply: Reply, event: RequestFinished, parent: StoredMessage, model: s
     tokens, tokenizer = event.tokens, event.tokenizer
     if before is not None:
         # Ids name a beginning of the text: without those of the first part, the second part's name nothing.
-        is_same = bool(before.tokens) and before.tokenizer == tokenizer
-        tokens = (*before.tokens, *tokens) if is_same else before.tokens
-        tokenizer = before.tokenizer
+        if event.begun:
+            tokens = (*event.begun, *tokens)
+        else:
+            tokens, tokenizer = before.tokens, before.tokenizer
     if state is MessageState.FAILED and len(reply.text) > len(content):
         # A host that died cannot say what it had sent: what has arrived counts.
         content, tokens, tokenizer = reply.text, (), ""

@@ -31,17 +31,22 @@ class _Deleted(msgspec.Struct, frozen=True):
 
 
 class Branches:
-    """`answer` asks for the reply of a stored turn; `appear` shows a chat that has just been stored."""
+    """`answer` asks for the reply of a stored turn; `appear` shows a chat that has just been stored.
+
+    `keep_draft` hears of drafts that have changed other than by typing.
+    """
 
     def __init__(
         self,
         shared: Shared,
         answer: Callable[[Chat, Turn, SessionSettings | None], None],
         appear: Callable[[Session], None],
+        keep_draft: Callable[[Chat], None],
     ) -> None:
         self._shared = shared
         self._answer = answer
         self._appear = appear
+        self._keep_draft = keep_draft
         self._deleted: list[_Deleted] = []
 
     def refusal(self, chat: Chat) -> str:
@@ -70,6 +75,7 @@ class Branches:
         if chat.editing is None:
             return False
         chat.editing, chat.draft, chat.set_aside = None, chat.set_aside, ""
+        self._keep_draft(chat)
         self._shared.notify(changes.DraftChanged(chat.id))
         return True
 

@@ -63,7 +63,7 @@ class Reply:
 
 @dataclass(slots=True, eq=False)
 class Chat:
-    """`path` is None until it has been read from the store.
+    """`path` is None until it has been read from the store, as it was at `path_revision`.
 
     `draft` is what stands in the composer; with `editing` it takes the place of that message.
     """
@@ -83,6 +83,7 @@ class Chat:
     draft: str = ""
     editing: StoredMessage | None = None
     set_aside: str = ""  # the draft that an edit has taken the place of
+    path_revision: int = 0
     sending: bool = False
     reply: Reply | None = None
 

@@ -171,7 +171,8 @@ class CommandDesk:
         transfers = self._conversations.transfers
         if text == "all" or text.startswith("all "):
             target = text.removeprefix("all").strip()
-            return await transfers.export(self._conversations.ordered(), _path(target or "chats.json"), None)
+            chats = sorted(self._conversations.chats.values(), key=lambda chat: chat.created_at)
+            return await transfers.export(chats, _path(target or "chats.json"), None)
         form = None if text else Format.MARKDOWN
         if text and _path(text).suffix and not _path(text).is_dir() and format_of(_path(text)) is None:
             raise SamovarError(f"end the name in .md, .json or .toml: /export {clean(text)}.md")

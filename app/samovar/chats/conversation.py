@@ -9,6 +9,8 @@ Textual.
 import time
 from collections.abc import Callable
 
+import msgspec
+
 from samovar.chats import cache_words, changes
 from samovar.chats.answers import Answers
 from samovar.chats.archive import Archive
@@ -19,11 +21,11 @@ from samovar.chats.draft_keeper import DraftKeeper
 from samovar.chats.file_counts import FileCounts
 from samovar.chats.finder import Finder
 from samovar.chats.host_state import HostPhase, HostState
-from samovar.chats.profile import Profile
+from samovar.chats.profile import ChatProfile, Profile
 from samovar.chats.roster import Roster
 from samovar.chats.shared import Shared
 from samovar.chats.transfers import Transfers
-from samovar.chats.turns import Turn, head_of, session_or_none, store_turn
+from samovar.chats.turns import Turn, head_of, store_turn
 from samovar.chats.upkeep import Upkeep
 from samovar.chats.watch import Watch
 from samovar.client.interface import Client
@@ -78,7 +80,7 @@ class Conversations:
         self.profile = Profile(self._shared)
         self.drafts = DraftKeeper(self._shared)
         self._file_counts = FileCounts(self._shared)
-        self.branches = Branches(self._shared, self._answer, self._appear)
+        self.branches = Branches(self._shared, self._answer, self._appear, self.drafts.keep)
 
     @property
     def chats(self) -> dict[str, Chat]:
@@ -122,10 +124,11 @@ class Conversations:
         """Read the list of chats from the store, after settling what a killed program left half done."""
         found = await self._archive.try_run("the chats cannot be read", _recover_and_list)
         if found is not None:
-            version, sessions, drafts = found
-            self._watch.begin(version, sessions)
-            self.drafts.bring_back(drafts)
+            self._watch.begin(found.version, found.sessions)
+            self.drafts.bring_back(found.drafts)
             self._is_loaded = True
+            if found.problem:
+                self._shared.complain(f"what the last program left cannot be settled: {found.problem}")
         self._notify(changes.ChatsChanged())
         self._archive.spawn(self.upkeep.run())
 
@@ -152,6 +155,9 @@ class Conversations:
 
         `PathChanged` follows if its messages have to be read, or others have written in it.
         """
+        if session not in self.chats:
+            self._shared.complain("this chat has been deleted in another window")
+            return
         self.roster.shown = chat = self.chats[session]
         self._focus(chat)
         self._notify(changes.ChatShown(session))
@@ -178,9 +184,10 @@ class Conversations:
         chat = self.chats.pop(session)
         place = order.index(chat) if chat in order else 0
         self._answers.stop(chat)
-        if chat.in_store:
+        if chat.in_store or chat.draft.strip():
             self.roster.deleted.append(chat)
             self._shared.keep(chat, "the chat is still in the store", lambda store: store.delete(session))
+        self.drafts.forget(chat)
         if self.shown is chat:
             rest = [other for other in order if other is not chat]
             if rest:
@@ -197,6 +204,7 @@ class Conversations:
         chat = self.roster.deleted.pop()
         self.chats[chat.id] = chat
         self._shared.keep(chat, "the chat is still deleted", lambda store: store.restore(chat.id))
+        self.drafts.keep(chat)
         self._notify(changes.ChatsChanged())
         self.show(chat.id)
         return chat
@@ -225,19 +233,19 @@ class Conversations:
             return
         text, head, num_changes = storable(text), head_of(chat.path), self._shared.num_changes
         is_new, title, system_prompt = not chat.in_store, chat.title, chat.system_prompt
-        settings, tags, seen = chat.settings, chat.tags, tuple(chat.path or ())
-        is_favourite = chat.is_favourite
+        settings, tags = chat.settings, chat.tags
+        seen = None if chat.path is None else tuple(chat.path)
+        is_favourite, sent_as = chat.is_favourite, ChatProfile.of(chat)
 
         def work(store: Store) -> Turn:
-            if is_new and session_or_none(store, chat.id) is None:
+            def create() -> None:
                 store.create_session(title, system_prompt, session_id=chat.id, settings=settings)
                 if tags:
                     store.set_tags(chat.id, tags)
                 if is_favourite:
                     store.set_favourite(chat.id, is_favourite=True)
-            turn = store_turn(store, chat.id, text, head, seen)
-            store.drafts.save(chat.id, "")
-            return turn
+
+            return store_turn(store, chat.id, text, head, seen, create if is_new else None)
 
         chat.sending = True
         try:
@@ -248,7 +256,11 @@ class Conversations:
         finally:
             chat.sending = False
         chat.in_store = True
-        self._take_turn(chat, turn, is_current=num_changes == self._shared.num_changes)
+        if num_changes == self._shared.num_changes:
+            chat.take(turn.session)
+        else:
+            self._take_turn(chat, turn, sent_as, is_new=is_new)
+        chat.updated_at = turn.reply.created_at
         if turn.path is not None:
             chat.path = turn.path
             self._notify(changes.PathChanged(chat.id))
@@ -263,8 +275,12 @@ class Conversations:
         if refusal := await self.branches.edit(chat, edited, text):
             self._notify(changes.SendFailed(chat.id, text, refusal))
             return
-        chat.editing, draft, chat.set_aside = None, chat.set_aside, ""
-        self.drafts.typed(chat, draft)
+        if chat.editing is not edited:
+            return  # the user has left the edit meanwhile, and the draft from before is back
+        since = chat.draft if chat.draft not in (text, edited.content) else ""
+        chat.draft = "\n".join(part for part in (chat.set_aside, since) if part)
+        chat.editing, chat.set_aside = None, ""
+        self.drafts.keep(chat)
         self._notify(changes.DraftChanged(chat.id))
 
     def stop(self, chat: Chat) -> bool:
@@ -283,7 +299,7 @@ class Conversations:
             case RequestStarted() | PrefillProgressed() | TokensGenerated() | RequestFinished():
                 self._answers.handle(event)
             case HostReady(ModelInfo() as model) | Welcome(model=ModelInfo() as model):
-                self._answers.model = model.name
+                self._answers.model, self._answers.context_tokens = model.name, model.context_tokens
                 self._focus(self.shown)
             case SwapFinished(session, into_context=True) if session == self.shown.id and event.num_tokens:
                 self._notify(changes.Noticed(cache_words.swapped(event)))
@@ -319,17 +335,16 @@ class Conversations:
         self._notify(changes.ChatsChanged())
         self.show(session.id)
 
-    def _take_turn(self, chat: Chat, turn: Turn, *, is_current: bool) -> None:
-        """Take in what a turn says of its chat, unless title or system prompt were changed here meanwhile."""
-        if is_current:
-            chat.take(turn.session)
-        else:
-            title, system_prompt = chat.title or turn.session.title, chat.system_prompt
-            chat.title = title
-            self._shared.keep(chat, "the title cannot be stored", lambda store: store.rename(chat.id, title))
-            what = "the system prompt cannot be stored"
-            self._shared.keep(chat, what, lambda store: store.set_system_prompt(chat.id, system_prompt))
-        chat.updated_at = turn.reply.created_at
+    def _take_turn(self, chat: Chat, turn: Turn, sent_as: ChatProfile, *, is_new: bool) -> None:
+        """Take in what a turn says of its chat, but for what was changed here while it was stored.
+
+        A chat that was new then knew no place to store such changes.
+        """
+        wanted = ChatProfile.of(chat)
+        chat.title = chat.title or turn.session.title
+        if is_new:
+            chat.title, chat.system_prompt = turn.session.title, turn.session.system_prompt
+            self.profile.take(chat, sent_as, wanted)
 
     def _answer(self, chat: Chat, turn: Turn, settings: SessionSettings | None = None) -> None:
         """Ask for the reply, unless the chat has been deleted while its message was being stored."""
@@ -342,15 +357,39 @@ class Conversations:
             self.roster.deleted.append(chat)
 
         def work(store: Store) -> None:
-            store.messages.finish_reply(turn.reply.id, "", MessageState.STOPPED)
+            reply = turn.reply
+            store.messages.finish_reply(
+                reply.id,
+                reply.content,
+                MessageState.STOPPED,
+                tokens=reply.tokens,
+                tokenizer=reply.tokenizer,
+                stats=reply.stats,
+                model=reply.model,
+            )
             store.delete(chat.id)
 
         # A list read meanwhile still has it.
         self._shared.keep(chat, "the chat is still in the store", work)
 
 
-def _recover_and_list(store: Store) -> tuple[int, list[Session], dict[str, str]]:
+class _Found(msgspec.Struct, frozen=True):
+    """What the store held at the start. `problem` is why not all could be settled (a full disk)."""
+
+    version: int
+    sessions: list[Session]
+    drafts: dict[str, str]
+    problem: str
+
+
+def _recover_and_list(store: Store) -> _Found:
+    drafts: dict[str, str] = {}
+    problem = ""
     if not store.read_only:
-        store.recover()
+        try:
+            store.messages.recover()
+            drafts = store.drafts.adopt()
+        except SamovarError as error:
+            problem = str(error)
     version = store.outside_version()
-    return version, store.sessions(), {} if store.read_only else store.drafts.adopt()
+    return _Found(version, store.sessions(), drafts, problem)

@@ -4,7 +4,6 @@ Runs in the event loop. Never imports Textual.
 """
 
 import asyncio
-from collections.abc import Callable
 from typing import Final
 
 from samovar.chats import changes
@@ -30,9 +29,21 @@ class DraftKeeper:
         """The text in a chat's composer is another one."""
         if text != chat.draft:
             chat.draft = text
-            self._unsaved[chat.id] = chat
-            if self._timer is None:
-                self._timer = asyncio.get_running_loop().call_later(SAVE_AFTER_S, self.flush)
+            self.keep(chat)
+
+    def keep(self, chat: Chat) -> None:
+        """Store the draft of this chat in a moment, and with it the one that an edit has put aside."""
+        self._unsaved[chat.id] = chat
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(SAVE_AFTER_S, self.flush)
+
+    def forget(self, chat: Chat) -> None:
+        """The chat has been deleted, and its draft with it; `keep` brings that back."""
+        self._unsaved.pop(chat.id, None)
+        work = self._shared.archive.try_run(
+            "the draft cannot be removed", lambda store: store.drafts.save(chat.id, "")
+        )
+        self._shared.archive.spawn(work)
 
     def keep_paste(self, paste: Attachment) -> None:
         """Store a pasted text that the draft names."""
@@ -47,19 +58,19 @@ class DraftKeeper:
             self._timer.cancel()
             self._timer = None
         waiting, self._unsaved = self._unsaved, {}
-        texts = {chat.id: chat.draft for chat in waiting.values()}
+        texts = {chat.id: _kept(chat) for chat in waiting.values()}
         if texts:
 
             def work(store: Store) -> None:
                 for session, text in texts.items():
                     store.drafts.save(session, text)
 
-            self._shared.archive.spawn(self._store(work))
+            self._shared.archive.spawn(self._told(self._shared.archive.run(work)))
 
-    async def _store(self, work: Callable[[Store], None]) -> None:
+    async def _told(self, stored: asyncio.Future[None]) -> None:
         """Where it fails, the user hears it once: a message that is sent then says it again."""
         try:
-            await self._shared.archive.run(work)
+            await stored
         except SamovarError as error:
             if not self._has_failed:
                 self._shared.complain(f"the draft cannot be stored: {error}")
@@ -76,3 +87,11 @@ class DraftKeeper:
                 roster.chats[session] = chat
             chat.draft = "\n".join(part for part in (text, chat.draft) if part)
             self._shared.notify(changes.DraftChanged(session))
+
+
+def _kept(chat: Chat) -> str:
+    """What must not be lost of a chat's composer: also the draft that an edit has taken the place of."""
+    if chat.editing is None:
+        return chat.draft
+    edited = chat.draft if chat.draft != chat.editing.content else ""
+    return "\n\n".join(part for part in (chat.set_aside, edited) if part)

@@ -27,17 +27,20 @@ _LOOKS_LIKE_A_FILE: Final = re.compile(r"^(?:~|\.{1,2})?/|.\.[A-Za-z][A-Za-z0-9]
 
 
 def attached(
-    text: str, path: Sequence[StoredMessage], find_paste: Callable[[str], tuple[str, str] | None]
+    text: str,
+    path: Sequence[StoredMessage],
+    find_paste: Callable[[str], tuple[str, str] | None],
+    had: Sequence[Attachment] = (),
 ) -> tuple[Attachment, ...]:
     """The files that a text names, each once. `path` are the messages before it.
 
     `find_paste` gives (digest, text) of a kept paste by the beginning of its digest. Raises SamovarError for
-    what looks like a file and cannot be attached.
+    what looks like a file and cannot be attached; an edited message keeps what it `had` of that name.
     """
     found: dict[str, Attachment] = {}
     for name in mentions(text):
         one = _paste(name, find_paste) if name.startswith(PASTE_NAME) else None
-        one = one if one is not None else _file(name)
+        one = one if one is not None else _file_or_kept(name, had)
         if one is not None:
             found.setdefault(one.path or one.name, one)
     if len(found) > MAX_FILES:
@@ -147,6 +150,17 @@ def _listing(folder: Path) -> Iterable[str]:
             name = entry.name
             if name == storable(name) and name.isprintable():
                 yield f"{name}/" if entry.is_dir() else name
+
+
+def _file_or_kept(name: str, had: Sequence[Attachment]) -> Attachment | None:
+    try:
+        return _file(name)
+    except SamovarError:
+        named = {Path(name).name, Path(name.rstrip(_TRAILING)).name}
+        kept = next((one for one in had if one.name in named and (one.text or not one.repeated)), None)
+        if kept is None:
+            raise
+        return kept
 
 
 def _file(name: str) -> Attachment | None:

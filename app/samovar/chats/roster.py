@@ -79,6 +79,14 @@ class Roster:
                 chat.take(session)
         return changed
 
+    def leave_out(self, session: str) -> bool:
+        """Drop a chat that is in the store no more, unless it is looked at or written in; whether it went."""
+        chat = self.chats.get(session)
+        if chat is None or self._is_used(chat):
+            return False
+        del self.chats[session]
+        return True
+
     def new_id(self) -> str:
         """An id for a new chat, of another colour than the newest ones."""
         newest = heapq.nlargest(_NUM_NEIGHBOURS, self.chats.values(), key=attrgetter("created_at"))

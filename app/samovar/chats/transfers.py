@@ -82,17 +82,23 @@ class Transfers:
         if not sessions:
             raise SamovarError("there is no message in this chat yet")
 
-        def work() -> str:
-            store = Store.open(self._file)
-            try:
-                files = export_to(store, sessions, target, form)
-            finally:
-                store.close()
+        def write(store: Store) -> str:
+            files = export_to(store, sessions, target, form)
             if len(files) == 1:
                 return f"written: {files[0].path}"
             return f"{len(files):,} files written to {Path(files[0].path).parent}"
 
-        return await asyncio.to_thread(work)
+        def work(store: Store) -> str:
+            try:
+                return write(store)
+            finally:
+                store.close()
+
+        try:
+            beside = await asyncio.to_thread(Store.open, self._file)
+        except SamovarError:  # damage was found meanwhile, say: what can be read here can be exported
+            return await self._shared.archive.run(write)
+        return await asyncio.to_thread(work, beside)
 
     def stop(self) -> None:
         """End an import that is under way; nothing of its file stays."""

@@ -10,7 +10,7 @@ An edit, another reply and a reply that is gone on with name the message they ar
 comes back. Functions over a Store, for the thread that uses it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -50,29 +50,49 @@ def store_turn(
     text: str,
     head: int | UnsetType | None,
     seen: Sequence[StoredMessage] | None = None,
+    create: Callable[[], object] | None = None,
 ) -> Turn:
     """Store a message of the user's with the files it names, and the place of its reply.
 
-    `head` is `head_of` the writer's path, and `seen` that path. Raises SamovarError for a file that cannot be
-    attached; nothing is stored then.
+    `head` is `head_of` the writer's path, and `seen` that path; `create` stores the chat if it is a new one.
+    The text is no draft any more. Raises SamovarError for a file that cannot be attached, say; nothing is
+    stored then, not even the chat.
     """
-    session = store.session(session_id)
-    path = seen if seen is not None and head == session.head_id else store.path(session_id)
-    files = attached(text, path, store.paste)
-    if not session.title:
-        store.rename(session_id, auto_title(text))
+    found = session_or_none(store, session_id) if create is not None else store.session(session_id)
+    stored_head = None if found is None else found.head_id
+    path = seen if seen is not None and head == stored_head else store.messages.path_to(stored_head)
+    files = attached(text, path, store.paste)  # before the transaction: a slow disk must hold up nobody
+    with store.transaction():
+        if found is None and create is not None:
+            create()
         session = store.session(session_id)
-    message, reply = store.messages.add_turn(session_id, text, attachments=files)
-    is_seen = message.parent_id == head
-    return Turn(session, None if is_seen else store.messages.path_to(message.parent_id), message, reply)
+        if not session.title:
+            store.rename(session_id, auto_title(text))
+            session = store.session(session_id)
+        message, reply = store.messages.add_turn(session_id, text, attachments=files)
+        store.drafts.save(session_id, "")
+    return Turn(session, _unseen(store, message.parent_id, seen), message, reply)
+
+
+def _unseen(
+    store: Store, parent_id: int | None, seen: Sequence[StoredMessage] | None
+) -> list[StoredMessage] | None:
+    """The path to a message, None if it is the one that has been seen, and reads as it did."""
+    if seen is None:
+        return store.messages.path_to(parent_id)
+    num_standing, messages = store.messages.path_from(parent_id, seen)
+    if num_standing == len(seen) and not messages:
+        return None
+    return [*seen[:num_standing], *messages]
 
 
 def store_edit(store: Store, session_id: str, message_id: int, text: str) -> Turn:
     """Store another version of a user's message beside it, and the place of its reply."""
     session = store.session(session_id)
-    before = store.messages.path_to(store.messages.message(message_id).parent_id)
+    edited = store.messages.message(message_id)
+    before = store.messages.path_to(edited.parent_id)
     parent = before[-1].id if before else None
-    files = attached(text, before, store.paste)
+    files = attached(text, before, store.paste, edited.attachments)
     message, reply = store.messages.add_turn(session_id, text, parent_id=parent, attachments=files)
     return Turn(session, before, message, reply)
 
@@ -91,7 +111,8 @@ def store_again(store: Store, session_id: str, message_id: int) -> Turn:
     if path and path[-1].role is Role.ASSISTANT:
         if path[-1].state is MessageState.STREAMING:
             raise SamovarError("the reply is being written in another window")
-        return _without_empty(store, _another_reply(store, session, path[:-1]), path[-1:])
+        with store.transaction():
+            return _without_empty(store, _another_reply(store, session, path[:-1]), path[-1:])
     return _another_reply(store, session, path)
 
 
@@ -109,8 +130,9 @@ def store_retry(store: Store, session_id: str, seen: Sequence[StoredMessage]) ->
     for message in path[last + 1 :]:
         if message.state is MessageState.STREAMING and message.id not in ended:
             raise SamovarError("the reply is being written in another window")
-    turn = _another_reply(store, session, path[: last + 1])
-    return _without_empty(store, turn, path[last + 1 :])
+    with store.transaction():
+        turn = _another_reply(store, session, path[: last + 1])
+        return _without_empty(store, turn, path[last + 1 :])
 
 
 def store_going_on(store: Store, session_id: str, message_id: int) -> Turn:

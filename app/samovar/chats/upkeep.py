@@ -42,9 +42,11 @@ class Upkeep:
         if damage:
             told = f"the file of chats is damaged ({damage}): close all windows and start again to repair it"
             self._shared.complain(told)
-        elif not self._is_ending:
-            what = "what was deleted long ago cannot be cleared away"
-            await self._shared.archive.try_run(what, lambda store: store.purge())
+            return
+        try:
+            await asyncio.to_thread(self._clear)
+        except SamovarError as error:
+            self._shared.complain(f"what was deleted long ago cannot be cleared away: {error}")
 
     def stop(self) -> None:
         """The program ends: what is under way is left for the next time."""
@@ -55,3 +57,14 @@ class Upkeep:
         if damage is None:
             backup.daily(file, time.time(), lambda: self._is_ending)
         return damage
+
+    def _clear(self) -> None:
+        """Remove what a dead import has left and what was deleted long ago; messages are stored meanwhile."""
+        if self._is_ending:
+            return
+        store = Store.open(self._store.file)
+        try:
+            store.exchange.drop_dead_imports(lambda: self._is_ending)
+            store.purge(lambda: self._is_ending)
+        finally:
+            store.close()

@@ -14,17 +14,21 @@ from samovar.chats import changes
 from samovar.chats.chat import Chat
 from samovar.chats.shared import Shared
 from samovar.chats.turns import head_of, session_or_none
+from samovar.core.errors import SamovarError
 from samovar.sessions.store import Session, Store, StoredMessage
 
 LOOK_EVERY_S: Final = 0.4
 
 
 class _Seen(msgspec.Struct, frozen=True):
-    """What a look brought. `path` is (how many messages still stand, those after them), None for no news."""
+    """What a look brought. `path` is (how many messages still stand, those after them), None for no news;
+    `revision` that of the chat.
+    """
 
     version: int
     sessions: list[Session]
     path: tuple[int, list[StoredMessage]] | None
+    revision: int
     is_gone: bool
 
 
@@ -36,6 +40,7 @@ class Watch:
         self._version: int | None = None
         self._revision = 0
         self._is_behind = False  # something came while the chat was busy: there is more to be seen
+        self._gone = ""  # the chat whose deletion the user has been told of
         self._task: asyncio.Task[None] | None = None
 
     def begin(self, version: int, sessions: list[Session]) -> None:
@@ -52,38 +57,50 @@ class Watch:
     async def look(self, chat: Chat | None = None) -> None:
         """Take in what others have changed: the list of chats, and this chat's messages."""
         shared = self._shared
+        if self._gone and shared.roster.leave_out(self._gone):
+            self._gone = ""
+            shared.notify(changes.ChatsChanged())
         num_changes, revision = shared.num_changes, self._revision
         is_idle = chat is not None and chat.in_store and not chat.is_busy
         session, known = (chat.id, chat.path) if chat is not None and is_idle else ("", None)
         head, num_known = head_of(known), len(known or ())
+        path_revision = chat.path_revision if chat is not None else 0
 
         def work(store: Store) -> _Seen:
             version = store.outside_version()
             sessions = store.changed_since(revision)
             stored = session_or_none(store, session) if session else None
             path = None
-            if stored is not None and stored.head_id != head:
+            # A reply that is gone on with changes, and the head stays.
+            if stored is not None and (stored.head_id != head or stored.revision != path_revision):
                 path = store.messages.path_from(stored.head_id, known or ())
-            return _Seen(version, sessions, path, is_gone=bool(session) and stored is None)
+            current = stored.revision if stored is not None else path_revision
+            return _Seen(version, sessions, path, current, is_gone=bool(session) and stored is None)
 
         seen = await shared.archive.try_run("the chats cannot be read", work)
         if seen is None:
             return
         # A look at the list alone, or at a busy chat, leaves the messages for later.
-        self._is_behind = not is_idle and (self._is_behind or seen.version != self._version)
+        is_unread = chat is not None and chat.in_store
+        self._is_behind = not is_idle and (is_unread or self._is_behind or seen.version != self._version)
         if num_changes == shared.num_changes:
             self._version = seen.version
             if seen.sessions:
                 self._take(seen.sessions)
                 shared.notify(changes.ChatsChanged())
-        if seen.is_gone and chat is shared.roster.shown:
+        if is_idle and not seen.is_gone and self._gone == session:
+            self._gone = ""
+        if seen.is_gone and chat is shared.roster.shown and self._gone != session:
+            self._gone = session
             shared.notify(changes.Noticed("this chat has been deleted in another window", is_error=True))
         if seen.path is None or chat is None:
             return
         if chat.is_busy or chat.path is not known or len(known or ()) != num_known:
             self._is_behind = True
             return
-        self._take_path(chat, *seen.path)
+        chat.path_revision = seen.revision
+        if chat.path is None or seen.path != (num_known, []):
+            self._take_path(chat, *seen.path)
 
     async def _run(self) -> None:
         """Look when the store has changed, until cancelled."""
@@ -93,7 +110,10 @@ class Watch:
             if self._is_behind and not shown.is_busy:
                 await self.look(shown)
                 continue
-            version = await self._shared.archive.run(lambda store: store.outside_version())
+            try:
+                version = await self._shared.archive.run(lambda store: store.outside_version())
+            except SamovarError:
+                continue  # a disk that fails for a moment; who reads or writes says so
             if version != self._version:
                 await self.look(shown)
 

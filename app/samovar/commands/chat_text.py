@@ -142,7 +142,8 @@ def _folded(hit: Hit, width: int, *, marked: bool) -> list[str]:
     for part in hit.snippet:
         text = _spaced(part.text)
         while text:
-            piece = chop_cells(text, width - used)[0] if used < width else ""
+            # A lone modifier has no width of its own, and Rich drops it.
+            piece = next(iter(chop_cells(text, width - used)), text) if used < width else ""
             if cell_len(piece) > width - used:
                 piece = ""
             line += f"\x1b[1m{piece}\x1b[22m" if marked and part.is_match and piece else piece

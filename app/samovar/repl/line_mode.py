@@ -44,6 +44,9 @@ EXTRA_HELP: Final = (
 )
 
 
+MAX_HITS: Final = 10
+
+
 class LineMode:
     """Reads lines, prints replies. Chats and engine are `Conversations`' business."""
 
@@ -98,10 +101,12 @@ class LineMode:
         try:
             text = await self._prompt.prompt_async("› ", default=unsent)
         except KeyboardInterrupt:
+            self._conversations.branches.cancel_edit(self._conversations.shown)
             return True
         except EOFError:
             return False
         if not text.strip():
+            self._conversations.branches.cancel_edit(self._conversations.shown)
             return True
         try:
             if text.split(maxsplit=1)[0] == "/chats":
@@ -158,6 +163,8 @@ class LineMode:
             case "edit":
                 await self._desk.run(command)
                 self._unsent = chats.shown.draft
+            case "search":
+                await self._search(command.argument)
             case name if name in ANSWERED:
                 if answer := await self._desk.run(command):
                     _say(answer)
@@ -165,6 +172,24 @@ class LineMode:
                 for line in cache_lines(chats.snapshot):
                     _say(line)
         return True
+
+    async def _search(self, text: str) -> None:
+        """Print what a search finds, with the chats' numbers in the list."""
+        found = await self._conversations.finder.find(text)
+        if found is None:
+            return
+        for problem in found.problems:
+            _say(problem, "error")
+        numbers = {chat.id: number for number, chat in enumerate(self._conversations.ordered(), 1)}
+        for hit in found.hits[:MAX_HITS]:
+            number = numbers.get(hit.session_id)
+            _say(f"{'   ' if number is None else f'{number:3}'}  {clean(hit.title) or 'new chat'}", "head")
+            _say("     " + " ".join(clean("".join(part.text for part in hit.snippet)).split()))
+        num_more = len(found.hits) + found.num_more - MAX_HITS
+        if num_more > 0:
+            _say(f"{num_more:,} more: other words, or a filter such as tag: or after:", "faint")
+        elif not found.hits and not found.problems:
+            _say("nothing found", "faint")
 
     def _chats(self, number: str) -> None:
         ordered = self._conversations.ordered()

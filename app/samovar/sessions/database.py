@@ -116,10 +116,17 @@ class Database:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """All or nothing, on disk when it ends. Holds the write lock from the start, so reads are current."""
+        """All or nothing, on disk when it ends. Holds the write lock from the start, so reads are current.
+
+        Within another one it is a part of that: what fails in it must not be caught in there.
+        """
         self._must_be_writable()
-        with self._explained(), _transaction(self._connection):
-            yield
+        with self._explained():
+            if self._connection.in_transaction:
+                yield
+                return
+            with _transaction(self._connection):
+                yield
 
     def _must_be_writable(self) -> None:
         if not self.read_only:

@@ -4,6 +4,7 @@ Each front end writes drafts of its own, so two windows on one chat never overwr
 that is gone has left is taken over by the next one that starts.
 """
 
+import uuid
 from collections.abc import Callable
 
 from samovar.sessions.database import Database
@@ -36,19 +37,25 @@ class Drafts:
     def adopt(self) -> dict[str, str]:
         """The drafts of windows that are gone, by chat; they are this window's from now on.
 
-        Several drafts of one chat come as one text, the oldest first, each once.
+        Several drafts of one chat come as one text, the oldest first, each once. One of a chat that has
+        been deleted meanwhile comes under the id of a new chat.
         """
         found: dict[str, list[str]] = {}
         with self._db.transaction():
             rows = self._db.rows(
                 "SELECT session_id, owner_pid, owner_started, text FROM drafts ORDER BY updated_at"
             )
+            deleted = self._db.rows(
+                "SELECT id FROM sessions"
+                " WHERE deleted_at IS NOT NULL AND id IN (SELECT session_id FROM drafts)"
+            )
+            new_ids = {session_id: uuid.uuid4().hex for (session_id,) in deleted}
             is_alive: dict[tuple[int, float], bool] = {}
             for session_id, pid, started, text in rows:
                 if (pid, started) not in is_alive:
                     is_alive[pid, started] = Owner(pid=pid, started=started).is_alive()
                 if not is_alive[pid, started]:
-                    texts = found.setdefault(session_id, [])
+                    texts = found.setdefault(new_ids.get(session_id, session_id), [])
                     if text not in texts:
                         texts.append(text)
                     where = "session_id = ? AND owner_pid = ? AND owner_started = ?"

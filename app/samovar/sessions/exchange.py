@@ -136,11 +136,11 @@ class Exchange:
             raise
         return ids
 
-    def drop_dead_imports(self) -> None:
-        """Remove what imports whose process is gone have written."""
+    def drop_dead_imports(self, should_stop: Callable[[], bool] = lambda: False) -> None:
+        """Remove what imports whose process is gone have written; nobody sees it in any case."""
         for import_id, pid, started in self._db.rows("SELECT id, owner_pid, owner_started FROM imports"):
             if not Owner(pid=pid, started=started).is_alive():
-                self._drop_import(import_id)
+                self._drop_import(import_id, should_stop)
 
     # Out for good
 
@@ -149,10 +149,14 @@ class Exchange:
         with self._db.transaction():
             self._remove(session_id)
 
-    def remove_branches(self, before: float) -> int:
+    def remove_branches(self, before: float, should_stop: Callable[[], bool] = lambda: False) -> int:
         """Remove branches deleted before this time for good; returns how many."""
         tops = self._db.rows("SELECT id FROM messages WHERE deleted_at < ? LIMIT 1000", before)
+        num_removed = 0
         for (top,) in tops:
+            if should_stop():
+                break
+            num_removed += 1
             with self._db.transaction():
                 below = self._db.rows(
                     "WITH RECURSIVE down (id) AS (SELECT CAST(? AS INTEGER) UNION ALL"
@@ -165,7 +169,7 @@ class Exchange:
                     if state != MessageState.STREAMING.value:
                         unindex_message(self._db, message_id, content)
                     self._db.change("DELETE FROM messages WHERE id = ?", message_id)
-        return len(tops)
+        return num_removed
 
     def remove_files(self) -> None:
         """Remove the texts of files that no message and no draft names any more."""
@@ -244,9 +248,11 @@ class Exchange:
         )
         yield
 
-    def _drop_import(self, import_id: int) -> None:
+    def _drop_import(self, import_id: int, should_stop: Callable[[], bool] = lambda: False) -> None:
         def steps() -> Iterator[None]:
             for (session_id,) in self._db.rows("SELECT id FROM sessions WHERE import_id = ?", import_id):
+                if should_stop():
+                    return
                 self._remove(session_id)
                 yield
             self._db.change("DELETE FROM imports WHERE id = ?", import_id)

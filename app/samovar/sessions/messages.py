@@ -50,8 +50,8 @@ class Messages:
     ) -> tuple[int, list[StoredMessage]]:
         """What differs from a path read earlier: how many of its messages still stand, and those after them.
 
-        A known message that was still streaming is read again, and what follows it. Costs what is new, not
-        what is long.
+        A known message that was still streaming is read again, and what follows it; so is one at the end that
+        another window has gone on with. Costs what is new, not what is long.
         """
         streaming = (i for i, message in enumerate(known) if message.state is MessageState.STREAMING)
         num_final = next(streaming, len(known))
@@ -62,10 +62,12 @@ class Messages:
         while here is not None:
             for message in reversed(self.end_of_path(here, num_wanted)):
                 place = places.get(message.id)
-                if place is not None and message.num_siblings == known[place].num_siblings:
+                if place is not None and _stands(known[place], message):
                     return place + 1, found[::-1]
                 found.append(message)
                 here = message.parent_id
+            if not found:  # a damaged file names a message that is not there
+                break
             num_wanted = _CHUNK
         return 0, found[::-1]
 
@@ -77,14 +79,20 @@ class Messages:
         return messages_of(self._db, rows)[0]
 
     def siblings(self, message_id: int) -> list[int]:
-        """The ids of all messages below the same parent, this one among them, the oldest first."""
+        """The ids of all messages below the same parent, this one among them, the oldest first.
+
+        Raises SamovarError if it has been deleted.
+        """
         rows = self._db.rows(
             "SELECT s.id FROM messages AS m JOIN messages AS s"
             " ON s.session_id = m.session_id AND s.parent_id IS m.parent_id"
             " WHERE m.id = ? AND s.deleted_at IS NULL ORDER BY s.id",
             message_id,
         )
-        return [found for (found,) in rows]
+        ids = [found for (found,) in rows]
+        if message_id not in ids:
+            raise _deleted_message()
+        return ids
 
     def newest_leaf(self, message_id: int) -> int:
         """Where the newest branch below a message ends; the message itself if nothing follows it."""
@@ -105,9 +113,10 @@ class Messages:
         """Add a message below `parent_id` (None: as a first message; left out: below the head).
 
         It becomes the head. It is on disk when this returns. A STREAMING message belongs to this process
-        until `finish`.
+        until `finish`. Raises SamovarError if the parent has been deleted.
         """
         with self._db.transaction():
+            self._check_stands(parent_id)
             return self._insert(session_id, role, content, state, parent_id, attachments)
 
     def add_turn(
@@ -121,9 +130,11 @@ class Messages:
         """Add a user's message and below it an empty STREAMING reply: both or neither.
 
         Since nobody can come between the two, what others add meanwhile hangs below the reply. With a
-        `parent_id` that has other messages below it, this begins another branch: an edit.
+        `parent_id` that has other messages below it, this begins another branch: an edit. Raises SamovarError
+        if the parent has been deleted.
         """
         with self._db.transaction():
+            self._check_stands(parent_id)
             message = self._insert(
                 session_id, Role.USER, content, MessageState.COMPLETE, parent_id, attachments
             )
@@ -131,10 +142,14 @@ class Messages:
             return message, reply
 
     def add_reply(self, session_id: str, parent_id: int, head_id: int | None) -> StoredMessage | None:
-        """Add an empty STREAMING reply below `parent_id`; None if `head_id` is no longer the chat's head."""
+        """Add an empty STREAMING reply below `parent_id`; None if `head_id` is no longer the chat's head.
+
+        Raises SamovarError if the parent has been deleted.
+        """
         with self._db.transaction():
             if self._head(session_id) != head_id:
                 return None
+            self._check_stands(parent_id)
             return self._insert(session_id, Role.ASSISTANT, "", MessageState.STREAMING, parent_id)
 
     def set_attachments(self, message_id: int, attachments: Sequence[Attachment]) -> None:
@@ -152,9 +167,10 @@ class Messages:
     def reopen(self, message_id: int) -> StoredMessage:
         """Make a reply that has ended a STREAMING one of this process, to go on with it.
 
-        Raises SamovarError if it is no reply, or is being written already.
+        Raises SamovarError if it is no reply, has been deleted, or is being written already.
         """
         with self._db.transaction():
+            self._check_stands(message_id)
             message = self.message(message_id)
             if message.role is not Role.ASSISTANT:
                 raise SamovarError("only a reply can be gone on with")
@@ -229,14 +245,19 @@ class Messages:
     # Branches
 
     def show(self, session_id: str, message_id: int) -> None:
-        """Make the newest branch through this message the one that is shown."""
+        """Make the newest branch through this message the one that is shown.
+
+        Raises SamovarError if it has been deleted.
+        """
         with self._db.transaction():
+            self._check_stands(message_id)
             self._set_head(session_id, self.newest_leaf(message_id))
 
     def delete_branch(self, message_id: int) -> int | None:
         """Take a message and all that follows it out of sight; returns the head that was shown before.
 
-        What is shown then is the newest branch of a sibling, or what ends in the parent.
+        What is shown then is the newest branch of a sibling, or what ends in the parent. Raises SamovarError
+        if it has been deleted already.
         """
         with self._db.transaction():
             message = self.message(message_id)
@@ -256,10 +277,19 @@ class Messages:
             return head
 
     def restore_branch(self, message_id: int, head_id: int | None) -> None:
-        """Undo `delete_branch`, which returned `head_id`."""
+        """Undo `delete_branch`, which returned `head_id`.
+
+        What stands above the message comes back with it if it has been deleted since. If what was shown has
+        been deleted, the newest branch through the message is shown.
+        """
         with self._db.transaction():
-            self._update(message_id, {"deleted_at": None})
-            self._set_head(self.message(message_id).session_id, head_id)
+            session_id = self.message(message_id).session_id
+            self._db.change(
+                f"UPDATE messages SET deleted_at = NULL WHERE id IN ({schema.SELECT_IDS_UP})", message_id
+            )
+            if head_id is None or self._is_deleted(head_id):
+                head_id = self.newest_leaf(message_id)
+            self._set_head(session_id, head_id)
 
     def copy_path(self, message_id: int, session_id: str) -> None:
         """Within a transaction: copy the messages up to this one into another, empty chat."""
@@ -288,6 +318,15 @@ class Messages:
             raise no_chat(session_id)
         head: int | None = rows[0][0]
         return head
+
+    def _is_deleted(self, message_id: int) -> bool:
+        """Whether it, or a message above it, has been deleted."""
+        return bool(self._db.rows(schema.SELECT_DELETED_UP, message_id))
+
+    def _check_stands(self, message_id: int | UnsetType | None) -> None:
+        """Raises SamovarError if this message has been deleted: in another window, since nobody sees it."""
+        if isinstance(message_id, int) and self._is_deleted(message_id):
+            raise _deleted_message()
 
     def _set_head(self, session_id: str, head_id: int | None) -> None:
         self._db.change("UPDATE sessions SET head_id = ? WHERE id = ?", head_id, session_id)
@@ -334,11 +373,27 @@ class Messages:
             raise _no_message(message_id)
 
 
+def _stands(known: StoredMessage, stored: StoredMessage) -> bool:
+    """Whether a message that had ended reads as before.
+
+    The end of a reply of this window's may not have been stored (a full disk): then more of it is known.
+    """
+    if stored.num_siblings != known.num_siblings:
+        return False
+    if stored.state is MessageState.STREAMING and len(stored.content) < len(known.content):
+        return known.content.startswith(stored.content)
+    return (stored.state, stored.content) == (known.state, known.content)
+
+
 def no_chat(session_id: str) -> SamovarError:
     """The error for a chat that is not there."""
     return SamovarError(
         f'There is no chat "{storable(session_id)}" (any more). Choose another one from the list.'
     )
+
+
+def _deleted_message() -> SamovarError:
+    return SamovarError("this message has been deleted in another window")
 
 
 def _no_message(message_id: int) -> SamovarError:

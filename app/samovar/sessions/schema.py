@@ -70,6 +70,9 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE INDEX messages_tree ON messages (session_id, parent_id)",
         "DROP INDEX messages_of_session",
         "CREATE INDEX messages_deleted ON messages (session_id) WHERE deleted_at IS NOT NULL",
+        # Without it, each message that is removed for good has SQLite look at all chats for a head.
+        "CREATE INDEX sessions_head ON sessions (head_id)",
+        "CREATE INDEX messages_with_files ON messages (attachments) WHERE attachments <> '[]'",
         """
         CREATE TABLE imports (
             id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -155,6 +158,10 @@ SELECT_PATH_END: Final = f"""
     SELECT {MESSAGE_COLUMNS} FROM up JOIN messages AS m ON m.id = up.id ORDER BY depth DESC
 """
 SELECT_IDS_UP: Final = f"{_UP} SELECT id FROM up"
+# A row if one of them is deleted.
+SELECT_DELETED_UP: Final = (
+    f"{_UP} SELECT 1 FROM up JOIN messages AS m ON m.id = up.id WHERE m.deleted_at IS NOT NULL LIMIT 1"
+)
 # Below every message its newest child, down to the leaf.
 SELECT_NEWEST_LEAF: Final = """
     WITH RECURSIVE down (id) AS (

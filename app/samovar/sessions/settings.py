@@ -1,11 +1,11 @@
 """Settings of one chat; what is not set follows the configuration. Values only."""
 
-from typing import Annotated, Any, Final, get_type_hints
+from typing import Annotated, Any, Final, Literal, get_type_hints
 
 import msgspec
 from msgspec import Meta
 
-from samovar.config import SamplingConfig
+from samovar.config import ContextFull, SamplingConfig
 from samovar.core.chat import Sampling
 from samovar.core.errors import SamovarError
 
@@ -14,8 +14,9 @@ _SAMPLING: Final = get_type_hints(SamplingConfig, include_extras=True)
 
 
 class SessionSettings(msgspec.Struct, frozen=True, omit_defaults=True):
-    """None and empty ones follow the configuration. `stop` are texts that end a reply; `pin` keeps the chat's
-    prompt in the cache; `persona` names the file that system prompt and settings were taken from.
+    """None and empty ones follow the configuration. `context_full` says what happens when the chat outgrows
+    the context: it stops, or its oldest turns are no longer sent. `stop` are texts that end a reply; `pin`
+    keeps the chat's prompt in the cache; `persona` names the file that prompt and settings were taken from.
     """
 
     persona: str = ""
@@ -26,6 +27,7 @@ class SessionSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     repeat_penalty: float | None = None
     seed: int | None = None
     max_tokens: int | None = None
+    context_full: Literal["stop", "shift"] | None = None
     stop: tuple[str, ...] = ()
     pin: bool = False
     side_tasks: bool | None = None
@@ -62,6 +64,7 @@ class SessionSettings(msgspec.Struct, frozen=True, omit_defaults=True):
 _Switch = Annotated[bool | None, Meta(description='"on" or "off"')]
 KINDS: Final[dict[str, Any]] = {
     **_SAMPLING,
+    "context_full": ContextFull,
     "stop": Annotated[tuple[str, ...], Meta(description="a text that ends the reply")],
     "pin": _Switch,
     "side_tasks": _Switch,
@@ -71,7 +74,7 @@ KINDS: Final[dict[str, Any]] = {
 
 def checked(settings: SessionSettings) -> SessionSettings:
     """The same settings; SamovarError if a value is not allowed (they may come from a file)."""
-    for name in _SAMPLING:
+    for name in (*_SAMPLING, "context_full"):
         value = getattr(settings, name)
         if value is not None:
             _converted(name, value, strict=True)

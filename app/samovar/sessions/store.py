@@ -8,6 +8,7 @@ out `exchange`'s.
 import time
 import uuid
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
 
@@ -78,6 +79,10 @@ class Store:
         """Close the file; a second call does nothing."""
         self._db.close()
 
+    def transaction(self) -> AbstractContextManager[None]:
+        """What is stored within is there as a whole or not at all. Nobody else can write meanwhile."""
+        return self._db.transaction()
+
     # Chats
 
     def sessions(self) -> list[Session]:
@@ -114,10 +119,12 @@ class Store:
 
     def names(self, *, deleted: bool = False) -> list[ChatName]:
         """All chats by id and title, or those that are deleted and can be brought back; the latest first."""
-        condition, order = ("IS NOT NULL", "deleted_at") if deleted else ("IS NULL", "updated_at")
+        condition, order = (
+            ("IS NOT NULL", "deleted_at DESC, revision") if deleted else ("IS NULL", "updated_at DESC, rowid")
+        )
         rows = self._db.rows(
             f"SELECT id, title FROM sessions WHERE deleted_at {condition} AND import_id IS NULL"
-            f" ORDER BY {order} DESC, rowid DESC"
+            f" ORDER BY {order} DESC"
         )
         return [ChatName(session_id, title) for session_id, title in rows]
 
@@ -179,19 +186,25 @@ class Store:
     def restore(self, session_id: str) -> None:
         self._update(session_id, "deleted_at", None)
 
-    def purge(self) -> int:
+    def purge(self, should_stop: Callable[[], bool] = lambda: False) -> int:
         """Remove what was deleted more than 30 days ago for good, chats and branches; returns how many.
 
-        Texts of files go with the last message or draft that names them.
+        Texts of files go with the last message or draft that names them. What is left when `should_stop` says
+        so goes another time.
         """
         before = self._clock() - KEEP_DELETED_S
         rows = self._db.rows(
             "SELECT id FROM sessions WHERE deleted_at < ? AND import_id IS NULL LIMIT 1000", before
         )
+        num_removed = 0
         for (session_id,) in rows:
+            if should_stop():
+                return num_removed
             self.exchange.remove(session_id)
-        num_removed = len(rows) + self.exchange.remove_branches(before)
-        self.exchange.remove_files()
+            num_removed += 1
+        num_removed += self.exchange.remove_branches(before, should_stop)
+        if not should_stop():
+            self.exchange.remove_files()
         return num_removed
 
     def fork(self, session_id: str, message_id: int, title: str) -> Session:

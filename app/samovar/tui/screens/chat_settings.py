@@ -34,7 +34,8 @@ from samovar.tui.widgets.line import do_own_key
 
 _ROOMY_FROM: Final = 60
 _SAMPLING: Final = ("temperature", "top_k", "top_p", "min_p", "repeat_penalty", "seed", "max_tokens")
-_UNSET: Final = {"seed": "random", "max_tokens": "no limit"}
+_CONTEXT_FULL: Final = "context_full"
+_UNSET: Final = {"seed": "random", "max_tokens": "no limit", _CONTEXT_FULL: "stop or shift"}
 _LOST: Final = "Leave without saving? What you have changed here is lost."
 
 
@@ -83,7 +84,7 @@ class ChatSettings(ModalScreen[ChatProfile | None]):
         self._stop = _Text(_stop_lines(self._base), id="stop")
         self._sampling = {
             name: Field(name, name, _word(self._base, name), _default_word(default, name))
-            for name in _SAMPLING
+            for name in (*_SAMPLING, _CONTEXT_FULL)
         }
         self._persona = Deed("persona", id="persona")
         self._save = Deed("save", id="save")
@@ -333,7 +334,7 @@ def _word(settings: SessionSettings, name: str) -> str:
 
 
 def _default_word(default: SamplingConfig, name: str) -> str:
-    value = getattr(default, name)
+    value = getattr(default, name, None)
     return _UNSET[name] if value is None else str(value)
 
 

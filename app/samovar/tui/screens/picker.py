@@ -41,6 +41,7 @@ class Picker(ModalScreen[T]):
         super().__init__()
         self._title = title
         self._input = Line(placeholder=placeholder, compact=True, id="picker-input")
+        self._input.cursor_blink = False
         self._list = RowList(empty, id="picker-list")
         self._list.can_focus = False
         self._searched = ""

@@ -59,6 +59,7 @@ class SearchScreen(ModalScreen[Hit | None]):
         self._list.can_focus = False  # the keys go to the text; the list is moved through it
         self.query_one(Input).focus()
         self._say(_HINT)
+        self.run_worker(self._find(""), group="search")  # what the first search reads takes a moment
 
     # What is typed
 
@@ -80,7 +81,7 @@ class SearchScreen(ModalScreen[Hit | None]):
             self._say("; ".join(found.problems) or _count(found))
 
     def _show(self, found: SearchResults) -> None:
-        self._hits = {f"{hit.session_id} {hit.message_id}": hit for hit in found.hits}
+        self._hits = {f"{hit.session_id} {hit.message_id} {hit.is_title}": hit for hit in found.hits}
         self._list.set_rows(list(self._hits), self._draw)
 
     def _say(self, text: str) -> None:

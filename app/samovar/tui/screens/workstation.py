@@ -160,7 +160,8 @@ class Workstation(MessageKeys):
         if chat is self._view.chat:
             self._view.give_back(text)
         elif chat is not None:
-            chat.draft = "\n".join(part for part in (text, chat.draft) if part)
+            draft = "\n".join(part for part in (text, chat.draft) if part)
+            self._conversations.drafts.typed(chat, draft)
 
     # What widgets ask for
 
@@ -259,7 +260,8 @@ class Workstation(MessageKeys):
     @on(SessionList.RenameWanted)
     def _rename(self, event: SessionList.RenameWanted) -> None:
         self._rename_from_list = True
-        self._sidebar.rename(event.session, self._conversations.chats[event.session].title)
+        if event.session in self._conversations.chats:
+            self._sidebar.rename(event.session, self._conversations.chats[event.session].title)
 
     @on(Sidebar.Renamed)
     def _renamed(self, event: Sidebar.Renamed) -> None:
@@ -299,8 +301,10 @@ class Workstation(MessageKeys):
         self._view.say(f"“{_short(chat.title)}” is back" if chat else "no chat has been deleted")
 
     def _delete(self, session: str) -> None:
+        if session not in self._conversations.chats:
+            return
         chat = self._conversations.delete(session)
-        if not chat.in_store:
+        if not chat.in_store and not chat.draft.strip():
             return
         self._deleted_last = session
         undo = "u" if self._sidebar.sessions.has_focus else "/undo"
@@ -436,6 +440,7 @@ class Workstation(MessageKeys):
 
     def _back_to_writing(self) -> None:
         self.remove_class("-list-open", "-panel-open")
+        self._sidebar.end_filter()
         self._view.composer.focus_input()
 
 

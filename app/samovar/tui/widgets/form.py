@@ -21,6 +21,7 @@ class Field(Vertical):
         super().__init__(name=name, classes="field")
         self._label = label
         self.input = Line(value, placeholder=placeholder, compact=True, select_on_focus=False, name=name)
+        self.input.cursor_blink = False
         self._error = Static("", classes="field-error")
 
     def compose(self) -> ComposeResult:

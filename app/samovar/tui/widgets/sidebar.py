@@ -119,6 +119,7 @@ class Sidebar(Vertical):
         self._filter = FilterInput(
             id="filter-input", compact=True, select_on_focus=False, placeholder="words"
         )
+        self._filter.cursor_blink = False
         self._lines = Static("", id="list-note")
         self._num_chats = -1
         self._arrangement = ""
@@ -306,19 +307,20 @@ class Sidebar(Vertical):
     @on(SessionList.FilterLeft)
     def _leave_filter(self, event: Message) -> None:
         event.stop()
-        self._end_filter()
+        self.end_filter()
         self.sessions.focus()
 
     @on(SessionList.Opened)
     def _opened(self) -> None:
-        self._end_filter()
+        self.end_filter()
 
     @on(events.DescendantBlur)
     def _left_filter(self, event: events.DescendantBlur) -> None:
         """A filter without words needs no line."""
         if event.widget is self._filter and not self._filter.value.strip():
-            self._end_filter()
+            self.end_filter()
 
-    def _end_filter(self) -> None:
+    def end_filter(self) -> None:
+        """List all titles again."""
         self._filter.value = ""
         self._second.display, self._filter.display = True, False
