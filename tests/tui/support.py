@@ -61,7 +61,9 @@ class Station:
 
     @property
     def activity(self) -> str:
-        return str(self.screen.query_one("#foot").render())
+        """What the composer says is going on: in its foot, or above it where that is long."""
+        note = self.screen.query_one("#note")
+        return (str(note.render()) if note.display else "") + str(self.screen.query_one("#foot").render())
 
     def arrived(self, session: str) -> str:
         """What has arrived of a chat's running reply."""

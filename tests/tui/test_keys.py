@@ -5,13 +5,15 @@ from pathlib import Path
 import pytest
 from textual._xterm_parser import XTermParser
 from textual.events import Key
+from textual.widgets import Input
 
 from samovar.core.chat import ChatMessage, Role
 from samovar.core.errors import SamovarError
 from samovar.tui.alt_digits import make_alt_digits_keys
 from samovar.tui.app import check_terminal
 from samovar.tui.widgets.composer import MessageInput
-from samovar.tui.widgets.sidebar import TitleInput
+from samovar.tui.widgets.session_list import SessionList
+from samovar.tui.widgets.sidebar import FilterInput, TitleInput
 from samovar.tui.widgets.transcript import Transcript
 from tests.tui.support import station
 
@@ -20,6 +22,53 @@ async def test_a_new_line_lands_where_it_was_typed(tmp_path: Path) -> None:
     async with station(tmp_path) as here:
         here.press_at_once(*"a1", "ctrl+j", *"b1", "shift+enter", *"c1", "alt+enter", *"d1")
         await here.until(lambda: here.text == "a1\nb1\nc1\nd1", here.text)
+
+
+async def test_keys_that_edit_take_effect_where_they_were_pressed(tmp_path: Path) -> None:
+    async with station(tmp_path) as here:
+        here.press_at_once(*"abc", "backspace", "backspace", *"xy", "home", *"12", "ctrl+k", *"34")
+        await here.until(lambda: here.text == "1234", here.text)
+        here.press_at_once("ctrl+u", *"look", "left", *"w")
+        await here.until(lambda: here.text == "loowk", here.text)
+
+
+async def test_fast_editing_keys_stay_in_order_in_the_search_and_in_titles(tmp_path: Path) -> None:
+    async with station(tmp_path, chats=2) as here:
+        await here.pilot.press("f3")
+        query = here.app.screen.query_one(Input)
+        here.press_at_once(*"anxw", "backspace", "backspace", *"swer")
+        await here.until(lambda: query.value == "answer", query.value)
+        here.press_at_once("ctrl+u", *"question")
+        await here.until(lambda: query.value == "question", query.value)
+        await here.pilot.press("escape", "f2", "down", "r")
+        await here.until(lambda: isinstance(here.app.focused, TitleInput))
+        here.press_at_once("ctrl+u", *"abx", "backspace", *"c", "enter")
+        await here.until(lambda: "abc" in here.titles)
+
+
+async def test_a_filter_that_comes_in_one_piece_does_nothing_to_the_chats(tmp_path: Path) -> None:
+    async with station(tmp_path, chats=3) as here:
+        await here.pilot.press("f2", "down")
+        await here.until(lambda: isinstance(here.app.focused, SessionList))
+        here.press_at_once("/", *"sax")
+        await here.until(lambda: here.screen.query_one(FilterInput).value == "sax")
+        assert here.titles == []
+        await here.pilot.press("escape")
+        await here.until(lambda: here.titles == ["", "chat 3", "chat 2", "chat 1"])
+        here.press_at_once("/", *"chat 2", "enter")
+        await here.until(lambda: here.app.conversations.shown.title == "chat 2")
+
+
+async def test_without_messages_the_keys_are_the_composers(tmp_path: Path) -> None:
+    async with station(tmp_path, chats=1) as here:
+        await here.pilot.press("alt+2")
+        await here.until(lambda: here.entries)
+        here.screen.set_focus(here.screen.query_one(Transcript))
+        await here.pilot.press("left_square_bracket", "d")
+        await here.until(lambda: not here.entries)
+        await here.until(lambda: "; /undo brings it back" in here.activity, here.activity)
+        await here.pilot.press(*"/undo", "enter")
+        await here.until(lambda: len(here.entries) == 2)
 
 
 async def test_what_is_typed_right_after_enter_stays_in_the_composer(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from textual.widgets import Static
+
 from samovar.core.request import FinishReason
 from samovar.tui.screens.search import SearchScreen
 from samovar.tui.widgets.composer import MessageInput
@@ -138,9 +140,47 @@ async def test_a_chat_is_exported_and_comes_back(tmp_path: Path) -> None:
         await here.send(f"/export {file}")
         await here.until(lambda: "written" in here.activity)
         assert "first" in file.read_text()
+        await here.send(f"/export {tmp_path}/chat.pdf")
+        await here.until(lambda: ".md, .json or .toml" in here.error)
+        assert not (tmp_path / "chat.pdf").exists()
+        here.type("")
         await here.send(f"/import {file}")
         await here.until(lambda: here.titles.count("one") == 2)
         file.write_text("[[[")
         await here.send(f"/import {file}")
         await here.until(lambda: "chat.toml" in here.error)
         assert here.titles.count("one") == 2
+
+
+async def test_of_a_folder_what_came_in_is_told_beside_what_did_not(tmp_path: Path) -> None:
+    async with station(tmp_path) as here:
+        await talk(here, "one", "first")
+        (tmp_path / "both").mkdir()
+        await here.send(f"/export {tmp_path}/both/good.toml")
+        await here.until(lambda: "written" in here.activity)
+        good = (tmp_path / "both" / "good.toml").read_text()
+        (tmp_path / "both" / "bad.toml").write_text(good.replace("title =", "titl[e ="))
+        await here.send(f"/import {tmp_path}/both")
+        await here.until(lambda: here.error)
+        assert here.error.startswith("1 chat imported. Cannot import"), here.error
+        assert "bad.toml" in here.error
+        assert here.titles.count("one") == 2
+
+
+async def test_a_tag_that_no_chat_has_is_not_listed_alone(tmp_path: Path) -> None:
+    async with station(tmp_path, chats=2) as here:
+        await here.send("/tagged nope")
+        await here.until(lambda: "no chat has the tag nope" in here.error)
+        assert len(here.titles) == 3
+
+
+async def test_what_is_said_of_a_deleted_chat_ends_when_it_is_back(tmp_path: Path) -> None:
+    async with station(tmp_path, chats=2) as here:
+        await here.pilot.press("alt+2")
+        await here.until(lambda: here.entries)
+        note = here.screen.query_one("#list-note", Static)
+        await here.send("/delete")
+        await here.until(lambda: "/undo brings it back" in str(note.render()), str(note.render()))
+        await here.send("/undo")
+        await here.until(lambda: "chat 2" in here.titles)
+        await here.until(lambda: "brings it back" not in str(note.render()))

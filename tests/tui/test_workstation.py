@@ -341,6 +341,40 @@ async def test_a_long_paste_stands_as_one_word_and_travels_as_a_file(tmp_path: P
         assert message.content.endswith(here.store.path(here.client.requests[0].session)[0].content)
 
 
+async def test_lines_are_counted_as_terminals_paste_them(tmp_path: Path) -> None:
+    async with station(tmp_path) as here:
+        here.screen.query_one(MessageInput).post_message(Paste("\r".join(map(str, range(60)))))
+        await here.until(lambda: here.text.startswith("@pasted-"), here.text)
+        assert "60 lines" in here.activity
+        await here.pilot.press("enter")
+        await here.until_asked(1)
+        assert "\n57\n58\n59\n</file>" in here.client.requests[0].messages[0].content
+
+
+async def test_all_commands_are_in_the_palette(tmp_path: Path) -> None:
+    async with station(tmp_path, chats=1) as here:
+        await here.pilot.press("alt+2")
+        await here.until(lambda: here.entries)
+        commands = {one.title: one.callback for one in here.app.get_system_commands(here.app.screen)}
+        commands["Star"]()
+        await here.until(lambda: here.app.conversations.shown.is_favourite)
+        commands["Tag"]()
+        await here.until(lambda: here.text == "/tag ")
+        commands["Export"]()
+        await here.until(lambda: "would be lost" in here.activity)
+        assert here.text == "/tag "
+
+
+async def test_an_answer_that_is_long_is_shown_as_a_whole(tmp_path: Path) -> None:
+    async with station(tmp_path, size=(80, 24)) as here:
+        await here.send("/set")
+        await here.until(lambda: "side_tasks" in here.activity, here.activity)
+        assert here.screen.query_one("#note").size.height > 1
+        await here.send("/tag one")
+        await here.until(lambda: "tags: one" in here.activity)
+        assert not here.screen.query_one("#note").display
+
+
 async def test_a_paste_of_some_lines_is_text(tmp_path: Path) -> None:
     text = "first line\nsecond line\n" * 6 + "end"
     async with station(tmp_path) as here:

@@ -20,7 +20,7 @@ from samovar.core.errors import SamovarError
 from samovar.core.safe_text import clean
 from samovar.sessions import personas
 from samovar.sessions.settings import KINDS, SessionSettings
-from samovar.sessions.transfer.files import Format
+from samovar.sessions.transfer.files import Format, format_of
 
 ANSWERED: Final = frozenset(
     "rename system set persona tag untag star archive sort tagged archived retry continue edit fork undo"
@@ -151,7 +151,10 @@ class CommandDesk:
                 except ValueError:
                     raise SamovarError(f"sort by {', '.join(order.value for order in Order)}") from None
             case "tagged":
-                roster.tag = "" if text in ("", "-") else next(iter(_bare([text])))
+                tag = "" if text in ("", "-") else next(iter(_bare([text])))
+                if tag and tag not in (known for known, _ in self._conversations.profile.all_tags()):
+                    raise SamovarError(f"no chat has the tag {clean(tag)}")
+                roster.tag = tag
             case _:
                 roster.with_archived = not roster.with_archived
         self._conversations.arranged()
@@ -171,6 +174,8 @@ class CommandDesk:
             chats = sorted(self._conversations.chats.values(), key=lambda chat: chat.created_at)
             return await transfers.export(chats, _path(target or "chats.json"), None)
         form = None if text else Format.MARKDOWN
+        if text and _path(text).suffix and not _path(text).is_dir() and format_of(_path(text)) is None:
+            raise SamovarError(f"end the name in .md, .json or .toml: /export {clean(text)}.md")
         return await transfers.export([chat], _path(text) if text else None, form)
 
     # Branches

@@ -65,7 +65,9 @@ class Transfers:
         finally:
             self._is_importing = False
         if report.num_failed:
-            raise SamovarError("; ".join(file.error for file in report.files if file.error))
+            errors = "; ".join(file.error.rstrip(".") for file in report.files if file.error)
+            good = [file for file in report.files if not file.error]
+            raise SamovarError(f"{_summary(good)}. {errors}." if good else f"{errors}.")
         if not report.files:
             raise SamovarError("there is no file of chats there")
         return _summary(report.files)

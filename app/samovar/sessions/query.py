@@ -27,7 +27,13 @@ _ITEM: Final = re.compile(
     rf'(?P<minus>-?)(?:(?P<filter>{"|".join(_FILTERS)}):)?(?:"(?P<quoted>[^"]*)(?P<closed>"?)|(?P<plain>[^\s"]+)|)',
     re.IGNORECASE,
 )
-_ROLES: Final = {"user": Role.USER, "me": Role.USER, "assistant": Role.ASSISTANT}
+_ROLES: Final = {
+    "user": Role.USER,
+    "me": Role.USER,
+    "you": Role.USER,
+    "assistant": Role.ASSISTANT,
+    "reply": Role.ASSISTANT,
+}
 _MARKS: Final[tuple[Mark, ...]] = ("favourite", "archived")
 _DAYS: Final = {"d": 1, "w": 7}
 
@@ -167,7 +173,7 @@ class _Parser:
                 roles = {_ROLES[role] for role in _ROLES if role.startswith(value.lower())}
                 self._roles |= roles
                 if not roles:
-                    self.problems.append(f"role: takes user, me or assistant, not {value}")
+                    self.problems.append(f"role: takes me, you, user, reply or assistant, not {value}")
             case "is":
                 marks = {mark for mark in _MARKS if mark.startswith(value.lower())}
                 self._marks |= marks

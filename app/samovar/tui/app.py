@@ -6,6 +6,7 @@ The event loop's only home; the store is used through `Archive`'s thread. Never 
 import gc
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path, PurePath
 from typing import ClassVar, Final
 
@@ -18,6 +19,7 @@ from textual.widgets import TextArea
 from samovar.chats.changes import Change, LimitRefused, Noticed
 from samovar.chats.command_desk import CommandDesk
 from samovar.chats.conversation import Conversations
+from samovar.chats.slash import USAGES
 from samovar.client.interface import Client
 from samovar.config import Config
 from samovar.core.errors import SamovarError
@@ -30,6 +32,7 @@ from samovar.tui.screens.workstation import Workstation
 from samovar.tui.theme import COLOR_NAMES, DEFAULT_THEME, load_themes, palette_of
 
 QUIT_TWICE_WITHIN_S: Final = 2.0
+_NAMED_ABOVE: Final = frozenset("new delete undo rename retry search cache help quit".split())
 
 
 def check_terminal(env: Mapping[str, str]) -> None:
@@ -205,3 +208,9 @@ class SamovarApp(App[None]):
         yield SystemCommand("Theme", "choose other colours", self.action_change_theme)
         yield SystemCommand("Help", "f1: all keys and commands", station.action_help)
         yield SystemCommand("Quit", "ctrl+q", self.action_quit)
+        for usage in USAGES:
+            if usage.name not in _NAMED_ABOVE:
+                title = usage.name.capitalize()
+                yield SystemCommand(
+                    title, f"/{usage.name}: {usage.help}", partial(station.begin_command, usage)
+                )

@@ -78,7 +78,7 @@ def _sentence(error: OSError, path: Path) -> str:
         case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
             return f"The disk is full: {path} was not written. Make room, or choose another folder."
         case errno.EEXIST:
-            return f"{path} is there already. Choose another name, or overwrite it with --overwrite."
+            return f"{path} is there already. Choose another name (the command line has --overwrite)."
         case errno.ENOENT if not path.parent.is_dir():
             return f"There is no folder {path.parent}. Make it, or choose another one."
         case errno.ENOTDIR:

@@ -30,6 +30,7 @@ from samovar.tui.screens.name_persona import NamePersona
 from samovar.tui.screens.picker import Choice, Chooser
 from samovar.tui.screens.question import Question
 from samovar.tui.widgets.form import Deed, Field, Tick
+from samovar.tui.widgets.line import do_own_key
 
 _ROOMY_FROM: Final = 60
 _SAMPLING: Final = ("temperature", "top_k", "top_p", "min_p", "repeat_penalty", "seed", "max_tokens")
@@ -318,6 +319,9 @@ class _Text(TextArea):
     def __init__(self, text: str, *, id: str) -> None:
         super().__init__(text, id=id, compact=True, highlight_cursor_line=False, tab_behavior="focus")
         self.cursor_blink = False
+
+    async def _on_key(self, event: events.Key) -> None:
+        await do_own_key(self, event)
 
 
 def _heading(text: str, aside: str) -> Static:

@@ -43,6 +43,14 @@ GLYPH_KEYS = HelpGroup(
 )
 
 
+WRITING_KEYS: Final = (
+    ("tab", "complete a /command or an @file; else go to the messages"),
+    ("up", "in an empty line: what you have sent before"),
+    ("@FILE", "attach a text file; pasting its path does the same"),
+)
+"""What the composer does with keys that have another meaning elsewhere in a text."""
+
+
 def key_name(key: str) -> str:
     """A key as people write it: `ctrl+j`, `page up`."""
     names = {
@@ -54,9 +62,9 @@ def key_name(key: str) -> str:
     return names.get(key, key.replace("question_mark", "?"))
 
 
-def group_of(title: str, bindings: Iterable[BindingType]) -> HelpGroup:
-    """The bindings that say what they do, keys for the same action on one line."""
-    lines = []
+def group_of(title: str, bindings: Iterable[BindingType], more: Iterable[tuple[str, str]] = ()) -> HelpGroup:
+    """The bindings that say what they do, keys for the same action on one line; behind them, `more`."""
+    lines: list[tuple[str, str]] = []
     for binding in bindings:
         assert isinstance(binding, Binding)
         if binding.description and binding.id:
@@ -64,7 +72,7 @@ def group_of(title: str, bindings: Iterable[BindingType]) -> HelpGroup:
             first, *others = [key_name(key.strip()) for key in shown.split(",")]
             keys = f"{first} or {others[0]}" if others and len(others[0]) == 1 else first
             lines.append((keys, binding.description))
-    return HelpGroup(title, tuple(lines))
+    return HelpGroup(title, (*lines, *more))
 
 
 def command_group() -> HelpGroup:

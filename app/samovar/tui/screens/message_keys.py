@@ -48,11 +48,13 @@ class MessageKeys(Screen[None]):
 
     @on(Transcript.DeleteWanted)
     def _delete_branch(self, event: Transcript.DeleteWanted) -> None:
-        self._branch(
-            event,
-            lambda branches, chat, message: branches.delete(chat, message),
-            done="deleted from here on; u or /undo brings it back",
-        )
+        async def deed(branches: Branches, chat: Chat, message: int) -> str:
+            if refusal := await branches.delete(chat, message):
+                return refusal
+            # With the last message the keys go to the composer, where u is a letter.
+            return f"deleted from here on; {'u or ' if chat.path else ''}/undo brings it back"
+
+        self._branch(event, deed)
 
     @on(Transcript.UndoWanted)
     def _undo_branch(self) -> None:
@@ -63,7 +65,6 @@ class MessageKeys(Screen[None]):
         event: Wanted,
         deed: Callable[[Branches, Chat, int], Coroutine[None, None, str]],
         *,
-        done: str = "",
         follow: bool = False,
     ) -> None:
         """Do something with a message of the shown chat."""
@@ -71,16 +72,14 @@ class MessageKeys(Screen[None]):
             if follow:
                 self._view.follow()
             chat, branches = self._view.chat, self._conversations.branches
-            self.run_worker(self._do(deed(branches, chat, int(event.entry_id)), done), group="branch")
+            self.run_worker(self._do(deed(branches, chat, int(event.entry_id))), group="branch")
         else:
             self._view.say("that is no message: press it on one of the chat")
 
-    async def _do(self, deed: Coroutine[None, None, str], done: str) -> None:
+    async def _do(self, deed: Coroutine[None, None, str], done: str = "") -> None:
         """Say what came of it: why it cannot be done, or that it is."""
-        if refusal := await deed:
-            self._view.say(refusal)
-        elif done:
-            self._view.say(done)
+        if told := await deed or done:
+            self._view.say(told)
 
     @on(Transcript.CopyRequested)
     def _copy(self, event: Transcript.CopyRequested) -> None:

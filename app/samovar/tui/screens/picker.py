@@ -16,6 +16,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
 from samovar.core.safe_text import clean
+from samovar.tui.widgets.line import Line
 from samovar.tui.widgets.parts import Part, fitted
 from samovar.tui.widgets.row_list import RowList
 
@@ -39,7 +40,7 @@ class Picker(ModalScreen[T]):
         """`empty` is shown where nothing fits."""
         super().__init__()
         self._title = title
-        self._input = Input(placeholder=placeholder, compact=True, id="picker-input")
+        self._input = Line(placeholder=placeholder, compact=True, id="picker-input")
         self._input.cursor_blink = False
         self._list = RowList(empty, id="picker-list")
         self._list.can_focus = False

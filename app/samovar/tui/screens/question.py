@@ -18,7 +18,7 @@ class Question(ModalScreen[bool]):
     def compose(self) -> ComposeResult:
         with Vertical(id="question"):
             yield Static(Content(self._text))
-            yield Static(Content.assemble(("y", "$brass"), (" does it · any other key leaves it", "$faint")))
+            yield Static(Content.assemble(("y", "$brass"), (" yes · any other key no", "$faint")))
 
     def on_key(self, event: events.Key) -> None:
         event.stop()

@@ -16,6 +16,7 @@ from samovar.core.chat import Role
 from samovar.core.figures import clock_time
 from samovar.core.safe_text import clean
 from samovar.sessions.search import Hit, SearchResults
+from samovar.tui.widgets.line import Line
 from samovar.tui.widgets.parts import Part, fitted
 from samovar.tui.widgets.row_list import RowList
 
@@ -49,7 +50,7 @@ class SearchScreen(ModalScreen[Hit | None]):
 
     def compose(self) -> ComposeResult:
         with Vertical(id="search"):
-            yield Input(self._text, placeholder="search in all chats", id="query", compact=True)
+            yield Line(self._text, placeholder="search in all chats", id="query", compact=True)
             yield Static("", id="found", markup=False)
             yield self._list
             yield Static(Content.assemble(("enter opens · esc closes", "$faint")), id="search-keys")
@@ -75,7 +76,7 @@ class SearchScreen(ModalScreen[Hit | None]):
             return
         found = await self._find(text)
         if found is not None and self.is_mounted and text == self.query_one(Input).value:
-            self._list.set_empty("nothing found")
+            self._list.set_empty("nothing found" if found.problems else "")
             self._show(found)
             self._say("; ".join(found.problems) or _count(found))
 

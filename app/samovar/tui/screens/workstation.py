@@ -22,7 +22,7 @@ from samovar.tui.list_desk import ListDesk
 from samovar.tui.rows import arrangement, prompt_colors, row_maker
 from samovar.tui.screens.cache import CacheScreen
 from samovar.tui.screens.chat_settings import ChatSettings
-from samovar.tui.screens.help import GLYPH_KEYS, HelpScreen, command_group, group_of
+from samovar.tui.screens.help import GLYPH_KEYS, WRITING_KEYS, HelpScreen, command_group, group_of
 from samovar.tui.screens.message_keys import MessageKeys
 from samovar.tui.screens.search import SearchScreen
 from samovar.tui.theme import palette_of
@@ -134,6 +134,9 @@ class Workstation(MessageKeys):
         ids = [chat.id for chat in self._conversations.ordered()]
         shown = self._conversations.shown.id
         self._view.set_first_run(self._conversations.is_first_run)
+        if self._deleted_last in self._conversations.chats:  # it is back, by whatever way
+            self._deleted_last = ""
+            self._sidebar.set_note("")
         self._sidebar.set_rows(ids, self._row_maker(), shown, arrangement(self._conversations.roster))
 
     def _row_maker(self) -> Callable[[str], SessionRow]:
@@ -178,7 +181,7 @@ class Workstation(MessageKeys):
     @on(MessageInput.Pasted)
     def _pasted(self, event: MessageInput.Pasted) -> None:
         self._conversations.drafts.keep_paste(event.paste)
-        size = f"{event.paste.text.count(chr(10)) + 1:,} lines"
+        size = f"{len(event.paste.text.splitlines()):,} lines"
         self._view.say(f"pasted {size} as {event.paste.name}: it travels with the message as a file")
 
     async def _send_text(self, chat: Chat, text: str) -> None:
@@ -189,6 +192,16 @@ class Workstation(MessageKeys):
             return
         self._view.follow()
         await self._conversations.send(chat, text)
+
+    def begin_command(self, usage: slash.Usage) -> None:
+        """Run a command that takes nothing after it; else write its beginning, for its argument to follow."""
+        if not usage.argument:
+            self._run_command(f"/{usage.name}")
+        elif not self._view.composer.text:
+            self._view.composer.set_text(f"/{usage.name} ")
+            self._back_to_writing()
+        else:
+            self._view.say(f"what you have written would be lost: write /{usage.name} in an empty line")
 
     def _run_command(self, text: str) -> None:
         try:
@@ -294,7 +307,8 @@ class Workstation(MessageKeys):
         if not chat.in_store and not chat.draft.strip():
             return
         self._deleted_last = session
-        self._sidebar.set_note(f"deleted “{_short(chat.title)}”\nu brings it back")
+        undo = "u" if self._sidebar.sessions.has_focus else "/undo"
+        self._sidebar.set_note(f"deleted “{_short(chat.title)}”\n{undo} brings it back")
         self._view.say("deleted; /undo brings it back")
         self.set_timer(UNDO_WITHIN_S, lambda: self._forget(session))
 
@@ -317,7 +331,7 @@ class Workstation(MessageKeys):
     def action_help(self) -> None:
         groups = [
             group_of("EVERYWHERE", [*Workstation.BINDINGS, *self.app.BINDINGS]),
-            group_of("WRITING", MessageInput.BINDINGS),
+            group_of("WRITING", MessageInput.BINDINGS, WRITING_KEYS),
             group_of("CHATS · f2 goes there, esc back", SessionList.BINDINGS),
             group_of("READING · tab or a click goes there, esc back", Transcript.BINDINGS),
             group_of("CHAT SETTINGS · f7 goes there", ChatSettings.BINDINGS),

@@ -23,6 +23,7 @@ from samovar.tui.widgets.transcript import Entry, Transcript
 from samovar.tui.widgets.welcome import Welcome
 
 NOTICE_S: Final = 4.0
+LONG_NOTICE_S: Final = 12.0
 ACTIVITY_EVERY_S: Final = 0.4
 MAX_WIDTH: Final = 100  # of the transcript's text, and so of the composer under it
 
@@ -98,6 +99,7 @@ class ChatView(Vertical):
         self.composer.set_text(chat.draft)
         self.say_error("")
         self._notice = ""
+        self.composer.set_note("")
         self._load()
         self._draw_activity()
 
@@ -184,12 +186,13 @@ class ChatView(Vertical):
 
     def say(self, text: str) -> None:
         """Show a short line for some seconds, in place of an error; empty to take it back."""
-        self._notice = text
         if text:
             self.say_error("")
+        is_long = self.composer.set_note(text)
+        self._notice = "" if is_long else text
         if self._notice_timer is not None:
             self._notice_timer.stop()
-        self._notice_timer = self.set_timer(NOTICE_S, self._end_notice)
+        self._notice_timer = self.set_timer(LONG_NOTICE_S if is_long else NOTICE_S, self._end_notice)
         self._draw_activity()
 
     def read(self) -> None:
@@ -200,7 +203,7 @@ class ChatView(Vertical):
         """Show what went wrong, in place of a notice, until something else is done; empty to take it back."""
         self._refusal = ""
         self.composer.set_error(text)
-        if text and self._notice:
+        if text:
             self._end_notice()
 
     def say_refusal(self, text: str) -> None:
@@ -210,6 +213,7 @@ class ChatView(Vertical):
 
     def _end_notice(self) -> None:
         self._notice = ""
+        self.composer.set_note("")
         self._draw_activity()
 
     def _draw_activity(self) -> None:
@@ -235,4 +239,6 @@ class ChatView(Vertical):
 
     def _show_welcome(self, shown: bool) -> None:
         if self._welcome.display != shown or self._transcript.display == shown:
+            if shown and self._transcript.has_focus:  # hidden, it would take the keys with it
+                self.composer.focus_input()
             self._welcome.display, self._transcript.display = shown, not shown

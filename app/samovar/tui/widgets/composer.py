@@ -31,6 +31,7 @@ from samovar.core.safe_text import clean
 from samovar.sessions.attachments import digest_of
 from samovar.sessions.encoding import storable
 from samovar.sessions.values import Attachment
+from samovar.tui.widgets.line import do_own_key
 
 LONG_PASTE: Final = 4000  # characters
 LONG_PASTE_LINES: Final = 40
@@ -87,7 +88,8 @@ class MessageInput(TextArea):
     async def _on_key(self, event: events.Key) -> None:
         """Runs before the text area's own handler, which would make Enter a line break.
 
-        The text area takes letters here. A binding would run later: keys that come fast would overtake it.
+        The text area takes letters here. A binding would run later: keys that come fast would overtake it
+        (see `line`).
         """
         if event.key == "enter":
             event.prevent_default()
@@ -97,6 +99,8 @@ class MessageInput(TextArea):
             event.prevent_default()
             event.stop()
             self.action_new_line()
+        else:
+            await do_own_key(self, event)
 
     async def _on_paste(self, event: events.Paste) -> None:
         """Runs before the text area's own handler: a paste that bubbled up to the app would come back.
@@ -104,13 +108,16 @@ class MessageInput(TextArea):
         The path of a file becomes its mention; a long text is kept, and its name stands for it.
         """
         event.stop()
-        if (path := dropped_path(event.text)) is not None:
+        text = event.text.replace("\r\n", "\n").replace(
+            "\r", "\n"
+        )  # many terminals paste lines as Enter sends
+        if (path := dropped_path(text)) is not None:
             event.prevent_default()
             self._insert_mention(str(path))
-        elif len(event.text) > LONG_PASTE or event.text.count("\n") >= LONG_PASTE_LINES:
+        elif len(text) > LONG_PASTE or text.count("\n") >= LONG_PASTE_LINES:
             event.prevent_default()
-            digest = digest_of(storable(event.text))
-            paste = as_attachment(paste_name(digest), event.text)
+            digest = digest_of(storable(text))
+            paste = as_attachment(paste_name(digest), text)
             self.post_message(self.Pasted(paste))
             self._insert_mention(paste.name)
 
@@ -240,7 +247,7 @@ def _explained(text: str) -> str:
 
 
 class Composer(Vertical):
-    """The input, a line for what went wrong, and the foot."""
+    """The input, lines for what went wrong and for what is long to say, and the foot."""
 
     class Typed(Message):
         """The text is another one."""
@@ -259,6 +266,7 @@ class Composer(Vertical):
     def compose(self) -> ComposeResult:
         yield MessageInput(id="input")
         yield Static("", id="error", markup=False)
+        yield Static("", id="note", markup=False)
         yield Foot(id="foot")
 
     @property
@@ -293,6 +301,15 @@ class Composer(Vertical):
         if error.display or text:
             error.update(Content(text))
             error.display = bool(text)
+
+    def set_note(self, text: str) -> bool:
+        """Show a text that is too long for the foot, on lines of its own; returns False for any other."""
+        note = self.query_one("#note", Static)
+        is_long = cell_len(text) > self.query_one(Foot).size.width > 0
+        if note.display or is_long:
+            note.update(Content(text if is_long else ""))
+            note.display = is_long
+        return is_long
 
     def focus_input(self) -> None:
         """Put the cursor into the text."""

@@ -9,7 +9,9 @@ from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.message import Message
 from textual.widget import Widget
-from textual.widgets import Input, Static
+from textual.widgets import Static
+
+from samovar.tui.widgets.line import Line
 
 
 class Field(Vertical):
@@ -18,7 +20,7 @@ class Field(Vertical):
     def __init__(self, name: str, label: str, value: str, placeholder: str = "") -> None:
         super().__init__(name=name, classes="field")
         self._label = label
-        self.input = Input(value, placeholder=placeholder, compact=True, select_on_focus=False, name=name)
+        self.input = Line(value, placeholder=placeholder, compact=True, select_on_focus=False, name=name)
         self.input.cursor_blink = False
         self._error = Static("", classes="field-error")
 

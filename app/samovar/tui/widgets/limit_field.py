@@ -15,6 +15,7 @@ from textual.widgets import Input, Static
 
 from samovar.core.errors import SamovarError
 from samovar.core.units import parse_size
+from samovar.tui.widgets.line import Line
 
 _MIB: Final = 1 << 20
 _MIN_STEP: Final = 16 * _MIB
@@ -32,7 +33,7 @@ def stepped(text: str, known_bytes: int, *, up: bool) -> str:
     return f"{step >> 30}GiB" if step >= 1 << 30 else f"{step // _MIB}MiB"
 
 
-class SizeInput(Input):
+class SizeInput(Line):
     """An input in which `+` and `-` are steps, not characters."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "cancel", "keep the limit", show=False)]

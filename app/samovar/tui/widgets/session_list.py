@@ -148,6 +148,13 @@ class SessionList(ScrollView, can_focus=True):
     class FilterLeft(Message):
         """The user wants to see all titles again."""
 
+    class TypedAhead(Message):
+        """A key for the filter came before that had the focus."""
+
+        def __init__(self, key: events.Key) -> None:
+            super().__init__()
+            self.key = key
+
     class CursorMoved(Message):
         """The cursor is on another chat."""
 
@@ -158,6 +165,7 @@ class SessionList(ScrollView, can_focus=True):
         self._row_of: Callable[[str], SessionRow] = _unknown
         self._in_view: list[SessionRow] = []
         self.is_filtered = False
+        self._gives_way = False
         self._shown = NEW
         self._cursor = NEW
         self._hover: int | None = None
@@ -286,10 +294,24 @@ class SessionList(ScrollView, can_focus=True):
     # Keys and mouse
 
     def on_focus(self) -> None:
+        self._gives_way = False
         self.refresh()
 
     def on_blur(self) -> None:
+        self._gives_way = False
         self.refresh()
+
+    async def _on_key(self, event: events.Key) -> None:
+        """What comes in one piece with `/` is the filter's: here its letters would archive and delete."""
+        if self._gives_way:
+            self.post_message(self.TypedAhead(events.Key(event.key, event.character)))
+        elif event.key == "slash":
+            self._gives_way = True
+            self.action_wish(Wish.FILTER.name)
+        else:
+            return
+        event.prevent_default()
+        event.stop()
 
     def on_resize(self) -> None:
         self.virtual_size = Size(self.size.width, len(self._ids) + 2)

@@ -15,6 +15,7 @@ from textual.widgets import Input, Static
 
 from samovar.core.errors import SamovarError
 from samovar.sessions.tags import joined_tags, split_tags
+from samovar.tui.widgets.line import Line
 from samovar.tui.widgets.parts import fitted
 from samovar.tui.widgets.session_list import NEW, SessionList, SessionRow, Wish, tag_words
 
@@ -27,7 +28,7 @@ _LIST_KEYS: Final = "s star · a archive · t tags\nx deletes · / filter · f1"
 _MIN_WIDTH: Final = 6
 
 
-class TitleInput(Input):
+class TitleInput(Line):
     """A line in place of a chat's title, while that or its tags are being changed."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "cancel", "keep the title", show=False)]
@@ -48,7 +49,7 @@ class TitleInput(Input):
         self.post_message(self.Left())
 
 
-class FilterInput(Input):
+class FilterInput(Line):
     """The words that the listed titles have. Up and down are the list's."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -119,6 +120,7 @@ class Sidebar(Vertical):
             id="filter-input", compact=True, select_on_focus=False, placeholder="words"
         )
         self._filter.cursor_blink = False
+        self._lines = Static("", id="list-note")
         self._num_chats = -1
         self._arrangement = ""
         self._note = ""
@@ -131,7 +133,7 @@ class Sidebar(Vertical):
         yield self._second
         yield self._filter
         yield self.sessions
-        yield Static("", id="list-note")
+        yield self._lines
         yield TitleInput(id="title-input", compact=True, select_on_focus=False)
 
     def set_rows(
@@ -192,7 +194,7 @@ class Sidebar(Vertical):
         """What has just been done; else what the keys do, under the tags of the chat at the cursor."""
         if not self.is_mounted:
             return
-        note = self.query_one("#list-note", Static)
+        note = self._lines
         if self._note:
             note.update(Content.assemble((self._note, "$secondary")))
         elif self._edit is not None:
@@ -276,6 +278,11 @@ class Sidebar(Vertical):
             event.stop()
             self._second.display, self._filter.display = False, True
             self._filter.focus()
+
+    @on(SessionList.TypedAhead)
+    def _typed_ahead(self, event: SessionList.TypedAhead) -> None:
+        event.stop()
+        self._filter.post_message(event.key)
 
     @on(Input.Changed, "#filter-input")
     def _filter_changed(self, event: Input.Changed) -> None:
