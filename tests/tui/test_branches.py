@@ -472,3 +472,20 @@ async def test_a_chat_that_outgrows_the_context_goes_on_without_its_oldest_turns
     assert len(request.messages) < 15
     assert any("no longer sent" in str(change) for change in desk.told)
     assert len(desk.store.path(chat.id)) == 16, "all of it stays readable"
+
+
+async def test_a_branch_that_was_deleted_before_a_restart_comes_back(tmp_path: Path) -> None:
+    first = Desk(tmp_path / "chats.db", Config())
+    ids = await two_turns(first)
+    chat = first.chats.shown
+    await first.chats.branches.delete(chat, ids[2])
+    await first.close()
+    second = Desk(tmp_path / "chats.db", Config())
+    await second.chats.load()
+    second.chats.show(chat.id)
+    await until(lambda: second.shown_texts() == ["one", "first"])
+    assert await CommandDesk(second.chats).run(parse("/undo")) == "the message is back"
+    assert second.shown_texts() == ["one", "first", "two", "second"]
+    with pytest.raises(SamovarError, match="no message of this chat"):
+        await CommandDesk(second.chats).run(parse("/undo"))
+    await second.close()

@@ -162,17 +162,19 @@ class Branches:
         return await self._shown(chat, work)
 
     async def undo(self, chat: Chat) -> str:
-        """Bring back the branch of this chat that was deleted last; says why not."""
+        """Bring back the branch of this chat that was deleted last, here or at another time; says why not."""
         last = next((found for found in reversed(self._deleted) if found.session == chat.id), None)
-        if last is None:
-            return "no message of this chat has been deleted"
 
-        def work(store: Store) -> list[StoredMessage]:
-            store.messages.restore_branch(last.message_id, last.head_id)
-            self._deleted.remove(last)
+        def work(store: Store) -> list[StoredMessage] | None:
+            message_id = store.messages.last_deleted(chat.id) if last is None else last.message_id
+            if message_id is None:
+                return None
+            store.messages.restore_branch(message_id, None if last is None else last.head_id)
+            if last is not None:
+                self._deleted.remove(last)
             return store.path(chat.id)
 
-        return await self._shown(chat, work)
+        return await self._shown(chat, work, nothing="no message of this chat has been deleted")
 
     def can_undo(self, chat: Chat) -> bool:
         """Whether a branch of this chat has been deleted here."""

@@ -184,8 +184,10 @@ class CommandDesk:
         if self._conversations.branches.can_undo(chat):
             _refuse(await self._conversations.branches.undo(chat))
             return "the message is back"
-        back = self._conversations.undo_delete()
-        return f"“{_short(back)}” is back" if back else "nothing has been deleted"
+        if (back := self._conversations.undo_delete()) is not None:
+            return f"“{_short(back)}” is back"
+        _refuse(await self._conversations.branches.undo(chat))
+        return "the message is back"
 
 
 def _message_to_edit(chat: Chat, text: str) -> int:

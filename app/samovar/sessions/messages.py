@@ -276,6 +276,15 @@ class Messages:
             self._touch(message.session_id)
             return head
 
+    def last_deleted(self, session_id: str) -> int | None:
+        """Where the branch of a chat begins that was deleted last; None if there is none."""
+        rows = self._db.rows(
+            "SELECT id FROM messages WHERE session_id = ? AND deleted_at IS NOT NULL AND content <> ''"
+            " ORDER BY deleted_at DESC, id DESC LIMIT 1",
+            session_id,
+        )
+        return rows[0][0] if rows else None
+
     def restore_branch(self, message_id: int, head_id: int | None) -> None:
         """Undo `delete_branch`, which returned `head_id`.
 
