@@ -164,7 +164,7 @@ async def test_of_a_folder_what_came_in_is_told_beside_what_did_not(tmp_path: Pa
         await here.until(lambda: here.error)
         assert here.error.startswith("1 chat imported. Cannot import"), here.error
         assert "bad.toml" in here.error
-        assert here.titles.count("one") == 2
+        await here.until(lambda: here.titles.count("one") == 2)
 
 
 async def test_a_tag_that_no_chat_has_is_not_listed_alone(tmp_path: Path) -> None:

@@ -21,11 +21,11 @@ from samovar.chats.draft_keeper import DraftKeeper
 from samovar.chats.file_counts import FileCounts
 from samovar.chats.finder import Finder
 from samovar.chats.host_state import HostPhase, HostState
-from samovar.chats.profile import ChatProfile, Profile
+from samovar.chats.profile import Profile
 from samovar.chats.roster import Roster
+from samovar.chats.sending import Sending
 from samovar.chats.shared import Shared
 from samovar.chats.transfers import Transfers
-from samovar.chats.turns import Turn, head_of, store_turn
 from samovar.chats.upkeep import Upkeep
 from samovar.chats.watch import Watch
 from samovar.client.interface import Client
@@ -46,9 +46,7 @@ from samovar.core.events import (
 )
 from samovar.core.lint import prompt_warning
 from samovar.core.snapshot import CacheSnapshot
-from samovar.sessions.encoding import storable
-from samovar.sessions.settings import SessionSettings
-from samovar.sessions.store import MessageState, Session, Store
+from samovar.sessions.store import Session, Store
 
 
 class Conversations:
@@ -80,7 +78,8 @@ class Conversations:
         self.profile = Profile(self._shared)
         self.drafts = DraftKeeper(self._shared)
         self._file_counts = FileCounts(self._shared)
-        self.branches = Branches(self._shared, self._answer, self._appear, self.drafts.keep)
+        self._sending = Sending(self._shared, self._answers, self.profile, self._file_counts, self._watch)
+        self.branches = Branches(self._shared, self._sending.answer, self._appear, self.drafts.keep)
 
     @property
     def chats(self) -> dict[str, Chat]:
@@ -229,59 +228,9 @@ class Conversations:
         """
         assert not self.refusal(chat)
         if chat.editing is not None:
-            await self._send_edit(chat, text)
-            return
-        text, head, num_changes = storable(text), head_of(chat.path), self._shared.num_changes
-        is_new, title, system_prompt = not chat.in_store, chat.title, chat.system_prompt
-        settings, tags = chat.settings, chat.tags
-        seen = None if chat.path is None else tuple(chat.path)
-        is_favourite, sent_as = chat.is_favourite, ChatProfile.of(chat)
-
-        def work(store: Store) -> Turn:
-            def create() -> None:
-                store.create_session(title, system_prompt, session_id=chat.id, settings=settings)
-                if tags:
-                    store.set_tags(chat.id, tags)
-                if is_favourite:
-                    store.set_favourite(chat.id, is_favourite=True)
-
-            return store_turn(store, chat.id, text, head, seen, create if is_new else None)
-
-        chat.sending = True
-        try:
-            turn = await self._archive.run(work)
-        except SamovarError as error:
-            self._notify(changes.SendFailed(chat.id, text, str(error)))
-            return
-        finally:
-            chat.sending = False
-        chat.in_store = True
-        if num_changes == self._shared.num_changes:
-            chat.take(turn.session)
+            await self.branches.send_edit(chat, text)
         else:
-            self._take_turn(chat, turn, sent_as, is_new=is_new)
-        chat.updated_at = turn.reply.created_at
-        if turn.path is not None:
-            chat.path = turn.path
-            self._notify(changes.PathChanged(chat.id))
-        assert chat.path is not None
-        chat.path.append(turn.message)
-        self._notify(changes.MessageAdded(chat.id, turn.message))
-        self._answer(chat, turn)
-
-    async def _send_edit(self, chat: Chat, text: str) -> None:
-        assert chat.editing is not None
-        edited = chat.editing
-        if refusal := await self.branches.edit(chat, edited, text):
-            self._notify(changes.SendFailed(chat.id, text, refusal))
-            return
-        if chat.editing is not edited:
-            return  # the user has left the edit meanwhile, and the draft from before is back
-        since = chat.draft if chat.draft not in (text, edited.content) else ""
-        chat.draft = "\n".join(part for part in (chat.set_aside, since) if part)
-        chat.editing, chat.set_aside = None, ""
-        self.drafts.keep(chat)
-        self._notify(changes.DraftChanged(chat.id))
+            await self._sending.send(chat, text)
 
     def stop(self, chat: Chat) -> bool:
         """End the chat's running reply; what has arrived stays. False if none is running."""
@@ -334,43 +283,6 @@ class Conversations:
         self.roster.take([session])
         self._notify(changes.ChatsChanged())
         self.show(session.id)
-
-    def _take_turn(self, chat: Chat, turn: Turn, sent_as: ChatProfile, *, is_new: bool) -> None:
-        """Take in what a turn says of its chat, but for what was changed here while it was stored.
-
-        A chat that was new then knew no place to store such changes.
-        """
-        wanted = ChatProfile.of(chat)
-        chat.title = chat.title or turn.session.title
-        if is_new:
-            chat.title, chat.system_prompt = turn.session.title, turn.session.system_prompt
-            self.profile.take(chat, sent_as, wanted)
-
-    def _answer(self, chat: Chat, turn: Turn, settings: SessionSettings | None = None) -> None:
-        """Ask for the reply, unless the chat has been deleted while its message was being stored."""
-        if chat.id in self.chats:
-            self._answers.ask(chat, turn.reply, settings)
-            self._file_counts.count(chat, turn.message)
-            self._archive.spawn(self._watch.look())
-            return
-        if chat not in self.roster.deleted:
-            self.roster.deleted.append(chat)
-
-        def work(store: Store) -> None:
-            reply = turn.reply
-            store.messages.finish_reply(
-                reply.id,
-                reply.content,
-                MessageState.STOPPED,
-                tokens=reply.tokens,
-                tokenizer=reply.tokenizer,
-                stats=reply.stats,
-                model=reply.model,
-            )
-            store.delete(chat.id)
-
-        # A list read meanwhile still has it.
-        self._shared.keep(chat, "the chat is still in the store", work)
 
 
 class _Found(msgspec.Struct, frozen=True):
