@@ -15,7 +15,9 @@ from samovar.client.local import LocalClient
 from samovar.config import Config, resolve_model
 from samovar.core.commands import StopHost
 from samovar.paths import Paths
+from samovar.sessions.samples import sample_files
 from samovar.sessions.store import Store
+from samovar.sessions.transfer.files import import_files
 from samovar.tui.app import SamovarApp
 
 SYSTEM = (
@@ -42,7 +44,7 @@ async def answer(app: SamovarApp, pilot: Pilot[None], text: str) -> None:
 
 
 async def draw(columns: int, rows: int) -> str:
-    """Chat for a while in a home of its own; returns the screen as SVG."""
+    """Chat for a while beside the sample sessions, in a home of its own; returns the screen as SVG."""
     with tempfile.TemporaryDirectory(prefix="samovar-picture-") as home:
         paths = Paths.from_env({"SAMOVAR_HOME": home})
         paths.ensure()
@@ -65,6 +67,7 @@ async def draw(columns: int, rows: int) -> str:
             name="picture",
         )
         store = Store.open(paths.database)
+        import_files(store, sample_files())
         app = SamovarApp(client, store, config)
         async with app.run_test(size=(columns, rows)) as pilot:
             for first, _ in CHATS:
