@@ -345,7 +345,7 @@ async def test_lines_are_counted_as_terminals_paste_them(tmp_path: Path) -> None
     async with station(tmp_path) as here:
         here.screen.query_one(MessageInput).post_message(Paste("\r".join(map(str, range(60)))))
         await here.until(lambda: here.text.startswith("@pasted-"), here.text)
-        assert "60 lines" in here.activity
+        await here.until(lambda: "60 lines" in here.activity, here.activity)
         await here.pilot.press("enter")
         await here.until_asked(1)
         assert "\n57\n58\n59\n</file>" in here.client.requests[0].messages[0].content
