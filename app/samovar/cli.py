@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     ask.add_argument("--temperature", metavar="NUMBER", help="0 always gives the same reply")
     ask.add_argument("--seed", metavar="N", help="makes a reply repeatable")
     ask.add_argument("--json", action="store_true", help="print reply and costs as one JSON object")
-    ask.add_argument("prompt", nargs="?", default="-", help="the question; - reads it from standard input")
+    ask.add_argument("prompt", nargs="*", help="the question; none, or -, reads it from standard input")
     ask.set_defaults(run=_run_ask)
 
     chat = commands.add_parser("chat", help="chat line by line, without the full screen")
@@ -245,7 +245,7 @@ def _run_ask(args: argparse.Namespace) -> int:
     from samovar.commands.ask import Question, ask
 
     config, paths = _settings(args)
-    text = _standard_input() if args.prompt == "-" else args.prompt
+    text = _standard_input() if args.prompt in ([], ["-"]) else " ".join(args.prompt)
     question = Question(text, args.session, args.system, as_json=args.json)
     model = resolve_model(config)
     paths.ensure()

@@ -174,7 +174,7 @@ async def test_a_fork_begins_as_the_chat_does_and_leaves_it_alone(desk: Desk) ->
     assert await desk.chats.branches.fork(chat, ids[1]) == ""
     fork = desk.chats.shown
     assert fork is not chat
-    assert fork.title == "one · fork"
+    assert fork.title == "↳ one"
     await until(lambda: fork.path is not None)
     assert desk.shown_texts() == ["one", "first"]
     await desk.exchange(fork, "elsewhere", "yes")

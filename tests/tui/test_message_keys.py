@@ -72,8 +72,8 @@ async def test_answer_again_fork_delete_and_undo(tmp_path: Path) -> None:
         await here.pilot.press("u")
         await here.until(lambda: texts(here) == ["one", "first, again"])
         await here.pilot.press("f")
-        await here.until(lambda: "one · fork" in here.titles)
-        assert here.app.conversations.shown.title == "one · fork"
+        await here.until(lambda: "↳ one" in here.titles)
+        assert here.app.conversations.shown.title == "↳ one"
 
 
 async def test_a_cut_reply_goes_on(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ the event loop. Never imports Textual.
 """
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -18,6 +18,8 @@ from samovar.core.errors import SamovarError
 from samovar.sessions.encoding import storable
 from samovar.sessions.settings import SessionSettings
 from samovar.sessions.store import Session, Store, StoredMessage
+
+FORK: Final = "↳"  # before the title of a fork: its end may be cut off
 
 T = TypeVar("T")
 
@@ -159,7 +161,7 @@ class Branches:
         if not chat.in_store or not chat.path:
             return "there is no message to fork from yet"
         wanted = chat.path[-1].id if message_id is None else message_id
-        title = f"{chat.title} · fork"
+        title = f"{FORK} {chat.title.removeprefix(FORK).strip()}"
         fork = await self._stored(chat, lambda store: store.fork(chat.id, wanted, title))
         if isinstance(fork, str):
             return fork

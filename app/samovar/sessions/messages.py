@@ -7,6 +7,7 @@
 Nothing is ever overwritten but a reply that still streams: an edit adds a sibling, a deletion marks.
 """
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
@@ -24,6 +25,7 @@ from samovar.sessions.search import index_message, unindex_message
 from samovar.sessions.values import Attachment, MessageState, StoredMessage
 
 _CHUNK: Final = 256  # messages read at once on the way up
+_ID: Final = re.compile("[0-9a-f]{32}")
 
 
 class Messages:
@@ -396,6 +398,11 @@ def _stands(known: StoredMessage, stored: StoredMessage) -> bool:
 
 def no_chat(session_id: str) -> SamovarError:
     """The error for a chat that is not there."""
+    if _ID.fullmatch(session_id):  # nobody has typed it
+        return SamovarError(
+            "There is no chat like this any more: it has been deleted. Copy your text into another one, or "
+            f"bring it back: samovar sessions restore {session_id[:8]}"
+        )
     return SamovarError(
         f'There is no chat "{storable(session_id)}" (any more). Choose another one from the list.'
     )

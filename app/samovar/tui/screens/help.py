@@ -38,6 +38,7 @@ GLYPH_KEYS = HelpGroup(
         ("◆  pinned", "stays in the cache, in place of the ■ in the table of prompts"),
         ("★  favourite", "comes first in the list"),
         ("▤  archived", "is listed only while archived chats are wanted"),
+        ("✎  a draft", "there is a text in the chat that has not been sent"),
         ("◉  at work", "its prompt is being read, or its reply written"),
     ),
 )

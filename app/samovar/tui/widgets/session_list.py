@@ -28,6 +28,7 @@ from samovar.tui.widgets.parts import fitted
 
 GLYPHS: Final = {Tier.CONTEXT: "●", Tier.HOST: "◐", Tier.DISK: "◔", None: "○"}
 AT_WORK: Final = "◉"  # its prompt is being read or its reply written
+DRAFT: Final = "✎"  # there is a text in it that has not been sent
 NEW: Final = ""  # the row that makes a new chat, in place of a chat's id
 FAVOURITE: Final = "★"
 ARCHIVED: Final = "▤"
@@ -48,6 +49,7 @@ class SessionRow(msgspec.Struct, frozen=True):
     tags: tuple[str, ...] = ()
     is_favourite: bool = False
     is_archived: bool = False
+    has_draft: bool = False
     used_at: float = 0.0
 
 
@@ -262,6 +264,7 @@ class SessionList(ScrollView, can_focus=True):
         tags = tag_words(row.tags) if width >= _TAGS_FROM else ""
         if tags:
             tags = " " + set_cell_size(tags, min(cell_len(tags), int(room * _MAX_TAGS_SHARE)))
+        has_draft = DRAFT if row.has_draft and not is_shown else " "
         is_here = row.running or row.tier is not None
         color = session_color(palette, row.id) if is_here else palette.secondary
         foreground = palette.text if is_shown or row.title else palette.secondary
@@ -276,7 +279,7 @@ class SessionList(ScrollView, can_focus=True):
             Segment(" " + title, rich_style(foreground, ground, bold=is_shown)),
             Segment(tags, rich_style(palette.faint, ground)),
             Segment(tokens.rjust(_COUNT_WIDTH), rich_style(palette.secondary, ground)),
-            Segment("▸" if row.running else " ", rich_style(palette.brass, ground)),
+            Segment("▸" if row.running else has_draft, rich_style(palette.brass, ground)),
         ]
         return Strip(segments).adjust_cell_length(width, rich_style(None, ground))
 
