@@ -107,7 +107,7 @@ class Watch:
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
             shown = self._shared.roster.shown
-            if self._is_behind and not shown.is_busy:
+            if self._is_behind and shown.in_store and not shown.is_busy:
                 await self.look(shown)
                 continue
             try:
