@@ -161,7 +161,7 @@ class Ledger:
         if before is None:
             assert after is not None
             is_begun = bool(self._begun(session)) or after.source in self._imports
-            is_fork = after.title.endswith("fork") and any(b.op == "fork" for b in self._pending.values())
+            is_fork = after.title.startswith(FORK) and any(b.op == "fork" for b in self._pending.values())
             assert is_begun or is_fork or session in self._touched, f"nobody has made {after}"
             return
         if after is None:
@@ -208,7 +208,7 @@ class Ledger:
 
     def _check_added(self, session: str, added: list[MessageRow], found: Picture) -> None:
         row = found.sessions[session]
-        is_fork = session not in self.picture.sessions and row.title.endswith("fork")
+        is_fork = session not in self.picture.sessions and row.title.startswith(FORK)
         for message in added:
             self._check_text(None, message)
             has_reply = message.role != "user" or any(other.parent == message.id for other in added)
