@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from samovar.chats.branches import FORK
 from tests.crash import chats_lines as lines
 from tests.crash.chats_picture import STREAMING, MessageRow, Picture, SessionRow
 
