@@ -1,6 +1,7 @@
 """The logic of chatting without a screen: what is stored, sent and told, and in which order."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,10 +11,12 @@ import pytest
 from samovar.chats import changes
 from samovar.chats.answers import SAVE_EVERY_S
 from samovar.chats.chat import Chat, auto_title
+from samovar.chats.finder import Finder
 from samovar.chats.prompts import prompt_messages
 from samovar.config import Config, SamplingConfig
 from samovar.core.chat import ChatMessage, Role
 from samovar.core.commands import Focus, Forget, Rename
+from samovar.core.errors import SamovarError
 from samovar.core.events import CacheChanged, Event, HostReady, LoadingProgressed, TokensGenerated
 from samovar.core.request import FinishReason
 from samovar.core.snapshot import CacheSnapshot
@@ -336,3 +339,34 @@ async def test_text_that_utf8_cannot_hold_is_mended_before_it_goes_anywhere(desk
     await desk.chats.close()
     stored = desk.store.session(chat.id)
     assert (stored.title, stored.system_prompt) == ("�t�", "caf�")
+
+
+async def test_a_start_makes_the_copy_of_the_day(desk: Desk, tmp_path: Path) -> None:
+    desk.store.create_session("kept")
+    await desk.chats.load()
+    await until(lambda: list((tmp_path / "backups").glob("chats-*.db")))
+
+
+async def test_a_search_that_cannot_begin_says_why_and_the_next_one_may(desk: Desk, tmp_path: Path) -> None:
+    file = tmp_path / "elsewhere" / "chats.db"
+    file.mkdir(parents=True)
+    finder = Finder(file)
+    found = await finder.find("kettle")
+    assert found is not None
+    assert str(file) in found.problems[0]
+    file.rmdir()
+    with contextlib.closing(Store.open(file)) as store:
+        store.messages.add(store.create_session("tea").id, Role.USER, "the kettle is red")
+        found = await finder.find("kettle")
+        assert found is not None
+        assert [hit.title for hit in found.hits] == ["tea"]
+        await finder.close()
+
+
+async def test_imports_come_one_after_the_other(desk: Desk) -> None:
+    first = asyncio.create_task(desk.chats.transfers.take_samples())
+    await asyncio.sleep(0)
+    with pytest.raises(SamovarError, match="an import is under way"):
+        await desk.chats.transfers.take_samples()
+    assert "10 chats imported" in await first
+    assert len(desk.store.sessions()) == 10

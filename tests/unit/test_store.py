@@ -20,9 +20,11 @@ from hypothesis import strategies as st
 from samovar.core.chat import Role
 from samovar.core.errors import SamovarError
 from samovar.core.request import Mismatch, MismatchReason, RequestStats, TierTokens
+from samovar.sessions.attachments import PASTE_DIGITS, digest_of
 from samovar.sessions.database import Database
 from samovar.sessions.encoding import pack_tokens, storable, unpack_tokens
 from samovar.sessions.store import MessageState, Session, Store, StoredMessage
+from samovar.sessions.values import Attachment
 
 USER, ASSISTANT = Role.USER, Role.ASSISTANT
 
@@ -545,3 +547,27 @@ def test_a_transaction_within_another_is_a_part_of_it(store: Store, file: Path) 
             session = store.create_session("chat")
             assert other.sessions() == []
         assert [one.id for one in other.sessions()] == [session.id]
+
+
+# Drafts, and the texts of files
+
+
+def test_the_draft_of_a_window_that_lives_is_its_own(store: Store, file: Path) -> None:
+    store.drafts.save("a chat", "half a thought")
+    with reopened(file) as other:
+        assert other.drafts.adopt() == {}, "this process lives"
+        other._db.change("UPDATE drafts SET owner_started = 1")
+        assert other.drafts.adopt() == {"a chat": "half a thought"}
+        assert other.drafts.adopt() == {}
+
+
+def test_the_text_of_a_file_stays_while_a_message_or_a_draft_names_it(store: Store) -> None:
+    files = [Attachment(f"{name}.md", name, digest_of(name)) for name in ("sent", "drafted", "left over")]
+    session = store.create_session("files").id
+    store.messages.add(session, USER, "see it", attachments=files[:1])
+    store.keep_pastes(files[1:])
+    store.drafts.save(session, f"see @pasted-{files[1].digest[:PASTE_DIGITS]}")
+    store.purge()
+    kept = {text for (text,) in store._db.rows("SELECT text FROM files")}
+    assert kept == {"sent", "drafted"}
+    assert store.path(session)[0].attachments[0].text == "sent"

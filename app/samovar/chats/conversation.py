@@ -72,7 +72,7 @@ class Conversations:
         self._is_loaded = False
         self.host = HostState()
         self.cache = CacheDesk(client, notify)
-        self.finder = Finder(store.file, self._archive)
+        self.finder = Finder(store.file)
         self.upkeep = Upkeep(self._shared, store)
         self.transfers = Transfers(self._shared, store.file)
         self.profile = Profile(self._shared)
