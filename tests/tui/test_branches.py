@@ -1,6 +1,5 @@
 """Branches of a chat without a screen: what is stored, what is asked, what is shown."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
@@ -20,21 +19,6 @@ from tests.tui.desk import Desk, until
 from tests.tui.fake_client import MODEL
 
 USER, ASSISTANT = Role.USER, Role.ASSISTANT
-
-
-@pytest.fixture
-async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
-    desk = Desk(tmp_path / "chats.db", Config())
-    yield desk
-    await desk.close()
-
-
-@pytest.fixture
-async def other(tmp_path: Path) -> AsyncIterator[Desk]:
-    """A second front end on the same file."""
-    desk = Desk(tmp_path / "chats.db", Config())
-    yield desk
-    await desk.close()
 
 
 async def two_turns(desk: Desk) -> list[int]:

@@ -27,14 +27,6 @@ from tests.tui.fake_client import MODEL, FakeClient
 
 
 @pytest.fixture
-async def other(tmp_path: Path) -> AsyncIterator[Desk]:
-    """A second front end on the same file."""
-    desk = Desk(tmp_path / "chats.db", Config())
-    yield desk
-    await desk.close()
-
-
-@pytest.fixture
 async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
     sampling = SamplingConfig(temperature=0.2, max_tokens=99)
     desk = Desk(tmp_path / "chats.db", Config(system_prompt="Be brief.", sampling=sampling))

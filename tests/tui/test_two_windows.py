@@ -1,7 +1,6 @@
 """Two front ends on one store, and a disk that fails: nothing is lost, nothing is raised."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +15,6 @@ from samovar.sessions import integrity
 from samovar.sessions.messages import Messages
 from samovar.sessions.store import MessageState, Store
 from tests.tui.desk import Desk, until
-
-
-@pytest.fixture
-async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
-    desk = Desk(tmp_path / "chats.db", Config())
-    yield desk
-    await desk.close()
-
-
-@pytest.fixture
-async def other(tmp_path: Path) -> AsyncIterator[Desk]:
-    """A second front end on the same file."""
-    desk = Desk(tmp_path / "chats.db", Config())
-    yield desk
-    await desk.close()
 
 
 async def the_same(desk: Desk, other: Desk) -> tuple[Chat, Chat, list[int]]:
@@ -162,7 +146,7 @@ async def test_messages_for_a_chat_that_is_busy_here_appear_when_it_is_not(desk:
     there = desk._own_store.outside_version
     await until(lambda: desk.chats._watch._version == there() and not desk.chats._watch._is_behind)
     desk.chats.show(chat.id)
-    await asyncio.sleep(0.05)
+    await until(lambda: desk.chats._watch._is_behind)
     await desk.reply(chat, "second")
     await until(lambda: desk.shown_texts() == ["one", "first", "two", "second", "three", "third"])
 

@@ -14,6 +14,7 @@ from samovar.chats import changes
 from samovar.chats.archive import Archive
 from samovar.chats.chat import Chat, Phase, Reply
 from samovar.chats.prompts import prompt_messages
+from samovar.chats.turns import store_end
 from samovar.chats.window import window_start
 from samovar.client.interface import Client
 from samovar.config import Config
@@ -194,16 +195,7 @@ class Answers:
             return
 
         def work(store: Store) -> None:
-            store.messages.finish_reply(
-                message.id,
-                message.content,
-                message.state,
-                tokens=message.tokens,
-                tokenizer=message.tokenizer,
-                stats=message.stats,
-                error=message.error,
-                model=message.model,
-            )
+            store_end(store, message)
 
         self._archive.spawn(self._stored_in_the_end(self._archive, work, self._archive.run(work)))
 

@@ -4,13 +4,15 @@ What the user changes of the chat while its message is being stored is not lost.
 imports Textual.
 """
 
+import msgspec
+
 from samovar.chats import changes
 from samovar.chats.answers import Answers
 from samovar.chats.chat import Chat
 from samovar.chats.file_counts import FileCounts
 from samovar.chats.profile import ChatProfile, Profile
 from samovar.chats.shared import Shared
-from samovar.chats.turns import Turn, head_of, store_turn
+from samovar.chats.turns import Turn, head_of, store_end, store_turn
 from samovar.chats.watch import Watch
 from samovar.core.errors import SamovarError
 from samovar.sessions.encoding import storable
@@ -81,16 +83,7 @@ class Sending:
             self._shared.roster.deleted.append(chat)
 
         def work(store: Store) -> None:
-            reply = turn.reply
-            store.messages.finish_reply(
-                reply.id,
-                reply.content,
-                MessageState.STOPPED,
-                tokens=reply.tokens,
-                tokenizer=reply.tokenizer,
-                stats=reply.stats,
-                model=reply.model,
-            )
+            store_end(store, msgspec.structs.replace(turn.reply, state=MessageState.STOPPED, error=""))
             store.delete(chat.id)
 
         # A list read meanwhile still has it.

@@ -147,6 +147,20 @@ def store_going_on(store: Store, session_id: str, message_id: int) -> Turn:
     return Turn(session, path[:-2], path[-2], reply)
 
 
+def store_end(store: Store, reply: StoredMessage) -> None:
+    """Store a reply as it ended."""
+    store.messages.finish_reply(
+        reply.id,
+        reply.content,
+        reply.state,
+        tokens=reply.tokens,
+        tokenizer=reply.tokenizer,
+        stats=reply.stats,
+        error=reply.error,
+        model=reply.model,
+    )
+
+
 def session_or_none(store: Store, session_id: str) -> Session | None:
     """The chat with this id, None if there is none (any more)."""
     try:

@@ -1,0 +1,24 @@
+"""Front ends without a screen, over one store."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from samovar.config import Config
+from tests.tui.desk import Desk
+
+
+@pytest.fixture
+async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
+    desk = Desk(tmp_path / "chats.db", Config())
+    yield desk
+    await desk.close()
+
+
+@pytest.fixture
+async def other(tmp_path: Path) -> AsyncIterator[Desk]:
+    """A second front end on the same file."""
+    desk = Desk(tmp_path / "chats.db", Config())
+    yield desk
+    await desk.close()
