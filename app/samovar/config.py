@@ -41,7 +41,7 @@ KvType = Annotated[
     Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"],
     Meta(description=f"one of {', '.join(KV_TYPES)}"),
 ]
-ContextFull = Annotated[Literal["stop", "shift"], Meta(description='"stop" or "shift"')]
+ContextFull = Annotated[Literal["compact", "shift", "stop"], Meta(description='"compact", "shift" or "stop"')]
 Share = Annotated[float, Meta(ge=0.0, le=1.0, description="a number from 0 to 1")]
 
 
@@ -101,7 +101,11 @@ class Config(msgspec.Struct, frozen=True):
     ] = "30m"
     sampling: SamplingConfig = SamplingConfig()
     system_prompt: Annotated[str, Meta(description="a text in quotes")] = ""
-    context_full: ContextFull = "stop"
+    context_full: ContextFull = "compact"
+    side_tasks: Annotated[Literal["on", "off"], Meta(description='"on" or "off"')] = "on"
+    work_ahead: Annotated[
+        Literal["auto", "on", "off"], Meta(description='"auto" (not on battery), "on" or "off"')
+    ] = "auto"
     theme: Annotated[str, Meta(min_length=1, description="the name of a theme in quotes")] = "samovar"
     max_fps: Annotated[int, Meta(ge=1, le=60, description="a whole number from 1 to 60")] = 15
 

@@ -7,18 +7,17 @@ import asyncio
 import contextlib
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 from samovar.chats import changes
 from samovar.chats.archive import Archive
 from samovar.chats.chat import Chat, Phase, Reply
-from samovar.chats.prompts import prompt_messages
+from samovar.chats.sent import Sender
 from samovar.chats.turns import store_end
-from samovar.chats.window import window_start
 from samovar.client.interface import Client
 from samovar.config import Config
-from samovar.core.chat import ChatMessage, Role
+from samovar.core.chat import Role
 from samovar.core.commands import Cancel, Submit
 from samovar.core.errors import SamovarError
 from samovar.core.events import PrefillProgressed, RequestFinished, RequestStarted, TokensGenerated
@@ -58,17 +57,18 @@ class Answers:
         config: Config,
         notify: Callable[[changes.Change], None],
         clock: Callable[[], float],
+        sender: Sender,
     ) -> None:
         self._client = client
         self._archive = archive
         self._config = config
         self._notify = notify
         self._clock = clock
+        self._sender = sender
         self._running: dict[str, Chat] = {}  # by request
         self._closing = asyncio.Event()
         self._is_failing = False  # the user has been told that replies cannot be stored
         self.model = ""  # the name of what answers
-        self.context_tokens: int | None = None  # of what answers
 
     def ask(self, chat: Chat, row: StoredMessage | None, settings: SessionSettings | None = None) -> None:
         """Submit a request for the chat's path, which ends in a message of the user's.
@@ -81,11 +81,11 @@ class Answers:
         settings = chat.settings if settings is None else settings
         goes_on = row if row is not None and row.content else None
         path = chat.path if goes_on is None else [*chat.path, goes_on]
-        messages, num_left_out = self._sent(chat, path, settings)
+        sent = self._sender.sent(chat, path, settings)
         request = Request(
             id=uuid.uuid4().hex,
             session=chat.id,
-            messages=messages,
+            messages=sent.messages,
             title=chat.title,
             sampling=settings.sampling(self._config.sampling),
             max_tokens=settings.reply_tokens(self._config.sampling),
@@ -96,22 +96,10 @@ class Answers:
         self._running[request.id] = chat
         self._client.send(Submit(request))
         self._notify(changes.ReplyBegan(chat.id))
-        if num_left_out:
-            told = f"the context is full: the first {num_left_out:,} messages are no longer sent"
+        if sent.num_left_out:
+            told = f"the context is full: the first {sent.num_left_out:,} messages are no longer sent"
             self._notify(changes.Noticed(told))
         self._notify(changes.ChatsChanged())
-
-    def _sent(
-        self, chat: Chat, path: Sequence[StoredMessage], settings: SessionSettings
-    ) -> tuple[tuple[ChatMessage, ...], int]:
-        """The messages of a request, and how many the user's choice leaves out because they do not fit."""
-        messages = prompt_messages(chat.system_prompt, path)
-        if (settings.context_full or self._config.context_full) != "shift" or self.context_tokens is None:
-            return messages, 0
-        reply_tokens = settings.reply_tokens(self._config.sampling) or self.context_tokens // 4
-        num_left_out = window_start(messages, self.context_tokens, reply_tokens)
-        first = 1 if messages[0].role is Role.SYSTEM else 0
-        return (*messages[:first], *messages[first + num_left_out :]), num_left_out
 
     def stop(self, chat: Chat) -> bool:
         """End the chat's running reply; what has arrived stays. False if none is running."""

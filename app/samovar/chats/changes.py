@@ -101,6 +101,10 @@ class RequestsTold(msgspec.Struct, frozen=True):
     requests: tuple[LastRequest, ...]
 
 
+class TasksChanged(msgspec.Struct, frozen=True):
+    """A side task began, went on or ended, or its result is gone."""
+
+
 class Noticed(msgspec.Struct, frozen=True):
     """One line for the user."""
 
@@ -125,5 +129,6 @@ Change = (
     | LimitRefused
     | VerifyMoved
     | RequestsTold
+    | TasksChanged
     | Noticed
 )

@@ -24,6 +24,7 @@ from samovar.chats.host_state import HostPhase, HostState
 from samovar.chats.profile import Profile
 from samovar.chats.roster import Roster
 from samovar.chats.sending import Sending
+from samovar.chats.sent import Sender
 from samovar.chats.shared import Shared
 from samovar.chats.transfers import Transfers
 from samovar.chats.upkeep import Upkeep
@@ -65,7 +66,8 @@ class Conversations:
         self._notify = notify
         self._clock = clock
         self._archive = Archive(store, lambda text: notify(changes.Noticed(text, is_error=True)))
-        self._answers = Answers(client, self._archive, config, notify, clock)
+        self.sender = Sender(config)
+        self._answers = Answers(client, self._archive, config, notify, clock, self.sender)
         self.roster = Roster(Chat.fresh(config.system_prompt, clock()))
         self._shared = Shared(client, self._archive, config, notify, clock, self.roster)
         self._watch = Watch(self._shared)
@@ -248,7 +250,7 @@ class Conversations:
             case RequestStarted() | PrefillProgressed() | TokensGenerated() | RequestFinished():
                 self._answers.handle(event)
             case HostReady(ModelInfo() as model) | Welcome(model=ModelInfo() as model):
-                self._answers.model, self._answers.context_tokens = model.name, model.context_tokens
+                self._answers.model, self.sender.context_tokens = model.name, model.context_tokens
                 self._focus(self.shown)
             case SwapFinished(session, into_context=True) if session == self.shown.id and event.num_tokens:
                 self._notify(changes.Noticed(cache_words.swapped(event)))

@@ -18,6 +18,7 @@ from msgspec import UNSET
 from samovar.chats.answers import Answers, ReplyEvent
 from samovar.chats.archive import Archive
 from samovar.chats.chat import Chat, auto_title
+from samovar.chats.sent import Sender
 from samovar.chats.turns import Turn, store_turn
 from samovar.client.interface import Client
 from samovar.config import Config
@@ -57,7 +58,7 @@ async def ask(client: Client, store: Store | None, config: Config, question: Que
     """
     problems: list[str] = []
     archive = Archive(store, problems.append) if store is not None and question.session else None
-    answers = Answers(client, archive, config, lambda _: None, time.time)
+    answers = Answers(client, archive, config, lambda _: None, time.time, Sender(config))
     async with _events(client, answers, archive) as events:
         chat, place = await _chat(archive, config, question)
         answers.ask(chat, place)

@@ -1,5 +1,7 @@
 """What has happened, as the engine host tells its front ends: past tense, tagged for the wire."""
 
+import enum
+
 import msgspec
 
 from samovar.core.arithmetic import KvShape
@@ -12,7 +14,8 @@ class ModelInfo(msgspec.Struct, frozen=True):
 
     `tokenizer` is the id under which generated token ids are valid. `kv_bytes_per_token` are keys and values
     of one token, `state_bytes` what a sequence takes besides (recurrent and hybrid models); `shape` tells
-    the same for other KV types.
+    the same for other KV types. `thinking` are the texts that open and close reasoning, as the chat template
+    defines them.
     """
 
     name: str
@@ -30,6 +33,7 @@ class ModelInfo(msgspec.Struct, frozen=True):
     kv_bytes_per_token: float = 0.0
     state_bytes: int = 0
     shape: KvShape | None = None
+    thinking: tuple[str, str] | None = None
 
 
 class Welcome(msgspec.Struct, frozen=True, tag="welcome"):
@@ -63,12 +67,39 @@ class HostFailed(msgspec.Struct, frozen=True, tag="host_failed"):
     message: str
 
 
+class WaitReason(enum.Enum):
+    """What a request waits for."""
+
+    ROOM = "room in the context"
+    FOCUS = "the chat that you read"  # it goes first, and another one beside it would slow it down
+    PREFIX = "the same beginning"  # another request processes it right now
+    DISK = "the disk"
+
+
+class RequestQueued(msgspec.Struct, frozen=True, tag="request_queued"):
+    """A request waits: it is number `position` (from 1 on) of `num_waiting`. Told again when that changes.
+
+    `estimate_ms` is a guess from what goes before it, None where there is nothing to guess from.
+    """
+
+    request_id: str
+    session: str
+    position: int
+    num_waiting: int
+    estimate_ms: float | None
+    reason: WaitReason
+
+
 class RequestStarted(msgspec.Struct, frozen=True, tag="request_started"):
-    """The prompt is known and its reusable part is in place; `stats` has prompt, reused, restore time."""
+    """The prompt is known and its reusable part is in place; `stats` has prompt, reused, restore time.
+
+    `thinks`: the prompt ends inside a thinking part, so the reply begins with reasoning.
+    """
 
     request_id: str
     session: str
     stats: RequestStats
+    thinks: bool = False
 
 
 class PrefillProgressed(msgspec.Struct, frozen=True, tag="prefill_progressed"):
@@ -209,6 +240,7 @@ Event = (
     | LoadingProgressed
     | HostReady
     | HostFailed
+    | RequestQueued
     | RequestStarted
     | PrefillProgressed
     | TokensGenerated

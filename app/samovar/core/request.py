@@ -12,6 +12,7 @@ class RequestKind(enum.Enum):
 
     CHAT = "chat"
     SIDE_TASK = "side_task"
+    PREPARE = "prepare"  # work ahead: the prompt is processed as far as it is certain, nothing is generated
 
 
 class FinishReason(enum.Enum):
@@ -34,6 +35,15 @@ class Request(msgspec.Struct, frozen=True):
     Where the last message is a reply, the model goes on with it: its turn is left open behind the text as
     it stands, every space included. An empty reply in the last place asks for a new one. `max_tokens` counts
     new tokens, and what comes back (`RequestFinished.reply` and `tokens`) is new as well.
+
+    Of a `PREPARE`, the last message is the user's and may grow: tokens that depend on its end are left out.
+    It runs while nothing else does, gives way within a step, and ends as STOP when all is in the context, or
+    as CANCELLED when another `PREPARE` of its session or a `CHAT` takes its place.
+
+    `urgent` says that somebody waits for a side task: it is served like the focused chat. `json_schema` (JSON
+    text) or `grammar` (GBNF) restrict what may be generated; at most one of them is given. With `may_shift` a
+    prompt that is the session's last one without some turns behind its beginning may be served by moving the
+    rest's positions, which is quick and not exact.
     """
 
     id: str
@@ -45,6 +55,10 @@ class Request(msgspec.Struct, frozen=True):
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
     store: bool = True
+    urgent: bool = False
+    json_schema: str = ""
+    grammar: str = ""
+    may_shift: bool = False
 
 
 class TierTokens(msgspec.Struct, frozen=True):
@@ -67,6 +81,9 @@ class MismatchReason(enum.Enum):
     MESSAGE_EDITED = "message edited"
     SYSTEM_PROMPT_CHANGED = "system prompt changed"
     TEMPLATE_REWROTE_HISTORY = "template rewrote history"
+    REASONING_DROPPED = "template drops reasoning"
+    TURNS_LEFT_OUT = "oldest turns left out"
+    TURNS_SUMMARIZED = "oldest turns summarized"
     MODEL_CHANGED = "other model or settings"
     EVICTED = "evicted"
     CACHE_OFF = "cache is off"
@@ -90,7 +107,8 @@ class RequestStats(msgspec.Struct, frozen=True):
     """What a request cost. Times are milliseconds; `first_token_ms` counts from the arrival at the host.
 
     `processed_tokens` are prompt tokens run through the model, more than once after some swaps. `mismatch`
-    is None when all of the prompt but its last token was reused.
+    is None when all of the prompt but its last token was reused. `ahead_tokens` of the reused ones had been
+    processed ahead. `thinking_tokens` of the generated ones are reasoning, which took `thinking_ms`.
     """
 
     prompt_tokens: int = 0
@@ -103,3 +121,6 @@ class RequestStats(msgspec.Struct, frozen=True):
     first_token_ms: float | None = None
     tokens_per_second: float | None = None
     mismatch: Mismatch | None = None
+    ahead_tokens: int = 0
+    thinking_tokens: int = 0
+    thinking_ms: float = 0.0

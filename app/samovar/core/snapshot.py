@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from samovar.core.request import RequestStats
+from samovar.core.request import RequestKind, RequestStats
 
 
 class Tier(enum.Enum):
@@ -98,7 +98,8 @@ class Totals(msgspec.Struct, frozen=True):
     """Counters since the host started, or for ever. A hit is a request that reused at least one token.
 
     `prompt_tokens` are those that were served: reused or processed. Swaps move a session's cells into and
-    out of the context; `disk_read_ms` and `disk_write_ms` are the swap thread's times.
+    out of the context; `disk_read_ms` and `disk_write_ms` are the swap thread's times. `ahead_tokens` were
+    processed before anybody asked for them; some of these were used by a request, some never will be.
     """
 
     requests: int = 0
@@ -120,6 +121,9 @@ class Totals(msgspec.Struct, frozen=True):
     disk_write_ms: float = 0.0
     disk_evictions: int = 0
     quarantined: int = 0
+    ahead_tokens: int = 0
+    ahead_used_tokens: int = 0
+    ahead_wasted_tokens: int = 0
 
     def __add__(self, other: "Totals") -> "Totals":
         return Totals(**{name: getattr(self, name) + getattr(other, name) for name in _COUNTERS})
@@ -146,11 +150,41 @@ class LastRequest(msgspec.Struct, frozen=True):
     side_task: bool = False
 
 
+class ActivePhase(enum.Enum):
+    """How far a request that has not ended is."""
+
+    QUEUED = "queued"
+    READING = "reading"
+    WRITING = "writing"
+
+
+class ActiveRequest(msgspec.Struct, frozen=True):
+    """A request that has not ended. `position` is its place in the queue from 1 on, 0 when it runs.
+
+    `done` of `total` prompt tokens are in the context. `is_first`: it belongs to the chat that the user
+    reads, or somebody waits for it, so that it goes before the others.
+    """
+
+    id: str
+    session: str
+    title: str
+    kind: RequestKind
+    phase: ActivePhase
+    position: int = 0
+    done: int = 0
+    total: int = 0
+    generated: int = 0
+    waited_ms: float = 0.0
+    is_first: bool = False
+
+
 class CacheSnapshot(msgspec.Struct, frozen=True):
     """Everything the cache panel shows, at one moment.
 
     `totals_ever` is None where nothing may be kept on disk. While `asleep` the model and the context are
-    freed; `wake_ms` is what loading took last time.
+    freed; `wake_ms` is what loading took last time. `active` are the requests that have not ended, `PREPARE`
+    included, which `num_running` and `num_waiting` leave out. `others_share` is the share of the engine's
+    time that all others get while the focused chat is served, None while it is not.
     """
 
     model: str = ""
@@ -166,6 +200,8 @@ class CacheSnapshot(msgspec.Struct, frozen=True):
     last: LastRequest | None = None
     num_running: int = 0
     num_waiting: int = 0
+    active: tuple[ActiveRequest, ...] = ()
+    others_share: float | None = None
     bytes_per_token: float = 0.0
     prefill_tokens_per_second: float | None = None
     decode_tokens_per_second: float | None = None

@@ -7,7 +7,7 @@ import msgspec
 from samovar.core.commands import Command
 from samovar.core.events import Event
 
-PROTOCOL: Final = 4
+PROTOCOL: Final = 5
 MAX_FRAME_BYTES: Final = 256 * 1024 * 1024
 
 _encoder = msgspec.msgpack.Encoder()

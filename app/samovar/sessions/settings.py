@@ -15,8 +15,8 @@ _SAMPLING: Final = get_type_hints(SamplingConfig, include_extras=True)
 
 class SessionSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     """None and empty ones follow the configuration. `context_full` says what happens when the chat outgrows
-    the context: it stops, or its oldest turns are no longer sent. `stop` are texts that end a reply; `pin`
-    keeps the chat's prompt in the cache; `persona` names the file that prompt and settings were taken from.
+    the context: its oldest turns are summarized, or left out, or it stops. `stop` are texts that end a reply;
+    `pin` keeps the chat's prompt in the cache; `persona` names the file that prompt and settings came from.
     """
 
     persona: str = ""
@@ -27,7 +27,7 @@ class SessionSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     repeat_penalty: float | None = None
     seed: int | None = None
     max_tokens: int | None = None
-    context_full: Literal["stop", "shift"] | None = None
+    context_full: Literal["compact", "shift", "stop"] | None = None
     stop: tuple[str, ...] = ()
     pin: bool = False
     side_tasks: bool | None = None

@@ -122,7 +122,7 @@ class Workstation(MessageKeys):
             case changes.LimitRefused(command, text, error):
                 self._view.give_back(f"/{command} {text}")
                 self._view.say_error(error)
-            case changes.VerifyMoved() | changes.RequestsTold():
+            case changes.VerifyMoved() | changes.RequestsTold() | changes.TasksChanged():
                 pass  # the cache screen asked for it
             case changes.SendFailed(session, text, error):
                 self._give_back(session, text)

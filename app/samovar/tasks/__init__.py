@@ -1,0 +1,1 @@
+"""Side tasks: what they are, how their prompts are written, what their answers mean."""
