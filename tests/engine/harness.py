@@ -135,6 +135,7 @@ class Engine:
         self.backend = FakeBackend(
             kind, num_cells=num_cells, num_slots=num_slots, batch_tokens=chunk + num_slots
         )
+        self.machine = self.backend.machine
         settings = EngineSettings(
             "fake.gguf",
             num_slots=num_slots,
@@ -175,6 +176,7 @@ class Engine:
             lambda: self.available_bytes,
             make_swapper=self._swapper_for(disk, disk_limit) if disk else None,
             sleep=self.sleep,
+            clock=lambda: self.machine.now,
         )
         self.events: list[tuple[str | None, events.Event]] = []
         self.asked: dict[str, Asked] = {}

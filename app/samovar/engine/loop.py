@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from samovar.core import commands, events
-from samovar.core.request import FinishReason, Request
+from samovar.core.request import FinishReason, Request, RequestKind
 from samovar.core.settings import EngineSettings
 from samovar.engine.backend import Backend
 from samovar.engine.control import CacheControl
@@ -68,6 +68,7 @@ class EngineLoop:
         block_tokens: int | None = None,
         make_swapper: MakeSwapper | None = None,
         sleep: Sleep | None = None,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         traits = backend.traits
         self._backend = backend
@@ -148,6 +149,7 @@ class EngineLoop:
             emit=emit,
             publish=self._publish,
             has_news=lambda: not self._inbox.empty(),
+            clock=clock,
         )
 
     # ---- from other threads
@@ -168,8 +170,8 @@ class EngineLoop:
         match message.command:
             case commands.StopHost():
                 return True
-            case commands.Submit():
-                return cheap
+            case commands.Submit(request):
+                return cheap and (request.urgent or request.kind is RequestKind.CHAT)
             case commands.Cancel(request_id):
                 return cheap or request_id in self.serving.in_step
             case commands.Focus(session):
@@ -233,6 +235,7 @@ class EngineLoop:
             pass
 
     def _handle(self, message: Envelope | ClientGone | DiskNews) -> None:
+        self.serving.changed = True
         if isinstance(message, DiskNews):
             if self._control.disk is not None:
                 self._control.disk.take_results()
@@ -318,8 +321,8 @@ class EngineLoop:
         snapshot = self._reporter.snapshot(
             self._records,
             frozenset(r.request.session for r in self.serving.running.values()),
-            len(self.serving.running),
-            len(self.serving.waiting),
+            self.serving.active(),
+            self.serving.others_share(),
             self._control,
         )
         self._emit(client, events.CacheChanged(snapshot))
