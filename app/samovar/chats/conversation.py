@@ -8,6 +8,7 @@ Textual.
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 
@@ -26,6 +27,7 @@ from samovar.chats.roster import Roster
 from samovar.chats.sending import Sending
 from samovar.chats.sent import Sender
 from samovar.chats.shared import Shared
+from samovar.chats.side_tasks import SideTasks
 from samovar.chats.transfers import Transfers
 from samovar.chats.upkeep import Upkeep
 from samovar.chats.watch import Watch
@@ -39,6 +41,7 @@ from samovar.core.events import (
     ModelInfo,
     PrefillProgressed,
     RequestFinished,
+    RequestQueued,
     RequestStarted,
     SwapFinished,
     TokensCounted,
@@ -60,7 +63,9 @@ class Conversations:
         config: Config,
         notify: Callable[[changes.Change], None],
         clock: Callable[[], float] = time.time,
+        tasks_dir: Path | None = None,
     ) -> None:
+        """`tasks_dir` may hold side tasks of the user's own."""
         self._client = client
         self._config = config
         self._notify = notify
@@ -78,6 +83,7 @@ class Conversations:
         self.upkeep = Upkeep(self._shared, store)
         self.transfers = Transfers(self._shared, store.file)
         self.profile = Profile(self._shared)
+        self.tasks = SideTasks(self._shared, self.sender, self.profile, lambda: self.host, tasks_dir)
         self.drafts = DraftKeeper(self._shared)
         self._file_counts = FileCounts(self._shared)
         self._sending = Sending(self._shared, self._answers, self.profile, self._file_counts, self._watch)
@@ -185,6 +191,7 @@ class Conversations:
         chat = self.chats.pop(session)
         place = order.index(chat) if chat in order else 0
         self._answers.stop(chat)
+        self.tasks.deleted(chat)
         if chat.in_store or chat.draft.strip():
             self.roster.deleted.append(chat)
             self._shared.keep(chat, "the chat is still in the store", lambda store: store.delete(session))
@@ -247,8 +254,18 @@ class Conversations:
             self.host = host
             self._notify(changes.HostChanged())
         match event:
+            case (
+                RequestQueued()
+                | RequestStarted()
+                | PrefillProgressed()
+                | TokensGenerated()
+                | RequestFinished()
+            ) if self.tasks.handle(event):
+                pass
             case RequestStarted() | PrefillProgressed() | TokensGenerated() | RequestFinished():
-                self._answers.handle(event)
+                ended = self._answers.handle(event)
+                if ended is not None:
+                    self.tasks.ended(ended)
             case HostReady(ModelInfo() as model) | Welcome(model=ModelInfo() as model):
                 self._answers.model, self.sender.context_tokens = model.name, model.context_tokens
                 self._focus(self.shown)
@@ -263,6 +280,7 @@ class Conversations:
         """Stop what runs, let go of deleted chats, and wait until everything is on disk."""
         self.transfers.stop()
         self.upkeep.stop()
+        self.tasks.close()
         await self._watch.close()
         await self._answers.close()
         self.drafts.flush()
