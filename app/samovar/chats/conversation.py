@@ -21,6 +21,7 @@ from samovar.chats.draft_keeper import DraftKeeper
 from samovar.chats.file_counts import FileCounts
 from samovar.chats.finder import Finder
 from samovar.chats.host_state import HostPhase, HostState
+from samovar.chats.outbox import Outbox
 from samovar.chats.profile import Profile
 from samovar.chats.roster import Roster
 from samovar.chats.sending import Sending
@@ -65,15 +66,15 @@ class Conversations:
         self._config = config
         self._notify = notify
         self._clock = clock
-        self._archive = Archive(store, lambda text: notify(changes.Noticed(text, is_error=True)))
+        self._archive = Archive(store, lambda text: self._tell(changes.Noticed(text, is_error=True)))
         self.sender = Sender(config)
-        self._answers = Answers(client, self._archive, config, notify, clock, self.sender)
+        self._answers = Answers(client, self._archive, config, self._tell, clock, self.sender)
         self.roster = Roster(Chat.fresh(config.system_prompt, clock()))
-        self._shared = Shared(client, self._archive, config, notify, clock, self.roster)
+        self._shared = Shared(client, self._archive, config, self._tell, clock, self.roster)
         self._watch = Watch(self._shared)
         self._is_loaded = False
         self.host = HostState()
-        self.cache = CacheDesk(client, notify)
+        self.cache = CacheDesk(client, self._tell)
         self.finder = Finder(store.file)
         self.upkeep = Upkeep(self._shared, store)
         self.transfers = Transfers(self._shared, store.file)
@@ -82,6 +83,7 @@ class Conversations:
         self._file_counts = FileCounts(self._shared)
         self._sending = Sending(self._shared, self._answers, self.profile, self._file_counts, self._watch)
         self.branches = Branches(self._shared, self._sending.answer, self._appear, self.drafts.keep)
+        self.outbox = Outbox(self._shared, self._sending.send, self.drafts.keep)
 
     @property
     def chats(self) -> dict[str, Chat]:
@@ -130,7 +132,7 @@ class Conversations:
             self._is_loaded = True
             if found.problem:
                 self._shared.complain(f"what the last program left cannot be settled: {found.problem}")
-        self._notify(changes.ChatsChanged())
+        self._tell(changes.ChatsChanged())
         self._archive.spawn(self.upkeep.run())
 
     def ordered(self) -> list[Chat]:
@@ -139,7 +141,7 @@ class Conversations:
 
     def arranged(self) -> None:
         """The list is sorted or filtered otherwise."""
-        self._notify(changes.ChatsChanged())
+        self._tell(changes.ChatsChanged())
 
     def new(self) -> Chat:
         """Show a fresh chat; an empty one that is there already will do."""
@@ -147,7 +149,7 @@ class Conversations:
         if chat is None:
             chat = Chat.fresh(self._config.system_prompt, self._clock(), self.roster.new_id())
             self.chats[chat.id] = chat
-            self._notify(changes.ChatsChanged())
+            self._tell(changes.ChatsChanged())
         self.show(chat.id)
         return chat
 
@@ -161,7 +163,7 @@ class Conversations:
             return
         self.roster.shown = chat = self.chats[session]
         self._focus(chat)
-        self._notify(changes.ChatShown(session))
+        self._tell(changes.ChatShown(session))
         self._archive.spawn(self._watch.look(chat))
 
     async def show_found(self, session: str, message_id: int | None) -> str:
@@ -170,7 +172,7 @@ class Conversations:
             return "this chat has been deleted"
         self.roster.shown = chat = self.chats[session]
         self._focus(chat)
-        self._notify(changes.ChatShown(session))
+        self._tell(changes.ChatShown(session))
         await self._watch.look(chat)
         return "" if message_id is None else await self.branches.show(chat, message_id)
 
@@ -185,7 +187,8 @@ class Conversations:
         chat = self.chats.pop(session)
         place = order.index(chat) if chat in order else 0
         self._answers.stop(chat)
-        if chat.in_store or chat.draft.strip():
+        self.outbox.pause(chat, "the chat was deleted")
+        if chat.in_store or chat.has_unsent:
             self.roster.deleted.append(chat)
             self._shared.keep(chat, "the chat is still in the store", lambda store: store.delete(session))
         self.drafts.forget(chat)
@@ -195,7 +198,7 @@ class Conversations:
                 self.show(rest[min(place, len(rest) - 1)].id)
             else:
                 self.new()
-        self._notify(changes.ChatsChanged())
+        self._tell(changes.ChatsChanged())
         return chat
 
     def undo_delete(self) -> Chat | None:
@@ -206,7 +209,7 @@ class Conversations:
         self.chats[chat.id] = chat
         self._shared.keep(chat, "the chat is still deleted", lambda store: store.restore(chat.id))
         self.drafts.keep(chat)
-        self._notify(changes.ChatsChanged())
+        self._tell(changes.ChatsChanged())
         self.show(chat.id)
         return chat
 
@@ -218,7 +221,7 @@ class Conversations:
     # Sending
 
     def refusal(self, chat: Chat) -> str:
-        """Why nothing can be sent in this chat right now; empty if it can."""
+        """Why nothing can be sent in this chat at once; empty if it can."""
         if chat.reply is not None:
             return "the reply is still being written: esc stops it, your text stays here"
         return "the last message is still being stored" if chat.sending else ""
@@ -231,8 +234,12 @@ class Conversations:
         assert not self.refusal(chat)
         if chat.editing is not None:
             await self.branches.send_edit(chat, text)
-        else:
-            await self._sending.send(chat, text)
+        elif problem := await self._sending.send(chat, text):
+            self._tell(changes.SendFailed(chat.id, text, problem))
+
+    def can_queue(self, chat: Chat) -> bool:
+        """Whether what is sent now waits for the reply before it; an edit never does."""
+        return chat.is_busy and chat.editing is None
 
     def stop(self, chat: Chat) -> bool:
         """End the chat's running reply; what has arrived stays. False if none is running."""
@@ -245,7 +252,7 @@ class Conversations:
         host = self.host.after(event)
         if host is not self.host:
             self.host = host
-            self._notify(changes.HostChanged())
+            self._tell(changes.HostChanged())
         match event:
             case RequestStarted() | PrefillProgressed() | TokensGenerated() | RequestFinished():
                 self._answers.handle(event)
@@ -253,7 +260,7 @@ class Conversations:
                 self._answers.model, self.sender.context_tokens = model.name, model.context_tokens
                 self._focus(self.shown)
             case SwapFinished(session, into_context=True) if session == self.shown.id and event.num_tokens:
-                self._notify(changes.Noticed(cache_words.swapped(event)))
+                self._tell(changes.Noticed(cache_words.swapped(event)))
             case TokensCounted():
                 self._file_counts.handle(event)
             case _:
@@ -263,6 +270,7 @@ class Conversations:
         """Stop what runs, let go of deleted chats, and wait until everything is on disk."""
         self.transfers.stop()
         self.upkeep.stop()
+        self.outbox.close()
         await self._watch.close()
         await self._answers.close()
         self.drafts.flush()
@@ -272,6 +280,11 @@ class Conversations:
         await self._archive.close()
 
     # Inside
+
+    def _tell(self, change: changes.Change) -> None:
+        """The screen hears it first, then what follows from it is done."""
+        self._notify(change)
+        self.outbox.hear(change)
 
     def _focus(self, chat: Chat) -> None:
         """Tell the host what the user looks at, and that it stays in the cache if the user wants so."""
@@ -283,7 +296,7 @@ class Conversations:
         """Show a chat that has just been stored, such as a fork."""
         self._shared.num_changes += 1
         self.roster.take([session])
-        self._notify(changes.ChatsChanged())
+        self._tell(changes.ChatsChanged())
         self.show(session.id)
 
 
