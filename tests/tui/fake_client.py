@@ -37,6 +37,7 @@ from samovar.core.request import (
     Mismatch,
     MismatchReason,
     Request,
+    RequestKind,
     RequestStats,
     TierTokens,
 )
@@ -104,7 +105,12 @@ class FakeClient:
 
     @property
     def requests(self) -> list[Request]:
-        return [submit.request for submit in self.of(Submit)]
+        """What was asked; work ahead is in `prepared`."""
+        return [one.request for one in self.of(Submit) if one.request.kind is not RequestKind.PREPARE]
+
+    @property
+    def prepared(self) -> list[Request]:
+        return [one.request for one in self.of(Submit) if one.request.kind is RequestKind.PREPARE]
 
     # What a host would say
 
@@ -182,6 +188,8 @@ class ScriptedClient(FakeClient):
     def send(self, command: Command) -> None:
         super().send(command)
         match command:
+            case Submit(request) if request.kind is RequestKind.PREPARE:
+                self.finish(request, "", stats=RequestStats())
             case Submit(request):
                 task = asyncio.create_task(self._answer(request))
                 self._tasks.add(task)

@@ -1,9 +1,9 @@
 """The chats of this front end: their list, what is sent in them, and what the host's events mean for them.
 
-Runs in the event loop and owns every `Chat`. Branches of a chat are `branches`', what it is apart from its
-messages `profile`'s, its drafts `draft_keeper`'s, what others change `watch`'s; disk work goes to `archive`,
-replies to `answers`, the cache to `cache_desk`; the screen hears of all of it as `changes`. Never imports
-Textual.
+Runs in the event loop and owns every `Chat`. Branches of a chat are `branches`', messages that wait
+`outbox`'s, what is processed before it is sent `work_ahead`'s, what it is apart from its messages
+`profile`'s, its drafts `draft_keeper`'s, what others change `watch`'s; disk work goes to `archive`, replies
+to `answers`, the cache to `cache_desk`; the screen hears of all of it as `changes`. Never imports Textual.
 """
 
 import time
@@ -30,6 +30,7 @@ from samovar.chats.shared import Shared
 from samovar.chats.transfers import Transfers
 from samovar.chats.upkeep import Upkeep
 from samovar.chats.watch import Watch
+from samovar.chats.work_ahead import WorkAhead
 from samovar.client.interface import Client
 from samovar.config import Config, SamplingConfig
 from samovar.core.commands import Focus, Forget, Pin
@@ -83,6 +84,7 @@ class Conversations:
         self._file_counts = FileCounts(self._shared)
         self._sending = Sending(self._shared, self._answers, self.profile, self._file_counts, self._watch)
         self.branches = Branches(self._shared, self._sending.answer, self._appear, self.drafts.keep)
+        self.work_ahead = WorkAhead(self._shared, self.sender, lambda: self.host, lambda: self.cache.snapshot)
         self.outbox = Outbox(self._shared, self._sending.send, self.drafts.keep)
 
     @property
@@ -177,9 +179,10 @@ class Conversations:
         return "" if message_id is None else await self.branches.show(chat, message_id)
 
     def prefetch(self, session: str) -> None:
-        """The user may open this chat next: what lies on disk of it comes to RAM."""
+        """The user may open this chat next: what lies on disk of it comes to RAM, or is processed."""
         if session in self.chats and session != self.shown.id and self.host.phase is HostPhase.READY:
             self.cache.prefetch(session)
+            self.work_ahead.rested(session)
 
     def delete(self, session: str) -> Chat:
         """Take a chat from the list; `undo_delete` brings it back. Its neighbour is shown in its place."""
@@ -255,6 +258,8 @@ class Conversations:
             self._tell(changes.HostChanged())
         match event:
             case RequestStarted() | PrefillProgressed() | TokensGenerated() | RequestFinished():
+                if isinstance(event, RequestFinished):
+                    self.work_ahead.handle(event)
                 self._answers.handle(event)
             case HostReady(ModelInfo() as model) | Welcome(model=ModelInfo() as model):
                 self._answers.model, self.sender.context_tokens = model.name, model.context_tokens
@@ -271,6 +276,7 @@ class Conversations:
         self.transfers.stop()
         self.upkeep.stop()
         self.outbox.close()
+        self.work_ahead.close()
         await self._watch.close()
         await self._answers.close()
         self.drafts.flush()
@@ -285,6 +291,7 @@ class Conversations:
         """The screen hears it first, then what follows from it is done."""
         self._notify(change)
         self.outbox.hear(change)
+        self.work_ahead.hear(change)
 
     def _focus(self, chat: Chat) -> None:
         """Tell the host what the user looks at, and that it stays in the cache if the user wants so."""

@@ -199,7 +199,9 @@ class Workstation(MessageKeys):
 
     @on(ChatView.Typed)
     def _typed(self, event: ChatView.Typed) -> None:
-        self._conversations.drafts.typed(event.chat, event.text)
+        if event.text != event.chat.draft:
+            self._conversations.drafts.typed(event.chat, event.text)
+            self._conversations.work_ahead.typed(event.chat)
 
     @on(MessageInput.Pasted)
     def _pasted(self, event: MessageInput.Pasted) -> None:
