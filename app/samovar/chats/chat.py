@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from samovar.core.chat import Role
+from samovar.core.events import RequestQueued
 from samovar.core.request import RequestStats
 from samovar.sessions.encoding import storable
 from samovar.sessions.settings import SessionSettings
@@ -49,6 +50,7 @@ class Reply:
     read_tokens: int = 0
     to_read_tokens: int = 0
     remaining_ms: float | None = None
+    waits: RequestQueued | None = None  # its place in the engine's queue, as told last
     stats: RequestStats | None = None
     stopping: bool = False
     save_timer: asyncio.TimerHandle | None = None

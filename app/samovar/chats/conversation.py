@@ -41,6 +41,7 @@ from samovar.core.events import (
     ModelInfo,
     PrefillProgressed,
     RequestFinished,
+    RequestQueued,
     RequestStarted,
     SwapFinished,
     TokensCounted,
@@ -257,7 +258,13 @@ class Conversations:
             self.host = host
             self._tell(changes.HostChanged())
         match event:
-            case RequestStarted() | PrefillProgressed() | TokensGenerated() | RequestFinished():
+            case (
+                RequestQueued()
+                | RequestStarted()
+                | PrefillProgressed()
+                | TokensGenerated()
+                | RequestFinished()
+            ):
                 if isinstance(event, RequestFinished):
                     self.work_ahead.handle(event)
                 self._answers.handle(event)

@@ -131,6 +131,8 @@ class Outbox:
             chat.queued.insert(0, text)
             self._keep_draft(chat)
             self.pause(chat, problem)
+            if chat is self._shared.roster.shown:
+                self._shared.complain(problem)
 
     def _forget_pause(self, chat: Chat) -> None:
         chat.queue_paused = ""

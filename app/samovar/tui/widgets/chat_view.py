@@ -225,7 +225,8 @@ class ChatView(Vertical):
         self._phase = self.chat.reply.phase if self.chat.reply is not None else None
         aside = self._notice if self.chat.reply is not None else ""
         doing = activity(self._host, self.chat, self._notice, self._lasting, self._clock())
-        self.composer.set_activity(doing, aside)
+        queues = self.chat.reply is not None and self.chat.editing is None
+        self.composer.set_activity(doing, aside, queues=queues)
 
     def _load(self, *, stay: bool = False) -> None:
         chat, now = self.chat, self._clock()

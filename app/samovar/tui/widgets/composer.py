@@ -38,6 +38,7 @@ LONG_PASTE: Final = 4000  # characters
 LONG_PASTE_LINES: Final = 40
 _HALF_MENTION: Final = re.compile(r"(?:^|\s)@([^\s\"]*)$")
 _NEW_LINE_KEYS: Final = ("ctrl+j", "shift+enter", "alt+enter")
+_QUEUE_HINTS: Final = ("enter queues · esc stops · / commands", "enter queues · esc stops", "esc stops")
 _HINTS: Final = (
     "enter sends · ctrl+j new line · esc stops · / commands",
     "enter sends · esc stops · / commands",
@@ -206,6 +207,7 @@ class Foot(Widget):
         super().__init__(id=id)
         self._activity = Content("")
         self._aside = ""
+        self._hints: Sequence[str] = _HINTS
         self._command = ""
         self._files: Sequence[str] = ()
 
@@ -219,6 +221,12 @@ class Foot(Widget):
         """Say what is going on."""
         if not activity.is_same(self._activity):
             self._activity = activity
+            self.refresh()
+
+    def set_hints(self, hints: Sequence[str]) -> None:
+        """What the keys do: the longest one that fits is shown."""
+        if hints != self._hints:
+            self._hints = hints
             self.refresh()
 
     def set_aside(self, text: str) -> None:
@@ -242,7 +250,7 @@ class Foot(Widget):
             return Content.assemble((_explained(self._command), "$faint")).truncate(width, ellipsis=True)
         activity = self._activity.truncate(width, ellipsis=True)
         room = width - activity.cell_length - (2 if activity.plain else 0)
-        hint = next((hint for hint in (self._aside, *_HINTS) if hint and cell_len(hint) <= room), "")
+        hint = next((hint for hint in (self._aside, *self._hints) if hint and cell_len(hint) <= room), "")
         gap = width - activity.cell_length - cell_len(hint)
         return Content.assemble(activity, " " * max(0, gap), (hint, "$faint"))
 
@@ -308,9 +316,13 @@ class Composer(Vertical):
         rows.set_queue(texts, paused)
         self.input.has_queued = bool(texts)
 
-    def set_activity(self, activity: Content, aside: str = "") -> None:
-        """Say what is going on, on one line; `aside` stands at its end if there is room."""
+    def set_activity(self, activity: Content, aside: str = "", *, queues: bool = False) -> None:
+        """Say what is going on, on one line; `aside` stands at its end if there is room.
+
+        `queues`: what is sent now waits for the reply before it.
+        """
         self.query_one(Foot).set_activity(activity)
+        self.query_one(Foot).set_hints(_QUEUE_HINTS if queues else _HINTS)
         self.query_one(Foot).set_aside(aside)
 
     def set_error(self, text: str) -> None:

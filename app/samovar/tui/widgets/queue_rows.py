@@ -141,9 +141,14 @@ class QueueRows(Widget, can_focus=True):
 
 
 def _pause(why: str, width: int) -> list[Part]:
-    """`the queue waits: the reply was stopped · enter sends the next one`."""
-    told = f"the queue waits: {' '.join(clean(why).split())}"
-    hint = " · enter in an empty line sends the next one"
-    if cell_len(told) + cell_len(hint) > width:
-        hint = " · enter goes on"
-    return [(fitted(told, min(cell_len(told), max(10, width - cell_len(hint)))), "$brass"), (hint, "$faint")]
+    """`the queue waits: the reply was stopped · enter in an empty line goes on`, or less of it."""
+    why = " ".join(clean(why).split())
+    for told, hint in (
+        (f"the queue waits: {why}", " · enter in an empty line goes on"),
+        (f"the queue waits: {why}", " · enter goes on"),
+        (why, " · enter goes on"),
+        (why, " · enter"),
+    ):
+        if cell_len(told) + cell_len(hint) <= width:
+            return [(told, "$brass"), (hint, "$faint")]
+    return [(fitted(why, max(0, width - 8)), "$brass"), (" · enter", "$faint")]
