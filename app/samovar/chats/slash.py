@@ -66,6 +66,7 @@ USAGES: Final = (
     Usage("pin", "", "keep this chat's prompt in the cache whatever else comes"),
     Usage("unpin", "", "let this chat's prompt go when room is needed"),
     Usage("evict", "", "take this chat's prompt out of the context and out of RAM"),
+    Usage("ahead", "[on|off|auto]", "process what you type before you send it, or not, until you quit"),
     Usage("cache", "", "show or hide the cache panel"),
     Usage("help", "", "show all keys and commands"),
     Usage("quit", "", "leave Samovar"),
