@@ -17,15 +17,18 @@ from samovar.chats.archive import Archive
 from samovar.chats.branches import Branches
 from samovar.chats.cache_desk import CacheDesk
 from samovar.chats.chat import Chat
+from samovar.chats.compaction import Compacting, TaskEvent
 from samovar.chats.draft_keeper import DraftKeeper
 from samovar.chats.file_counts import FileCounts
 from samovar.chats.finder import Finder
 from samovar.chats.host_state import HostPhase, HostState
+from samovar.chats.meter import Meter
 from samovar.chats.profile import Profile
 from samovar.chats.roster import Roster
 from samovar.chats.sending import Sending
 from samovar.chats.sent import Sender
 from samovar.chats.shared import Shared
+from samovar.chats.token_counts import TokenCounts
 from samovar.chats.transfers import Transfers
 from samovar.chats.upkeep import Upkeep
 from samovar.chats.watch import Watch
@@ -39,6 +42,7 @@ from samovar.core.events import (
     ModelInfo,
     PrefillProgressed,
     RequestFinished,
+    RequestQueued,
     RequestStarted,
     SwapFinished,
     TokensCounted,
@@ -80,6 +84,9 @@ class Conversations:
         self.profile = Profile(self._shared)
         self.drafts = DraftKeeper(self._shared)
         self._file_counts = FileCounts(self._shared)
+        self._counts = TokenCounts(client)
+        self.meter = Meter(self._shared, self.sender, self._counts, lambda: self.host)
+        self.compacting = self._answers.rooms = Compacting(self._shared, self.sender, lambda: self.host)
         self._sending = Sending(self._shared, self._answers, self.profile, self._file_counts, self._watch)
         self.branches = Branches(self._shared, self._sending.answer, self._appear, self.drafts.keep)
 
@@ -185,6 +192,7 @@ class Conversations:
         chat = self.chats.pop(session)
         place = order.index(chat) if chat in order else 0
         self._answers.stop(chat)
+        self.compacting.deleted(chat)
         if chat.in_store or chat.draft.strip():
             self.roster.deleted.append(chat)
             self._shared.keep(chat, "the chat is still in the store", lambda store: store.delete(session))
@@ -229,7 +237,14 @@ class Conversations:
         While a message of the chat is being edited, the text becomes another version of that one.
         """
         assert not self.refusal(chat)
-        if chat.editing is not None:
+        chat.sending = True
+        try:
+            too_long = await self.meter.refusal(chat, text)
+        finally:
+            chat.sending = False
+        if too_long:
+            self._notify(changes.SendFailed(chat.id, text, too_long))
+        elif chat.editing is not None:
             await self.branches.send_edit(chat, text)
         else:
             await self._sending.send(chat, text)
@@ -247,15 +262,22 @@ class Conversations:
             self.host = host
             self._notify(changes.HostChanged())
         match event:
-            case RequestStarted() | PrefillProgressed() | TokensGenerated() | RequestFinished():
-                self._answers.handle(event)
+            case (
+                RequestQueued()
+                | RequestStarted()
+                | PrefillProgressed()
+                | TokensGenerated()
+                | RequestFinished()
+            ):
+                self._follow(event)
             case HostReady(ModelInfo() as model) | Welcome(model=ModelInfo() as model):
                 self._answers.model, self.sender.context_tokens = model.name, model.context_tokens
                 self._focus(self.shown)
             case SwapFinished(session, into_context=True) if session == self.shown.id and event.num_tokens:
                 self._notify(changes.Noticed(cache_words.swapped(event)))
             case TokensCounted():
-                self._file_counts.handle(event)
+                if not self._counts.handle(event):
+                    self._file_counts.handle(event)
             case _:
                 self.cache.handle(event)
 
@@ -264,6 +286,8 @@ class Conversations:
         self.transfers.stop()
         self.upkeep.stop()
         await self._watch.close()
+        self.meter.close()
+        self.compacting.close()
         await self._answers.close()
         self.drafts.flush()
         for chat in self.roster.deleted:
@@ -272,6 +296,15 @@ class Conversations:
         await self._archive.close()
 
     # Inside
+
+    def _follow(self, event: TaskEvent) -> None:
+        """Take in what happened to a request."""
+        if self.compacting.handle(event) or isinstance(event, RequestQueued):
+            return
+        self._answers.handle(event)
+        chat = self.chats.get(event.session)
+        if isinstance(event, RequestFinished) and chat is not None and not chat.is_busy:
+            self.compacting.ended(chat)
 
     def _focus(self, chat: Chat) -> None:
         """Tell the host what the user looks at, and that it stays in the cache if the user wants so."""

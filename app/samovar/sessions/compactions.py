@@ -27,7 +27,10 @@ class Compactions:
             f"SELECT {schema.COMPACTION_COLUMNS} FROM compactions WHERE session_id = ? ORDER BY id",
             storable(session_id),
         )
-        return tuple(Compaction(*row[:8], bool(row[8]), row[9]) for row in rows)
+        return tuple(
+            Compaction(one, session, upto, summary, created, num, before, after, bool(undone), model)
+            for one, session, upto, summary, created, num, before, after, undone, model in rows
+        )
 
     def add(
         self,

@@ -27,6 +27,8 @@ def activity(host: HostState, chat: Chat, notice: str, lasting: str, now: float)
 def _reply_activity(reply: Reply, now: float) -> str:
     if reply.stopping:
         return "stopping"
+    if reply.phase is Phase.SUMMARIZING:
+        return "summarizing the oldest messages"
     if reply.phase is Phase.WAITING:
         return "waiting for its turn"
     if reply.phase is Phase.READING:

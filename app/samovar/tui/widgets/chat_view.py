@@ -36,6 +36,7 @@ ChatChange = (
     | changes.ReplyProgressed
     | changes.ReplyGrew
     | changes.ReplyEnded
+    | changes.ContextChanged
 )
 
 
