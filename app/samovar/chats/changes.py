@@ -107,6 +107,12 @@ class RequestsTold(msgspec.Struct, frozen=True):
     requests: tuple[LastRequest, ...]
 
 
+class ContextChanged(msgspec.Struct, frozen=True):
+    """What of a chat is summarized, or how much of the context it takes with its draft, is known anew."""
+
+    session: str
+
+
 class TasksChanged(msgspec.Struct, frozen=True):
     """A side task began, went on or ended, or its result is gone."""
 
@@ -136,6 +142,7 @@ Change = (
     | LimitRefused
     | VerifyMoved
     | RequestsTold
+    | ContextChanged
     | TasksChanged
     | Noticed
 )

@@ -17,6 +17,7 @@ from samovar.core.request import RequestStats
 from samovar.sessions.encoding import storable
 from samovar.sessions.settings import SessionSettings
 from samovar.sessions.store import Session, StoredMessage
+from samovar.sessions.values import Compaction
 
 MAX_AUTO_TITLE: Final = 40
 _NUM_COLORS: Final = 8  # of the sessions in our themes
@@ -27,6 +28,7 @@ _NO_SETTINGS: Final = SessionSettings()
 class Phase(enum.Enum):
     """How far a running reply has got."""
 
+    SUMMARIZING = "summarizing"  # the oldest messages, since the next one would not fit
     WAITING = "waiting"  # for the engine, or for its turn
     READING = "reading"  # the prompt is being processed
     WRITING = "writing"
@@ -54,6 +56,7 @@ class Reply:
     stats: RequestStats | None = None
     stopping: bool = False
     save_timer: asyncio.TimerHandle | None = None
+    room: asyncio.Task[None] | None = None  # waits until there is room for it
 
     @property
     def text(self) -> str:
@@ -89,6 +92,7 @@ class Chat:
     queued: list[str] = field(default_factory=list)
     queue_paused: str = ""
     path_revision: int = 0
+    compactions: tuple[Compaction, ...] = ()  # of all its branches, the oldest first
     sending: bool = False
     reply: Reply | None = None
 

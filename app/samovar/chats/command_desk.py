@@ -25,7 +25,7 @@ from samovar.sessions.transfer.files import Format, format_of
 
 ANSWERED: Final = frozenset(
     "rename system set persona tag untag star archive sort tagged archived retry continue edit fork undo"
-    " export import samples ahead pin unpin evict ram tokens disk"
+    " compact export import samples ahead pin unpin evict ram tokens disk"
     " title summary keywords suggest aside translate explain task".split()
 )
 """The commands that `CommandDesk.run` does."""
@@ -75,6 +75,8 @@ class CommandDesk:
                 _refuse(await branches.fork(chat))
             case "undo":
                 return await self._undo(chat)
+            case "compact":
+                return await conversations.compacting.compact(chat)
             case "export":
                 return await self._export(chat, text)
             case "import":
@@ -209,6 +211,8 @@ class CommandDesk:
             return "the message is back"
         if (back := self._conversations.undo_delete()) is not None:
             return f"“{_short(back)}” is back"
+        if self._conversations.compacting.undoable(chat) is not None:
+            return await self._conversations.compacting.undo(chat)
         _refuse(await self._conversations.branches.undo(chat))
         return "the message is back"
 

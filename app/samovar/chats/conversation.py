@@ -18,10 +18,12 @@ from samovar.chats.archive import Archive
 from samovar.chats.branches import Branches
 from samovar.chats.cache_desk import CacheDesk
 from samovar.chats.chat import Chat
+from samovar.chats.compaction import Compacting, TaskEvent
 from samovar.chats.draft_keeper import DraftKeeper
 from samovar.chats.file_counts import FileCounts
 from samovar.chats.finder import Finder
 from samovar.chats.host_state import HostPhase, HostState
+from samovar.chats.meter import Meter
 from samovar.chats.outbox import Outbox
 from samovar.chats.profile import Profile
 from samovar.chats.roster import Roster
@@ -29,6 +31,7 @@ from samovar.chats.sending import Sending
 from samovar.chats.sent import Sender
 from samovar.chats.shared import Shared
 from samovar.chats.side_tasks import SideTasks
+from samovar.chats.token_counts import TokenCounts
 from samovar.chats.transfers import Transfers
 from samovar.chats.upkeep import Upkeep
 from samovar.chats.watch import Watch
@@ -88,10 +91,13 @@ class Conversations:
         self.tasks = SideTasks(self._shared, self.sender, self.profile, lambda: self.host, tasks_dir)
         self.drafts = DraftKeeper(self._shared)
         self._file_counts = FileCounts(self._shared)
+        self._counts = TokenCounts(client)
+        self.meter = Meter(self._shared, self.sender, self._counts, lambda: self.host)
+        self.compacting = self._answers.rooms = Compacting(self._shared, self.sender, lambda: self.host)
         self._sending = Sending(self._shared, self._answers, self.profile, self._file_counts, self._watch)
         self.branches = Branches(self._shared, self._sending.answer, self._appear, self.drafts.keep)
         self.work_ahead = WorkAhead(self._shared, self.sender, lambda: self.host, lambda: self.cache.snapshot)
-        self.outbox = Outbox(self._shared, self._sending.send, self.drafts.keep)
+        self.outbox = Outbox(self._shared, self._send_new, self.drafts.keep)
 
     @property
     def chats(self) -> dict[str, Chat]:
@@ -198,6 +204,7 @@ class Conversations:
         self._answers.stop(chat)
         self.tasks.deleted(chat)
         self.outbox.pause(chat, "the chat was deleted")
+        self.compacting.deleted(chat)
         if chat.in_store or chat.has_unsent:
             self.roster.deleted.append(chat)
             self._shared.keep(chat, "the chat is still in the store", lambda store: store.delete(session))
@@ -242,10 +249,24 @@ class Conversations:
         While a message of the chat is being edited, the text becomes another version of that one.
         """
         assert not self.refusal(chat)
-        if chat.editing is not None:
+        if chat.editing is None:
+            problem = await self._send_new(chat, text)
+        elif not (problem := await self._too_long(chat, text)):
             await self.branches.send_edit(chat, text)
-        elif problem := await self._sending.send(chat, text):
+        if problem:
             self._tell(changes.SendFailed(chat.id, text, problem))
+
+    async def _send_new(self, chat: Chat, text: str) -> str:
+        """Store a message and ask for its reply; returns why it cannot be, if it cannot."""
+        return await self._too_long(chat, text) or await self._sending.send(chat, text)
+
+    async def _too_long(self, chat: Chat, text: str) -> str:
+        """Why this text does not fit the context, if it does not. Meanwhile nothing else is sent."""
+        chat.sending = True
+        try:
+            return await self.meter.refusal(chat, text)
+        finally:
+            chat.sending = False
 
     def can_queue(self, chat: Chat) -> bool:
         """Whether what is sent now waits for the reply before it; an edit never does."""
@@ -279,18 +300,15 @@ class Conversations:
                 | TokensGenerated()
                 | RequestFinished()
             ):
-                if isinstance(event, RequestFinished):
-                    self.work_ahead.handle(event)
-                ended = self._answers.handle(event)
-                if ended is not None:
-                    self.tasks.ended(ended)
+                self._follow(event)
             case HostReady(ModelInfo() as model) | Welcome(model=ModelInfo() as model):
                 self._answers.model, self.sender.context_tokens = model.name, model.context_tokens
                 self._focus(self.shown)
             case SwapFinished(session, into_context=True) if session == self.shown.id and event.num_tokens:
                 self._tell(changes.Noticed(cache_words.swapped(event)))
             case TokensCounted():
-                self._file_counts.handle(event)
+                if not self._counts.handle(event):
+                    self._file_counts.handle(event)
             case _:
                 self.cache.handle(event)
 
@@ -302,6 +320,8 @@ class Conversations:
         self.outbox.close()
         self.work_ahead.close()
         await self._watch.close()
+        self.meter.close()
+        self.compacting.close()
         await self._answers.close()
         self.drafts.flush()
         for chat in self.roster.deleted:
@@ -316,6 +336,17 @@ class Conversations:
         self._notify(change)
         self.outbox.hear(change)
         self.work_ahead.hear(change)
+
+    def _follow(self, event: TaskEvent) -> None:
+        """Take in what happened to a request that is no side task's."""
+        if isinstance(event, RequestFinished):
+            self.work_ahead.handle(event)
+        if self.compacting.handle(event):
+            return
+        ended = self._answers.handle(event)
+        if ended is not None:
+            self.tasks.ended(ended)
+            self.compacting.ended(ended)
 
     def _focus(self, chat: Chat) -> None:
         """Tell the host what the user looks at, and that it stays in the cache if the user wants so."""

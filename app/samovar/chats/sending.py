@@ -76,6 +76,7 @@ class Sending:
 
     def answer(self, chat: Chat, turn: Turn, settings: SessionSettings | None = None) -> None:
         """Ask for the reply, unless the chat has been deleted while its message was being stored."""
+        chat.compactions = turn.compactions
         if chat.id in self._shared.roster.chats:
             self._answers.ask(chat, turn.reply, settings)
             self._file_counts.count(chat, turn.message)

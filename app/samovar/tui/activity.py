@@ -46,6 +46,8 @@ def _waiting(queued: RequestQueued | None) -> str:
 def _reply_activity(reply: Reply, now: float) -> str:
     if reply.stopping:
         return "stopping"
+    if reply.phase is Phase.SUMMARIZING:
+        return "summarizing the oldest messages"
     if reply.phase is Phase.WAITING:
         return _waiting(reply.waits)
     if reply.phase is Phase.READING:

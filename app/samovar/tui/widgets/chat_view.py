@@ -37,6 +37,7 @@ ChatChange = (
     | changes.ReplyProgressed
     | changes.ReplyGrew
     | changes.ReplyEnded
+    | changes.ContextChanged
 )
 
 
