@@ -9,10 +9,9 @@ import pytest
 
 from samovar.chats.chat import Chat, Phase
 from samovar.chats.command_desk import CommandDesk
-from samovar.chats.sent import SUMMARY_HEAD
 from samovar.chats.slash import parse
 from samovar.config import Config
-from samovar.core.chat import Role
+from samovar.core.chat import SUMMARY_HEAD, Role
 from samovar.core.commands import Cancel, CountTokens
 from samovar.core.errors import SamovarError
 from samovar.core.events import HostReady, TokensCounted

@@ -20,7 +20,7 @@ from samovar.chats import changes
 from samovar.chats.chat import Chat
 from samovar.chats.compaction_plan import Part, instruction, next_part, usable
 from samovar.chats.host_state import HostPhase, HostState
-from samovar.chats.sent import Sender, active, behind
+from samovar.chats.sent import Sender, active, behind, standing
 from samovar.chats.shared import Shared
 from samovar.chats.side_tasks import TaskRun, TaskState
 from samovar.core.chat import GREEDY, ChatMessage, Role
@@ -137,25 +137,20 @@ class Compacting:
             raise SamovarError("there is nothing to summarize: the last turns are kept as they are")
         if not await job.done:
             raise SamovarError(f"nothing was summarized: {job.run.error or 'stopped'}")
-        made = active(chat.path or (), chat.compactions)
+        made = self.undoable(chat)
         return "" if made is None else figures(made)
 
     def undoable(self, chat: Chat) -> Compaction | None:
         """The summary that the chat goes on from now."""
-        path = chat.path or ()
-        return max(
-            (one for one in self._applicable(chat) if not one.is_undone),
-            key=lambda one: ([message.id for message in path].index(one.upto_id), one.id),
-            default=None,
-        )
+        return standing(chat.path or (), chat.compactions)
 
     async def undo(self, chat: Chat) -> str:
         """Let the chat go on from all its messages again, or from an earlier summary; says what was done."""
-        standing = self.undoable(chat)
-        if standing is None:
+        made = self.undoable(chat)
+        if made is None:
             raise SamovarError("nothing of this chat is summarized")
-        await self._mark(chat, standing, is_undone=True)
-        return f"{standing.num_messages:,} messages are sent in full again; /compact summarizes them"
+        await self._mark(chat, made, is_undone=True)
+        return f"{made.num_messages:,} messages are sent in full again; /compact summarizes them"
 
     def is_running(self, chat: Chat) -> bool:
         """Whether a summary of this chat is being written."""
@@ -370,5 +365,10 @@ class Compacting:
 
 def figures(one: Compaction) -> str:
     """A summary in figures: `summarized: 14 messages · 1,310 → 96 tokens`."""
+    return f"summarized: {sizes_in_words(one)}"
+
+
+def sizes_in_words(one: Compaction) -> str:
+    """What a summary stands for, and what it saves: `14 messages · 1,310 → 96 tokens`."""
     before, after = count(one.tokens_before), count(one.tokens_after)
-    return f"summarized: {one.num_messages:,} messages · {before} → {after} tokens"
+    return f"{one.num_messages:,} messages · {before} → {after} tokens"
