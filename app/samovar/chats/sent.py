@@ -164,7 +164,7 @@ def standing(path: Sequence[StoredMessage], compactions: Sequence[Compaction]) -
 
 
 def active(path: Sequence[StoredMessage], compactions: Sequence[Compaction]) -> Compaction | None:
-    """The summary that is sent. One that stands for the whole path is not: there is nothing to ask behind it."""
+    """The summary that is sent: none for a path that ends where it ends, as nothing would be asked then."""
     return standing(path[:-1], compactions) if compactions else None
 
 
