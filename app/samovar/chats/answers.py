@@ -20,7 +20,13 @@ from samovar.config import Config
 from samovar.core.chat import Role
 from samovar.core.commands import Cancel, Submit
 from samovar.core.errors import SamovarError
-from samovar.core.events import PrefillProgressed, RequestFinished, RequestStarted, TokensGenerated
+from samovar.core.events import (
+    PrefillProgressed,
+    RequestFinished,
+    RequestQueued,
+    RequestStarted,
+    TokensGenerated,
+)
 from samovar.core.request import FinishReason, Request, RequestStats
 from samovar.sessions.settings import SessionSettings
 from samovar.sessions.store import MessageState, Store, StoredMessage
@@ -29,7 +35,7 @@ SAVE_EVERY_S: Final = 1.0
 CLOSE_WITHIN_S: Final = 0.5
 TRY_AGAIN_S: Final = 5.0
 
-ReplyEvent = RequestStarted | PrefillProgressed | TokensGenerated | RequestFinished
+ReplyEvent = RequestQueued | RequestStarted | PrefillProgressed | TokensGenerated | RequestFinished
 
 _END_STATES: Final = {
     FinishReason.LENGTH: MessageState.CUT,
@@ -151,13 +157,19 @@ class Answers:
         reply.room = None
         self._finish(chat, reply, _unasked(chat, reply))
 
-    def handle(self, event: ReplyEvent) -> None:
-        """Take in what happened to one of our requests; others' are none of our business."""
+    def handle(self, event: ReplyEvent) -> Chat | None:
+        """Take in what happened to one of our requests; others' are none of our business.
+
+        Returns the chat whose reply has ended with this.
+        """
         chat = self._running.get(event.request_id)
         if chat is None or chat.reply is None:
-            return
+            return None
         reply = chat.reply
         match event:
+            case RequestQueued():
+                reply.waits = event
+                self._notify(changes.ReplyProgressed(chat.id))
             case RequestStarted(stats=stats):
                 reply.stats = stats
                 reply.phase = Phase.READING
@@ -179,6 +191,8 @@ class Answers:
                 self._notify(changes.ReplyGrew(chat.id, text))
             case RequestFinished():
                 self._finish(chat, reply, event)
+                return chat
+        return None
 
     async def close(self) -> None:
         """Stop what runs. What the engine does not end within half a second is stored as it stands."""

@@ -42,6 +42,12 @@ class DraftChanged(msgspec.Struct, frozen=True):
     session: str
 
 
+class QueueChanged(msgspec.Struct, frozen=True):
+    """Other messages wait for the reply before them, or the queue has stopped or goes on."""
+
+    session: str
+
+
 class ReplyBegan(msgspec.Struct, frozen=True):
     session: str
 
@@ -125,6 +131,7 @@ Change = (
     | MessageAdded
     | MessageChanged
     | DraftChanged
+    | QueueChanged
     | ReplyBegan
     | ReplyProgressed
     | ReplyGrew

@@ -53,12 +53,13 @@ def store_turn(
     head: int | UnsetType | None,
     seen: Sequence[StoredMessage] | None = None,
     create: Callable[[], object] | None = None,
+    unsent: str = "",
 ) -> Turn:
     """Store a message of the user's with the files it names, and the place of its reply.
 
     `head` is `head_of` the writer's path, and `seen` that path; `create` stores the chat if it is a new one.
-    The text is no draft any more. Raises SamovarError for a file that cannot be attached, say; nothing is
-    stored then, not even the chat.
+    The text is no draft any more, `unsent` is. Raises SamovarError for a file that cannot be attached, say;
+    nothing is stored then, not even the chat.
     """
     found = session_or_none(store, session_id) if create is not None else store.session(session_id)
     stored_head = None if found is None else found.head_id
@@ -72,7 +73,7 @@ def store_turn(
             store.rename(session_id, auto_title(text))
             session = store.session(session_id)
         message, reply = store.messages.add_turn(session_id, text, attachments=files)
-        store.drafts.save(session_id, "")
+        store.drafts.save(session_id, unsent)
     unseen = _unseen(store, message.parent_id, seen)
     return Turn(session, unseen, message, reply, store.compactions.of(session_id))
 
