@@ -60,19 +60,25 @@ class _Job:
 
 
 class Compacting:
-    """Summarizes chats. `listed` hears of every run, for the list of side tasks."""
+    """Summarizes chats.
+
+    `listed` hears of every run and of what cancels it, for the list of side tasks; `changed` hears of chats
+    that will be sent otherwise from now on.
+    """
 
     def __init__(
         self,
         shared: Shared,
         sender: Sender,
         host: Callable[[], HostState],
-        listed: Callable[[TaskRun], None] = lambda _: None,
+        listed: Callable[[TaskRun, Callable[[], object]], None],
+        changed: Callable[[Chat], None],
     ) -> None:
         self._shared = shared
         self._sender = sender
         self._host = host
         self._listed = listed
+        self._changed = changed
         self._jobs: dict[str, _Job] = {}  # by request
         self._told = set[str]()  # chats of which the user knows that it does not work
 
@@ -255,7 +261,7 @@ class Compacting:
         done = asyncio.get_running_loop().create_future()
         job = _Job(chat, tuple(path), len(path), run, done, base_tokens)
         self._jobs[run.id] = job
-        self._listed(run)
+        self._listed(run, lambda: self.cancel(run.id))
         self._shared.client.send(Submit(request))
         self._shared.notify(changes.TasksChanged())
         self._shared.notify(changes.ContextChanged(chat.id))
@@ -280,7 +286,8 @@ class Compacting:
             self._shared.notify(changes.ContextChanged(chat.id))
         if is_good:
             self._told.discard(chat.id)
-            self._prepare(chat)
+            if not chat.is_busy:
+                self._changed(chat)
         elif run.error and chat.id not in self._told:
             self._told.add(chat.id)
             self._shared.complain(f"the oldest messages could not be summarized: {run.error}")
@@ -332,26 +339,6 @@ class Compacting:
         begins = [(message.id, message.content) for message in path[: len(job.summarized)]]
         return begins == [(message.id, message.content) for message in job.summarized]
 
-    def _prepare(self, chat: Chat) -> None:
-        """Have the new prompt processed before the user asks for it."""
-        if chat.is_busy or self._shared.config.work_ahead == "off" or not chat.path:
-            return
-        messages = self._sender.sent(chat).messages
-        if messages[-1].role is not Role.USER:
-            messages = (*messages, ChatMessage(Role.USER, chat.draft))
-        self._shared.client.send(
-            Submit(
-                Request(
-                    id=uuid.uuid4().hex,
-                    session=chat.id,
-                    messages=messages,
-                    kind=RequestKind.PREPARE,
-                    title=chat.title,
-                    max_tokens=1,
-                )
-            )
-        )
-
     async def _mark(self, chat: Chat, one: Compaction, *, is_undone: bool) -> None:
         await self._shared.archive.run(
             lambda store: store.compactions.set_undone(one.id, is_undone=is_undone)
@@ -361,6 +348,7 @@ class Compacting:
             for other in chat.compactions
         )
         self._shared.notify(changes.ContextChanged(chat.id))
+        self._changed(chat)
 
 
 def figures(one: Compaction) -> str:
