@@ -93,7 +93,13 @@ class Conversations:
         self._file_counts = FileCounts(self._shared)
         self._counts = TokenCounts(client)
         self.meter = Meter(self._shared, self.sender, self._counts, lambda: self.host)
-        self.compacting = self._answers.rooms = Compacting(self._shared, self.sender, lambda: self.host)
+        self.compacting = self._answers.rooms = Compacting(
+            self._shared,
+            self.sender,
+            lambda: self.host,
+            self.tasks.adopt,
+            lambda chat: self.work_ahead.prepare(chat),
+        )
         self._sending = Sending(self._shared, self._answers, self.profile, self._file_counts, self._watch)
         self.branches = Branches(self._shared, self._sending.answer, self._appear, self.drafts.keep)
         self.work_ahead = WorkAhead(self._shared, self.sender, lambda: self.host, lambda: self.cache.snapshot)

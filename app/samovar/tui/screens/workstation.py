@@ -109,12 +109,14 @@ class Workstation(MessageKeys):
             case changes.ChatShown():
                 self._view.show(self._conversations.shown)
                 self._draw_rows()
+                self._draw_meter()
             case changes.CacheDrawn():
                 self._sidebar.sessions.set_row_of(self._row_maker())
                 self._draw_cache()
             case changes.HostChanged():
                 self._view.set_host(self._conversations.host, self._conversations.notes)
                 self._draw_status()
+                self._draw_meter()
             case changes.Noticed(text, is_error):
                 if is_error:
                     self._view.say_error(text)
@@ -130,6 +132,11 @@ class Workstation(MessageKeys):
                 self._view.say_error(error)
             case _ if change.session == self._view.chat.id:
                 self._view.apply(change)
+                if not isinstance(change, changes.ReplyGrew | changes.ReplyProgressed):
+                    self._draw_meter()
+
+    def _draw_meter(self) -> None:
+        self._view.set_context(self._conversations.meter.context_use(self._view.chat))
 
     def _draw_rows(self) -> None:
         ids = [chat.id for chat in self._conversations.ordered()]
@@ -201,6 +208,7 @@ class Workstation(MessageKeys):
     def _typed(self, event: ChatView.Typed) -> None:
         if event.text != event.chat.draft:
             self._conversations.drafts.typed(event.chat, event.text)
+            self._conversations.meter.draft_changed(event.chat)
             self._conversations.work_ahead.typed(event.chat)
 
     @on(MessageInput.Pasted)
