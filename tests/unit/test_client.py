@@ -269,6 +269,15 @@ async def test_the_last_command_arrives_although_much_was_not_read(exchange: Exc
         await closing
 
 
+async def test_a_host_that_hangs_is_not_waited_for(exchange: Exchange) -> None:
+    async with front(exchange) as one:
+        call = await exchange.welcomed()
+        call.hangs = True
+        await one.hear(events.Welcome)
+        one.client.send(commands.Forget("chat"))
+    assert (await call.hear(commands.Forget)).session == "chat"
+
+
 # ---- counts
 
 
