@@ -15,14 +15,18 @@ Families differ in what a sequence has:
 
 import ctypes
 import enum
+import json
 import re
 import struct
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from samovar.core.chat import Sampling
 from samovar.core.errors import SamovarError
 from samovar.engine.backend import Batch, DecodeResult, ModelTraits, Sampler
+from samovar.engine.gbnf import parse
 from samovar.engine.prompt import CHATML
 from samovar.kv.family import Family
 
@@ -80,16 +84,48 @@ class Cell:
         self.value = value
 
 
-class FakeSampler:
-    """Takes the one token that the backend's logits leave."""
+@dataclass
+class Machine:
+    """A clock that only steps move, in seconds, and what they take, in milliseconds.
 
-    def __init__(self, backend: "FakeBackend") -> None:
+    As it is, a further sequence costs a step nothing, as on a graphics card.
+    """
+
+    now: float = 100.0
+    decode_ms: float = 10.0
+    extra_ms: float = 0.0
+    token_ms: float = 0.1
+    cell_ms: float = 0.0
+
+    def spend(self, num_writing: int, num_reading: int, num_cells: int) -> None:
+        ms = self.decode_ms + (num_writing - 1) * self.extra_ms if num_writing else 0.0
+        self.now += (ms + num_reading * self.token_ms + num_cells * self.cell_ms) / 1000
+
+
+class FakeSampler:
+    """Takes the one token that the backend's logits leave, or the next one that the grammar allows."""
+
+    def __init__(self, backend: "FakeBackend", grammar: str) -> None:
         self._backend = backend
+        self._grammar = parse(grammar) if grammar else None
+        self._stacks = self._grammar.begin() if self._grammar else frozenset()
         self.closed = False
 
     def sample(self, row: int) -> int:
         assert not self.closed
-        return self._backend.logits[row]
+        wanted = self._backend.logits[row]
+        if self._grammar is None:
+            return wanted
+        for token in ((wanted + i) % _VOCAB_SIZE for i in range(_VOCAB_SIZE)):
+            if self._backend.is_end(token):
+                if None in self._stacks:
+                    return token
+            elif text := self._backend.piece(token).decode("latin-1"):
+                after = self._grammar.accept_text(self._stacks, text)
+                if after:
+                    self._stacks = after
+                    return token
+        raise SamovarError("no token is allowed")
 
     def close(self) -> None:
         assert not self.closed
@@ -116,6 +152,7 @@ class FakeBackend:
         self.kind = kind
         self.scratch = num_slots
         self._batch_tokens = batch_tokens
+        self.machine = Machine()
         self.traits = ModelTraits(
             name="fake",
             family=kind.value,
@@ -171,11 +208,19 @@ class FakeBackend:
         assert self.loaded, "the model sleeps"
         return token == IM_END
 
-    def new_sampler(self, sampling: Sampling, history: list[int]) -> Sampler:
+    def new_sampler(self, sampling: Sampling, history: list[int], grammar: str = "") -> Sampler:
         assert self.loaded, "the model sleeps"
-        sampler = FakeSampler(self)
+        sampler = FakeSampler(self, grammar)
         self.samplers.append(sampler)
         return sampler
+
+    def schema_grammar(self, schema: str) -> str:
+        """Of an `enum` of plain texts."""
+        choices = json.loads(schema)["enum"]
+        return "root ::= " + " | ".join(f'"\\"{choice}\\""' for choice in choices)
+
+    def check_grammar(self, grammar: str) -> None:
+        assert self.loaded, "the model sleeps"
 
     # ---- what tests look at
 
@@ -220,6 +265,9 @@ class FakeBackend:
             result = DecodeResult.ABORTED
         if result is DecodeResult.NO_ROOM:
             return result
+        tokens = Counter(batch.sequences)
+        num_writing = sum(count == 1 for count in tokens.values())
+        self.machine.spend(num_writing, len(batch) - num_writing, self.num_used())
         self._recycle()
         self.logits = {}
         written = len(batch) if result is DecodeResult.DONE else (self.num_decoded * 7) % (len(batch) + 1)

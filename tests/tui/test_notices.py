@@ -88,6 +88,7 @@ async def test_a_refusal_goes_when_the_reply_has_ended(tmp_path: Path) -> None:
     async with station(tmp_path) as here:
         await here.send("one")
         await here.until_asked(1)
+        await here.send("/edit")
         await here.send("two")
         await here.until(lambda: "still being written" in here.error)
         here.client.finish(here.client.requests[0], "one")

@@ -32,7 +32,7 @@ from samovar.core.events import (
     TokensGenerated,
     Welcome,
 )
-from samovar.core.request import FinishReason, RequestStats
+from samovar.core.request import FinishReason, RequestKind, RequestStats
 from samovar.core.settings import EngineSettings, HostJob
 from samovar.core.units import format_size
 from samovar.core.wire import MAX_FRAME_BYTES, PROTOCOL, decode_event, frame
@@ -48,11 +48,15 @@ MAX_SILENT_HOSTS: Final = 100
 
 @dataclass(slots=True)
 class _Open:
-    """A submitted request that has not ended yet. `may_repeat`: it can go to another host, nothing began."""
+    """A submitted request that has not ended yet. `may_repeat`: it can go to another host, nothing began.
+
+    Nobody waits for work ahead (`is_ahead`): it neither goes to another host nor says that one has served.
+    """
 
     session: str
     data: bytes
     may_repeat: bool = True
+    is_ahead: bool = False
     text: list[str] = field(default_factory=list)
     stats: RequestStats = field(default_factory=RequestStats)
 
@@ -186,6 +190,12 @@ class LocalClient:
         request_id: str | None = None
         count_id: str | None = None
         match command:
+            case commands.Submit(request) if request.kind is RequestKind.PREPARE:
+                request_id = request.id
+                self._open[request_id] = _Open(request.session, data, may_repeat=False, is_ahead=True)
+                if self._writer is None:  # it wakes no host, and waits for none
+                    self._end(request_id, FinishReason.CANCELLED)
+                    return
             case commands.Submit(request):
                 request_id = request.id
                 self._open[request_id] = _Open(request.session, data)
@@ -379,14 +389,15 @@ class LocalClient:
             case HostReady():
                 link.ready = True
             case RequestStarted() if event.request_id in self._open:
-                link.served = True
+                link.served = link.served or not self._open[event.request_id].is_ahead
                 self._open[event.request_id].may_repeat = False
                 self._open[event.request_id].stats = event.stats
             case TokensGenerated() if event.request_id in self._open:
                 self._open[event.request_id].text.append(event.text)
             case RequestFinished():
-                link.served = True
-                if self._open.pop(event.request_id, None) is None:
+                ended = self._open.pop(event.request_id, None)
+                link.served = link.served or ended is None or not ended.is_ahead
+                if ended is None:
                     return  # it has been ended here already
             case TokensCounted(counted):
                 if counted not in self._counts:

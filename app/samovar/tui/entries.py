@@ -100,11 +100,13 @@ def _sentence(text: str) -> str:
 
 
 def _cost(stats: RequestStats, *, is_read: bool = True) -> Sequence[tuple[str, str]]:
-    """`3,888 reused, 24 processed`; `24 to process` until all is read."""
+    """`3,888 reused, 24 processed`; `24 to process` until all is read; `· 96 ahead` of the reused."""
     if not stats.prompt_tokens:
         return []
     processed = stats.processed_tokens or stats.prompt_tokens - stats.reused.total
     cost = [(f"{count(processed)} {'processed' if is_read else 'to process'}", "faint")]
+    if stats.ahead_tokens:
+        cost += [(" · ", "faint"), (f"{count(stats.ahead_tokens)} ahead", "green")]
     return (
         [(f"{count(stats.reused.total)} reused", "green"), (", ", "faint"), *cost]
         if stats.reused.total

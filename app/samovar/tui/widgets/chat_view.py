@@ -32,10 +32,12 @@ ChatChange = (
     | changes.MessageAdded
     | changes.MessageChanged
     | changes.DraftChanged
+    | changes.QueueChanged
     | changes.ReplyBegan
     | changes.ReplyProgressed
     | changes.ReplyGrew
     | changes.ReplyEnded
+    | changes.ContextChanged
 )
 
 
@@ -97,6 +99,7 @@ class ChatView(Vertical):
             self.post_message(self.Typed(self.chat, self.composer.text))
         self.chat = chat
         self.composer.set_text(chat.draft)
+        self.composer.set_queue(chat.queued, chat.queue_paused)
         self.say_error("")
         self._notice = ""
         self.composer.set_note("")
@@ -117,6 +120,8 @@ class ChatView(Vertical):
             case changes.DraftChanged():
                 self.composer.set_text(chat.draft)
                 self.composer.focus_input()
+            case changes.QueueChanged():
+                self.composer.set_queue(chat.queued, chat.queue_paused)
             case changes.ReplyBegan() if chat.reply is not None:
                 self._show_welcome(False)
                 self._notice = ""
@@ -221,7 +226,8 @@ class ChatView(Vertical):
         self._phase = self.chat.reply.phase if self.chat.reply is not None else None
         aside = self._notice if self.chat.reply is not None else ""
         doing = activity(self._host, self.chat, self._notice, self._lasting, self._clock())
-        self.composer.set_activity(doing, aside)
+        queues = self.chat.reply is not None and self.chat.editing is None
+        self.composer.set_activity(doing, aside, queues=queues)
 
     def _load(self, *, stay: bool = False) -> None:
         chat, now = self.chat, self._clock()
