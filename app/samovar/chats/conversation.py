@@ -17,6 +17,7 @@ from samovar.chats.archive import Archive
 from samovar.chats.branches import Branches
 from samovar.chats.cache_desk import CacheDesk
 from samovar.chats.chat import Chat
+from samovar.chats.compare import Comparisons
 from samovar.chats.draft_keeper import DraftKeeper
 from samovar.chats.file_counts import FileCounts
 from samovar.chats.finder import Finder
@@ -39,6 +40,7 @@ from samovar.core.events import (
     ModelInfo,
     PrefillProgressed,
     RequestFinished,
+    RequestQueued,
     RequestStarted,
     SwapFinished,
     TokensCounted,
@@ -82,6 +84,9 @@ class Conversations:
         self._file_counts = FileCounts(self._shared)
         self._sending = Sending(self._shared, self._answers, self.profile, self._file_counts, self._watch)
         self.branches = Branches(self._shared, self._sending.answer, self._appear, self.drafts.keep)
+        self.comparisons = Comparisons(
+            self._shared, self.sender, self._sending, self._file_counts, lambda: self._answers.model
+        )
 
     @property
     def chats(self) -> dict[str, Chat]:
@@ -185,6 +190,7 @@ class Conversations:
         chat = self.chats.pop(session)
         place = order.index(chat) if chat in order else 0
         self._answers.stop(chat)
+        self.comparisons.drop(session)
         if chat.in_store or chat.draft.strip():
             self.roster.deleted.append(chat)
             self._shared.keep(chat, "the chat is still in the store", lambda store: store.delete(session))
@@ -249,6 +255,9 @@ class Conversations:
         match event:
             case RequestStarted() | PrefillProgressed() | TokensGenerated() | RequestFinished():
                 self._answers.handle(event)
+                self.comparisons.handle(event)
+            case RequestQueued():
+                self.comparisons.handle(event)
             case HostReady(ModelInfo() as model) | Welcome(model=ModelInfo() as model):
                 self._answers.model, self.sender.context_tokens = model.name, model.context_tokens
                 self._focus(self.shown)
@@ -264,6 +273,7 @@ class Conversations:
         self.transfers.stop()
         self.upkeep.stop()
         await self._watch.close()
+        self.comparisons.close()
         await self._answers.close()
         self.drafts.flush()
         for chat in self.roster.deleted:

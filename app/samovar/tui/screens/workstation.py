@@ -124,6 +124,8 @@ class Workstation(MessageKeys):
                 self._view.say_error(error)
             case changes.VerifyMoved() | changes.RequestsTold() | changes.TasksChanged():
                 pass  # the cache screen asked for it
+            case changes.ComparisonGrew() | changes.ComparisonChanged():
+                pass  # that has a screen of its own
             case changes.SendFailed(session, text, error):
                 self._give_back(session, text)
                 self._view.say_error(error)
