@@ -111,11 +111,14 @@ class Answers:
             self._notify(changes.ReplyProgressed(chat.id))
         return True
 
-    def handle(self, event: ReplyEvent) -> None:
-        """Take in what happened to one of our requests; others' are none of our business."""
+    def handle(self, event: ReplyEvent) -> Chat | None:
+        """Take in what happened to one of our requests; others' are none of our business.
+
+        Returns the chat whose reply has ended with this.
+        """
         chat = self._running.get(event.request_id)
         if chat is None or chat.reply is None:
-            return
+            return None
         reply = chat.reply
         match event:
             case RequestStarted(stats=stats):
@@ -139,6 +142,8 @@ class Answers:
                 self._notify(changes.ReplyGrew(chat.id, text))
             case RequestFinished():
                 self._finish(chat, reply, event)
+                return chat
+        return None
 
     async def close(self) -> None:
         """Stop what runs. What the engine does not end within half a second is stored as it stands."""

@@ -59,7 +59,7 @@ class AnswerPhase(enum.Enum):
 class Answer:
     """One of the answers. `message` is the reply it would be, once it has ended.
 
-    `position` and `estimate_ms` are of waiting. `stats` are known in part from the start on, wholly in the end.
+    `position` and `estimate_ms` are of waiting. `stats` are known in part from the start on.
     """
 
     request_id: str
@@ -212,11 +212,11 @@ class Comparisons:
             return "no answer has brought a text to keep"
         return await self._keep(comparison, places, shown if shown in places else places[0])
 
-    def handle(self, event: CompareEvent) -> None:
-        """Take in what happened to one of our requests; others' are none of our business."""
+    def handle(self, event: CompareEvent) -> bool:
+        """Take in what happened to one of our requests; False if it is none of ours."""
         comparison, place = self._running.get(event.request_id, (None, 0))
         if comparison is None:
-            return
+            return False
         answer = comparison.answers[place]
         match event:
             case RequestQueued(position=position, estimate_ms=estimate_ms):
@@ -232,12 +232,13 @@ class Comparisons:
                 answer.num_tokens += num_tokens
                 answer.parts.append(text)
                 self._shared.notify(changes.ComparisonGrew(comparison.chat.id, place, text))
-                return
+                return True
             case RequestFinished():
                 del self._running[event.request_id]
                 answer.message = self._ended(comparison, answer, event)
                 answer.phase, answer.stats = AnswerPhase.ENDED, event.stats
         self._changed(comparison)
+        return True
 
     def close(self) -> None:
         """Discard all that is under way."""

@@ -8,6 +8,7 @@ Textual.
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 
@@ -27,6 +28,7 @@ from samovar.chats.roster import Roster
 from samovar.chats.sending import Sending
 from samovar.chats.sent import Sender
 from samovar.chats.shared import Shared
+from samovar.chats.side_tasks import SideTasks
 from samovar.chats.transfers import Transfers
 from samovar.chats.upkeep import Upkeep
 from samovar.chats.watch import Watch
@@ -62,7 +64,9 @@ class Conversations:
         config: Config,
         notify: Callable[[changes.Change], None],
         clock: Callable[[], float] = time.time,
+        tasks_dir: Path | None = None,
     ) -> None:
+        """`tasks_dir` may hold side tasks of the user's own."""
         self._client = client
         self._config = config
         self._notify = notify
@@ -80,6 +84,7 @@ class Conversations:
         self.upkeep = Upkeep(self._shared, store)
         self.transfers = Transfers(self._shared, store.file)
         self.profile = Profile(self._shared)
+        self.tasks = SideTasks(self._shared, self.sender, self.profile, lambda: self.host, tasks_dir)
         self.drafts = DraftKeeper(self._shared)
         self._file_counts = FileCounts(self._shared)
         self._sending = Sending(self._shared, self._answers, self.profile, self._file_counts, self._watch)
@@ -191,6 +196,7 @@ class Conversations:
         place = order.index(chat) if chat in order else 0
         self._answers.stop(chat)
         self.comparisons.drop(session)
+        self.tasks.deleted(chat)
         if chat.in_store or chat.draft.strip():
             self.roster.deleted.append(chat)
             self._shared.keep(chat, "the chat is still in the store", lambda store: store.delete(session))
@@ -253,11 +259,18 @@ class Conversations:
             self.host = host
             self._notify(changes.HostChanged())
         match event:
+            case (
+                RequestQueued()
+                | RequestStarted()
+                | PrefillProgressed()
+                | TokensGenerated()
+                | RequestFinished()
+            ) if self.tasks.handle(event) or self.comparisons.handle(event):
+                pass
             case RequestStarted() | PrefillProgressed() | TokensGenerated() | RequestFinished():
-                self._answers.handle(event)
-                self.comparisons.handle(event)
-            case RequestQueued():
-                self.comparisons.handle(event)
+                ended = self._answers.handle(event)
+                if ended is not None:
+                    self.tasks.ended(ended)
             case HostReady(ModelInfo() as model) | Welcome(model=ModelInfo() as model):
                 self._answers.model, self.sender.context_tokens = model.name, model.context_tokens
                 self._focus(self.shown)
@@ -272,6 +285,7 @@ class Conversations:
         """Stop what runs, let go of deleted chats, and wait until everything is on disk."""
         self.transfers.stop()
         self.upkeep.stop()
+        self.tasks.close()
         await self._watch.close()
         self.comparisons.close()
         await self._answers.close()
