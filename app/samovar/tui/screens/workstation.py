@@ -22,6 +22,7 @@ from samovar.tui.list_desk import ListDesk
 from samovar.tui.rows import arrangement, prompt_colors, row_maker
 from samovar.tui.screens.cache import CacheScreen
 from samovar.tui.screens.chat_settings import ChatSettings
+from samovar.tui.screens.compare import CompareScreen
 from samovar.tui.screens.help import GLYPH_KEYS, WRITING_KEYS, HelpScreen, command_group, group_of
 from samovar.tui.screens.message_keys import MessageKeys
 from samovar.tui.screens.search import SearchScreen
@@ -77,6 +78,7 @@ class Workstation(MessageKeys):
         super().__init__(conversations, view)
         self._desk = desk
         self._clock = clock
+        self._max_fps = max_fps
         self._sidebar = Sidebar(id="sidebar")
         self._panel = CachePanel(clock=clock, id="panel")
         self._status = StatusBar(id="status")
@@ -241,6 +243,8 @@ class Workstation(MessageKeys):
                 self.action_cache()
             case "search":
                 self.action_search(command.argument)
+            case "compare":
+                self.action_compare(command.argument)
             case "help":
                 self.action_help()
             case _:
@@ -338,6 +342,7 @@ class Workstation(MessageKeys):
             group_of("READING · tab or a click goes there, esc back", Transcript.BINDINGS),
             group_of("CHAT SETTINGS · f7 goes there", ChatSettings.BINDINGS),
             CacheScreen.help_group(),
+            CompareScreen.help_group(),
             command_group(),
             GLYPH_KEYS,
         ]
@@ -389,6 +394,23 @@ class Workstation(MessageKeys):
         """Show everything about the cache."""
         self.remove_class("-panel-open")
         self.app.push_screen(CacheScreen(self._conversations, self._clock))
+
+    def action_compare(self, argument: str = "") -> None:
+        """Have the last message, or a new text, answered several times side by side."""
+        self.run_worker(self._compare(self._view.chat, argument), group="command")
+
+    async def _compare(self, chat: Chat, argument: str) -> None:
+        comparisons = self._conversations.comparisons
+        try:
+            wish = comparisons.wish(chat, argument, self._desk.personas_dir)
+            comparison = await comparisons.begin(chat, wish)
+        except SamovarError as error:
+            if argument:
+                self._view.give_back(f"/compare {argument}")
+            self._view.say_error(str(error))
+            return
+        screen = CompareScreen(comparisons, comparison, max_fps=self._max_fps)
+        self.app.push_screen(screen, lambda told: self._view.say(told or ""))
 
     def action_new(self) -> None:
         self._conversations.new()
