@@ -24,7 +24,8 @@ from samovar.sessions.transfer.files import Format, format_of
 
 ANSWERED: Final = frozenset(
     "rename system set persona tag untag star archive sort tagged archived retry continue edit fork undo"
-    " export import samples pin unpin evict ram tokens disk".split()
+    " export import samples pin unpin evict ram tokens disk"
+    " title summary keywords suggest aside translate explain task".split()
 )
 """The commands that `CommandDesk.run` does."""
 
@@ -85,6 +86,11 @@ class CommandDesk:
                 profile.set_settings(chat, msgspec.structs.replace(chat.settings, pin=pinned))
             case "evict":
                 cache.evict(chat.id)
+            case "task":
+                name, _, given = text.partition(" ")
+                return self._task(chat, name, given)
+            case "title" | "summary" | "keywords" | "suggest" | "aside" | "translate" | "explain":
+                return self._task(chat, command.name, text)
             case _:
                 cache.set_limit(Limit(command.name), text)
         return ""
@@ -139,6 +145,11 @@ class CommandDesk:
         before = set(chat.tags)
         self._conversations.profile.set_tags(chat, before | set(named) if adds else before - _bare(named))
         return f"tags: {', '.join(map(clean, chat.tags))}" if chat.tags else "no tags"
+
+    def _task(self, chat: Chat, name: str, text: str) -> str:
+        tasks = self._conversations.tasks
+        tasks.run(chat, tasks.spec(name), text=text)
+        return ""
 
     # The list
 

@@ -38,6 +38,11 @@ from samovar.tasks.user import TaskShelf
 MAX_KEPT: Final = 50
 TELL_EVERY_S: Final = 0.1
 
+_CUTS: Final = {
+    FinishReason.LENGTH: "cut at {} tokens",
+    FinishReason.CONTEXT_FULL: "cut: chat and answer fill the context",
+}
+
 TaskEvent = RequestQueued | RequestStarted | PrefillProgressed | TokensGenerated | RequestFinished
 
 
@@ -55,9 +60,10 @@ class TaskState(enum.Enum):
 class TaskRun:
     """One run of a task. `text` is what has been generated so far, `result` what came of it in the end.
 
-    `id` is that of its request; `position` and `estimate_ms` are of waiting, `read_tokens` of `to_read_tokens`
-    of processing the prompt. `results` are the texts that `result` shows as one: tags, suggestions. `note` says
-    what is to be known of a result: that it is cut, say. Times: seconds since the epoch.
+    `id` is that of its request; `position` and `estimate_ms` are of waiting, `read_tokens` and
+    `to_read_tokens` of processing the prompt. `results` are the texts that `result` shows as one: tags,
+    suggestions. `note` says what there is to know about a result: that it is cut, say. Times: seconds since
+    the epoch.
     """
 
     id: str
@@ -197,6 +203,10 @@ class SideTasks:
             chat_title=chat.title,
             urgent=urgent,
         )
+        if not request.messages[-1].content.strip():
+            raise SamovarError(
+                f"{spec.name} has nothing to say to the model: write something behind its name"
+            )
         run = TaskRun(
             id=request.id,
             spec=spec,
@@ -323,7 +333,50 @@ class SideTasks:
         self._shared.client.send(Cancel(job.run.id))
 
     def _finish(self, job: _Job, event: RequestFinished) -> None:
-        self._end(job, TaskState.DONE)
+        run, spec = job.run, job.run.spec
+        run.text = event.reply or run.text
+        match event.reason:
+            case FinishReason.CANCELLED if job.is_late:
+                self._end(job, TaskState.FAILED, f"took longer than {_span(spec.timeout_s)}")
+            case FinishReason.CANCELLED:
+                self._end(job, TaskState.CANCELLED, event.error)
+            case FinishReason.HOST_LOST:
+                self._end(job, TaskState.FAILED, "the engine stopped and is restarting: run it again")
+            case FinishReason.FAILED:
+                self._end(job, TaskState.FAILED, event.error or "the engine could not do this")
+            case reason:
+                self._take(job, _CUTS.get(reason, "").format(count(spec.max_tokens)))
+
+    def _take(self, job: _Job, cut: str) -> None:
+        """Use an answer that has ended, or been `cut` for this reason."""
+        run = job.run
+        run.results = meaning(run.spec, run.text)
+        if not run.results:
+            told = "the model gave no answer that can be used"
+            self._end(job, TaskState.FAILED, f"{cut} before there was an answer" if cut else told)
+        elif cut and run.spec.output is Output.TITLE:
+            self._end(job, TaskState.FAILED, f"{cut}: no title")
+        else:
+            run.result = (", " if run.spec.output is Output.TAGS else "\n").join(run.results)
+            run.note = self._apply(job) or cut
+            self._end(job, TaskState.DONE)
+
+    def _apply(self, job: _Job) -> str:
+        """Give the chat its title or its tags; returns why not, empty if that is done or is not asked for."""
+        run, chat = job.run, job.chat
+        if run.spec.output not in (Output.TITLE, Output.TAGS):
+            return ""
+        if self._shared.roster.chats.get(chat.id) is not chat:
+            return "the chat has been deleted meanwhile"
+        if run.spec.output is Output.TAGS:
+            if set(run.results) <= set(chat.tags):
+                return "the chat had these tags already"
+            self._profile.set_tags(chat, {*chat.tags, *run.results})
+        elif chat.title != run.chat_title or not (run.urgent or _has_auto_title(chat)):
+            return "the chat has been given another title meanwhile"
+        else:
+            self._profile.rename(chat, run.results[0])
+        return ""
 
     def _end(self, job: _Job, state: TaskState, error: str = "") -> None:
         run = job.run
@@ -373,6 +426,11 @@ def _has_auto_title(chat: Chat) -> bool:
     """Whether the title is the beginning of the first message, and not what somebody has given it."""
     first = next((message for message in chat.path or () if message.role is Role.USER), None)
     return not chat.title or (first is not None and chat.title == auto_title(first.content))
+
+
+def _span(seconds: float) -> str:
+    """A limit in words: `5 min`."""
+    return f"{seconds / 60:g} min" if seconds >= 60 and seconds % 60 == 0 else duration(1000 * seconds)
 
 
 def _typed(spec: TaskSpec) -> str:

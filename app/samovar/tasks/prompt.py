@@ -45,6 +45,11 @@ def checked_prompt(prompt: str) -> str:
     return prompt
 
 
+def variables(prompt: str) -> set[str]:
+    """The names of the variables in a checked template."""
+    return set(string.Template(prompt).get_identifiers())
+
+
 def instruction(spec: TaskSpec, filling: Filling) -> str:
     """What the model is told to do."""
     return string.Template(spec.prompt).substitute(msgspec.structs.asdict(filling))
@@ -56,10 +61,10 @@ def about(path: Sequence[StoredMessage], message: StoredMessage) -> str:
     A few words are enough for what the model has just read, and all that is longer has to be processed.
     """
     if path and message.id == path[-1].id:
-        return "your last reply" if message.role is Role.ASSISTANT else "my last message"
+        return "your last reply" if message.role is Role.ASSISTANT else "my previous message"
     last_of_user = next((one for one in reversed(path) if one.role is Role.USER), None)
     if last_of_user is not None and message.id == last_of_user.id:
-        return "my last message"
+        return "my previous message"
     return f'this text: """\n{message.content}\n"""\n'
 
 

@@ -81,9 +81,10 @@ class SamovarApp(App[None]):
         *,
         themes_dir: Path | None = None,
         personas_dir: Path | None = None,
+        tasks_dir: Path | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`themes_dir` and `personas_dir` may hold the user's own. `clock` gives seconds since the epoch."""
+        """The folders may hold the user's own. `clock` gives seconds since the epoch."""
         themes, self._theme_problems = load_themes(themes_dir)
         super().__init__()
         make_alt_digits_keys()
@@ -97,7 +98,7 @@ class SamovarApp(App[None]):
         self._client = client
         self._max_fps = config.max_fps
         self._clock = clock
-        self.conversations = Conversations(client, store, config, self._show, clock)
+        self.conversations = Conversations(client, store, config, self._show, clock, tasks_dir)
         self._desk = CommandDesk(self.conversations, personas_dir)
         self._bridge = Bridge(self.conversations.handle, config.max_fps)
         self._workstation: Workstation | None = None
