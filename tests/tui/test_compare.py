@@ -23,7 +23,7 @@ async def begin(desk: Desk, argument: str = "", personas: Path | None = None) ->
 
 def asked(comparison: Comparison, desk: Desk) -> list[Request]:
     """The requests of a comparison, in order."""
-    by_id = {request.id: request for request in desk.client.requests}
+    by_id = {request.id: request for request in desk.client.side_requests}
     return [by_id[answer.request_id] for answer in comparison.answers]
 
 
@@ -260,7 +260,7 @@ async def test_what_cannot_be_compared_says_what_can(
 ) -> None:
     with pytest.raises(SamovarError, match=said):
         await begin(desk, argument, tmp_path)
-    assert not desk.client.requests
+    assert not desk.client.side_requests
 
 
 @pytest.mark.parametrize(

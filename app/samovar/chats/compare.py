@@ -172,9 +172,9 @@ class Comparisons:
             self._shared.client.send(Submit(request))
         return comparison
 
-    def is_open(self, comparison: Comparison) -> bool:
-        """Whether it has neither been kept nor discarded."""
-        return self._open.get(comparison.chat.id) is comparison
+    def of(self, session: str) -> Comparison | None:
+        """What is compared in this chat and has been neither kept nor discarded."""
+        return self._open.get(session)
 
     def stop(self, comparison: Comparison) -> bool:
         """End the answers that are still written; what has arrived stays. False if none is."""
@@ -191,7 +191,7 @@ class Comparisons:
 
     def discard(self, comparison: Comparison) -> None:
         """Let go of all answers; the chat is as it was."""
-        if self.is_open(comparison):
+        if self._open.get(comparison.chat.id) is comparison:
             self.stop(comparison)
             del self._open[comparison.chat.id]
             for answer in comparison.answers:
@@ -308,7 +308,7 @@ class Comparisons:
 
     async def _keep(self, comparison: Comparison, places: Sequence[int], shown: int) -> str:
         chat, shared = comparison.chat, self._shared
-        if not self.is_open(comparison):
+        if self._open.get(chat.id) is not comparison:
             return "this comparison is over"
         replies = [message for place in places if (message := comparison.answers[place].message) is not None]
         if len(replies) < len(places):

@@ -3,6 +3,7 @@
 The app hands it each `Change` while it is there. Owns no answer: those are `Comparisons`'.
 """
 
+from collections.abc import Coroutine
 from typing import ClassVar, Final
 
 from textual import events, on
@@ -48,6 +49,7 @@ class CompareScreen(Screen[str]):
         ]
         self._current = 0
         self._first = 0  # of the columns that are shown
+        self._is_deciding = False  # what ends the comparison is our own doing
         self._notice: Part = (_PREFIX_NOTE, "$faint") if not comparison.wish.shares_all else ("", "")
 
     @staticmethod
@@ -78,8 +80,8 @@ class CompareScreen(Screen[str]):
             case changes.ComparisonGrew(session=grown, place=place, text=text) if grown == session:
                 self._columns[place].grow(text)
             case changes.ComparisonChanged(session=changed) if changed == session:
-                if not self._comparisons.is_open(self._comparison):
-                    if self.is_current:
+                if self._comparisons.of(session) is not self._comparison:
+                    if not self._is_deciding:
                         self.dismiss(_OVER)
                     return
                 for column in self._columns:
@@ -178,32 +180,42 @@ class CompareScreen(Screen[str]):
             self._say("there is nothing to copy yet")
 
     def action_keep(self, place: int) -> None:
-        if place < len(self._columns):
+        if place < len(self._columns) and not self._is_deciding:
             self.run_worker(self._keep(place), group="keep")
 
     async def _keep(self, place: int) -> None:
         chat, variant = self._comparison.chat, self._comparison.answers[place].variant
-        if refusal := await self._comparisons.keep(self._comparison, place):
-            self._say(refusal, "$red")
+        if await self._is_refused(self._comparisons.keep(self._comparison, place)):
             return
         is_other = variant.system_prompt != chat.system_prompt
         own = "; the chat keeps its own system prompt" if is_other else ""
         self.dismiss(f"kept: {clean(variant.label)}{own}")
 
     def action_keep_all(self) -> None:
-        self.run_worker(self._keep_all(), group="keep")
+        if not self._is_deciding:
+            self.run_worker(self._keep_all(), group="keep")
 
     async def _keep_all(self) -> None:
-        if refusal := await self._comparisons.keep_all(self._comparison, self._current):
+        if not await self._is_refused(self._comparisons.keep_all(self._comparison, self._current)):
+            self.dismiss("all are versions of the reply: left and right on it go through them")
+
+    async def _is_refused(self, keeping: Coroutine[None, None, str]) -> bool:
+        """Whether it cannot be kept; says why."""
+        self._is_deciding = True
+        refusal = await keeping
+        if refusal:
+            self._is_deciding = False
             self._say(refusal, "$red")
-            return
-        self.dismiss("all are versions of the reply: left and right on it go through them")
+        return bool(refusal)
 
     def action_leave(self) -> None:
         """Stop what is still written; with nothing running, discard all and go back."""
+        if self._is_deciding:
+            return
         if self._comparisons.stop(self._comparison):
             self._say("stopped: what has arrived can still be kept · esc discards all")
             return
+        self._is_deciding = True
         self._comparisons.discard(self._comparison)
         self.dismiss("")
 
