@@ -11,8 +11,8 @@ from textual.pilot import Pilot
 
 from samovar.config import Config
 from samovar.core.chat import Role
-from samovar.core.events import RequestQueued, WaitReason
-from samovar.core.request import RequestStats, TierTokens
+from samovar.core.events import PrefillProgressed, RequestQueued, WaitReason
+from samovar.core.request import FinishReason, RequestStats, TierTokens
 from samovar.sessions.store import Store
 from samovar.tui.app import SamovarApp
 from samovar.tui.screens.compare import CompareScreen
@@ -110,3 +110,113 @@ def test_comparison(
         await open_comparison(pilot, client)
 
     assert snap_compare(app, terminal_size=size, run_before=before)
+
+
+async def run_tasks(pilot: Pilot[None], client: FakeClient) -> SamovarApp:
+    """Six tasks in every state, on three chats."""
+    await open_chat(pilot, client)
+    app = pilot.app
+    assert isinstance(app, SamovarApp)
+    tasks, chats = app.conversations.tasks, app.conversations.chats
+    await wait_for(pilot, lambda: chats["session-3"].path)
+    app.conversations.show("session-2")
+    await wait_for(pilot, lambda: chats["session-2"].path)
+    app.conversations.show("session-3")
+    for session, name, text in (
+        ("session-3", "suggest", ""),
+        ("session-3", "translate", "German"),
+        ("session-2", "summary", ""),
+        ("session-3", "keywords", ""),
+        ("session-2", "aside", "what is a block?"),
+        ("session-3", "summary", ""),
+    ):
+        tasks.run(chats[session], tasks.spec(name), text=text)
+    suggest, translate, summary, keywords, aside, waiting = client.side_requests
+    client.begin(suggest)
+    client.finish(
+        suggest, '{"replies": ["And backwards?", "Show me the code.", "Why ascending?"]}', stats=STATS
+    )
+    client.finish(translate, "", FinishReason.FAILED, error="The context is too small for this.")
+    client.finish(summary, ANSWER, stats=STATS)
+    started = msgspec.structs.replace(STATS, generated_tokens=0, tokens_per_second=None)
+    client.begin(keywords, started)
+    client.push(PrefillProgressed(keywords.id, keywords.session, 15, 24, 90.0))
+    client.begin(aside, started)
+    client.say(aside, "A block is **128 tokens** ", "that are kept and restored together")
+    client.push(RequestQueued(waiting.id, waiting.session, 2, 2, 8200.0, WaitReason.ROOM))
+    await wait_for(pilot, lambda: tasks.runs[0].position == 2)
+    await wait_for(pilot, lambda: tasks.runs[1].num_tokens == 2)
+    await wait_for(pilot, lambda: tasks.runs[2].read_tokens == 15)
+    await pilot.pause()
+    return app
+
+
+async def settled(pilot: Pilot[None], text: str) -> None:
+    """Wait until a text is drawn."""
+    await wait_for(pilot, lambda: text in drawn(pilot), text)
+    await pilot.pause()
+
+
+def drawn(pilot: Pilot[None]) -> str:
+    """What stands on the screen."""
+    return "\n".join(
+        "".join(segment.text for segment in strip) for strip in pilot.app.screen._compositor.render_strips()
+    )
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}")
+def test_side_tasks_screen(
+    app: SamovarApp, client: FakeClient, snap_compare: Callable[..., bool], size: tuple[int, int]
+) -> None:
+    async def before(pilot: Pilot[None]) -> None:
+        await run_tasks(pilot, client)
+        await pilot.press("f8", "down", "down", "down", *(["down"] * (size[0] > 100)))
+        await settled(pilot, "i insert")
+
+    assert snap_compare(app, terminal_size=size, run_before=before)
+
+
+def test_side_tasks_screen_without_tasks(
+    app: SamovarApp, client: FakeClient, snap_compare: Callable[..., bool]
+) -> None:
+    async def before(pilot: Pilot[None]) -> None:
+        await open_chat(pilot, client)
+        await pilot.press("f8")
+        await settled(pilot, "no side task yet")
+
+    assert snap_compare(app, terminal_size=(80, 24), run_before=before)
+
+
+def test_side_tasks_in_the_sidebar(
+    app: SamovarApp, client: FakeClient, snap_compare: Callable[..., bool]
+) -> None:
+    async def before(pilot: Pilot[None]) -> None:
+        await run_tasks(pilot, client)
+        await settled(pilot, "SIDE TASKS")
+
+    assert snap_compare(app, terminal_size=(160, 48), run_before=before)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}")
+def test_aside_over_the_chat(
+    app: SamovarApp, client: FakeClient, snap_compare: Callable[..., bool], size: tuple[int, int]
+) -> None:
+    async def before(pilot: Pilot[None]) -> None:
+        await open_chat(pilot, client)
+        await type_line(pilot, "/aside what is a block?")
+        await wait_for(pilot, lambda: client.side_requests)
+        (aside,) = client.side_requests
+        client.begin(aside, msgspec.structs.replace(STATS, generated_tokens=0, tokens_per_second=None))
+        client.say(aside, "A block is **128 tokens** ", "that are kept and restored together")
+        await settled(pilot, "restored together")
+
+    assert snap_compare(app, terminal_size=size, run_before=before)
+
+
+def test_language_asked_for(app: SamovarApp, client: FakeClient, snap_compare: Callable[..., bool]) -> None:
+    async def before(pilot: Pilot[None]) -> None:
+        await open_chat(pilot, client)
+        await pilot.press("tab", "t")
+        await settled(pilot, "enter runs it")
+
+    assert snap_compare(app, terminal_size=(80, 24), run_before=before)

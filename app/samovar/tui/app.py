@@ -27,13 +27,16 @@ from samovar.core.events import HostFailed
 from samovar.sessions.store import Store
 from samovar.tui.alt_digits import make_alt_digits_keys
 from samovar.tui.bridge import Bridge
+from samovar.tui.screens.answer_panel import AnswerPanel
 from samovar.tui.screens.cache import CacheScreen
 from samovar.tui.screens.compare import CompareScreen
+from samovar.tui.screens.tasks import TasksScreen
 from samovar.tui.screens.workstation import Workstation
 from samovar.tui.theme import COLOR_NAMES, DEFAULT_THEME, load_themes, palette_of
 
 QUIT_TWICE_WITHIN_S: Final = 2.0
-_NAMED_ABOVE: Final = frozenset("new delete undo rename retry compare search cache help quit".split())
+_LIVE: Final = (CacheScreen, CompareScreen, TasksScreen, AnswerPanel)  # screens that hear of changes too
+_NAMED_ABOVE: Final = frozenset("new delete undo rename retry compare tasks search cache help quit".split())
 
 
 def check_terminal(env: Mapping[str, str]) -> None:
@@ -52,6 +55,7 @@ class SamovarApp(App[None]):
         "screens/workstation.tcss",
         "screens/cache.tcss",
         "screens/compare.tcss",
+        "screens/tasks.tcss",
         "screens/help.tcss",
         "screens/question.tcss",
         "screens/search.tcss",
@@ -150,7 +154,7 @@ class SamovarApp(App[None]):
     def _show(self, change: Change) -> None:
         if self._workstation is None:
             return
-        above = [screen for screen in self.screen_stack if isinstance(screen, CacheScreen | CompareScreen)]
+        above = [screen for screen in self.screen_stack if isinstance(screen, _LIVE)]
         for screen in above:
             screen.apply(change)
         if not above or not isinstance(change, Noticed | LimitRefused):
@@ -210,6 +214,8 @@ class SamovarApp(App[None]):
         yield SystemCommand(
             "Compare", "several answers to the last message, side by side", station.action_compare
         )
+        yield SystemCommand("Side tasks", "f8: what runs, what came of it", station.action_tasks)
+        yield SystemCommand("Run a side task", "choose one for this chat", station.action_run_task)
         yield SystemCommand("Stop reply", "esc", station.action_stop)
         yield SystemCommand("Theme", "choose other colours", self.action_change_theme)
         yield SystemCommand("Help", "f1: all keys and commands", station.action_help)

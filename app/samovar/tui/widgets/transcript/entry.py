@@ -18,9 +18,9 @@ class AttachmentLine(msgspec.Struct, frozen=True, gc=False):
 class Entry(msgspec.Struct, frozen=True, gc=False):
     """One message as the transcript shows it.
 
-    `role` is "user", "assistant", "system", "note" (a line of Samovar's own) or "answer" (as the assistant's);
-    the last two have no heading. `meta` stands behind the heading: parts of (text, style), joined as they are,
-    where style is one of "faint", "secondary", "green", "brass", "teal" and "red". `state` is "complete",
+    `role` is "user", "assistant", "system", or without a heading "note" (a line of Samovar's own) or "answer"
+    (as the assistant's). `meta` stands behind the heading: parts of (text, style), joined as they are, where
+    style is one of "faint", "secondary", "green", "brass", "teal" and "red". `state` is "complete",
     "streaming", "stopped", "cut" or "failed". It is number `place` (from 0 on) of `num_siblings` versions.
     """
 
