@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -308,3 +309,20 @@ def test_interleaved_with_three_others(setting: Setting, start_engine: StartEngi
     engine.focus(None)
     for request in [engine.submit(name, prompts.question) for name in ("d", "e", "f", "g")]:
         assert_same_reply(cold, engine.wait(request), setting.case.bound)
+
+
+def test_eight_at_once_equal_those_alone(setting: Setting, start_engine: StartEngine) -> None:
+    engine = start_engine(msgspec.structs.replace(setting.engine, ram_limit="off"))
+    chats = {f"chat {i}": (user(words(24, seed=30 + i)),) for i in range(8)}
+    alone = {name: engine.ask(name, messages, max_tokens=24) for name, messages in chats.items()}
+
+    widths: list[int] = []
+    engine.backend.before_decode = lambda batch: widths.append(
+        len(set(batch.sequences)) if len(set(batch.sequences)) == len(batch) else 0
+    )
+    together = [engine.submit(name, messages, max_tokens=24) for name, messages in chats.items()]
+    for (name, expected), request in zip(alone.items(), together, strict=True):
+        got = engine.wait(request)
+        assert got.reused == expected.reused == 0, name
+        assert_same_reply(expected, got, setting.case.bound)
+    assert widths.count(8) >= 8, "they did run in one batch, a token of each"
