@@ -41,7 +41,7 @@ LONG_STEP_MS: Final = 25.0
 LOOK_S: Final = 0.05
 """While nothing changes but that replies grow, those who wait are looked at this often."""
 PREFIX_GAIN: Final = 16
-"""Tokens that another request must be about to process, so that it is worth waiting for them."""
+"""Tokens that another request must be about to process, so that it is worth beginning to wait for them."""
 CELLS_PART: Final = 0.10
 """Of a step of the focused chat: what the cells of others may cost it. What runs leaves a little later."""
 CELLS_LEAVE: Final = 1.5
@@ -321,7 +321,8 @@ class Serving:
 
     def _leader(self, running: Running, resume: int) -> Running | None:
         """Who is processing more of the same beginning right now than the `resume` tokens that are there."""
-        need, family = resume + PREFIX_GAIN, self._backend.traits.family
+        family = self._backend.traits.family
+        need = resume + (1 if running.wait is WaitReason.PREFIX else PREFIX_GAIN)
         head = running.known[:need]
         if need >= len(running.known):
             return None
@@ -687,6 +688,8 @@ class Serving:
             self._end_wait(running, self._clock())
         self.running.pop(request.id, None)
         self.changed = True
+        if not self._focused():
+            self._share.pause()
         self._end_fetch(running)
         if not running.stream.stopped:
             running.unsent_text += running.stream.finish()
