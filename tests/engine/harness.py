@@ -461,7 +461,7 @@ class Engine:
         assert not self.loop.serving.waiting
 
     def check_nothing_is_held(self) -> None:
-        """After all has ended: only chats that are looked at are in the context, and nothing once nobody looks."""
+        """After all has ended: the context has chats that are looked at, and nothing once nobody looks."""
         focused = self.loop._residency.focused()
         used = [sequence.session for sequence in self.loop.slots.used()]
         assert set(used) <= focused
