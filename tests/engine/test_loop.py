@@ -346,17 +346,17 @@ def test_a_command_that_comes_before_a_long_step_does_not_wait_for_it() -> None:
     engine = Engine()
     asked = engine.submit("s0", [user(words(100))])
     engine.step()
-    plan = engine.loop._plan
+    plan = engine.loop.serving._plan
 
     def cancel_meanwhile() -> object:
         engine.post(commands.Cancel(asked.request.id))
-        engine.loop._costs = StepCosts()  # as on a machine that needs its time
+        engine.loop.serving._costs = StepCosts()  # as on a machine that needs its time
         return plan()
 
-    engine.loop._plan = cancel_meanwhile  # type: ignore[method-assign,assignment]
+    engine.loop.serving._plan = cancel_meanwhile  # type: ignore[method-assign,assignment]
     before = engine.backend.num_decoded
     engine.step()
-    engine.loop._plan = plan  # type: ignore[method-assign]
+    engine.loop.serving._plan = plan  # type: ignore[method-assign]
     engine.step()
     assert asked.finished.reason is FinishReason.CANCELLED
     assert engine.backend.num_decoded == before

@@ -1,0 +1,510 @@
+"""Serves the requests: from the moment one comes in, step by step, to its one terminal event.
+
+Engine thread. Owns what waits and what runs. The scheduler says who is in a step, `residency` who has to
+leave the context for it, `mover` does that; here is what becomes of each request on the way.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from samovar.core import events
+from samovar.core.chat import answered, open_reply
+from samovar.core.errors import SamovarError
+from samovar.core.request import FinishReason, Mismatch, Request, TierTokens
+from samovar.core.settings import EngineSettings
+from samovar.engine.backend import Backend, Batch, DecodeResult
+from samovar.engine.control import CacheControl
+from samovar.engine.mover import Mover
+from samovar.engine.prompt import PromptBuilder
+from samovar.engine.records import Records
+from samovar.engine.residency import Residency
+from samovar.engine.running import Running
+from samovar.engine.scheduler import Job, Rank, StepCosts, StepPlan, plan_step
+from samovar.engine.sleep import ModelChangedError, Sleep
+from samovar.engine.slots import Slots
+from samovar.engine.stream import TextStream
+from samovar.kv.explain import Previous, explain
+from samovar.kv.host_tier import HostTier
+from samovar.kv.index import PrefixIndex, common_prefix
+from samovar.kv.ledger import Ledger
+from samovar.kv.planner import Source, make_plan
+
+PROGRESS_S: Final = 0.1
+TEXT_S: Final = 0.03
+"""Tokens that come faster than this share an event: each wakes other threads, on the cores that decode."""
+LONG_STEP_MS: Final = 25.0
+
+Emit = Callable[[str | None, events.Event], None]
+
+
+class Serving:
+    """All requests that have not ended: those that wait, and those that run.
+
+    `has_news` tells whether a command waits to be read, `publish` sends the picture of the cache to all.
+    While `abortable`, another thread may interrupt the step, which serves the requests `in_step`.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        settings: EngineSettings,
+        *,
+        block_tokens: int,
+        prompts: PromptBuilder,
+        slots: Slots,
+        index: PrefixIndex,
+        host: HostTier,
+        mover: Mover,
+        ledger: Ledger,
+        records: Records,
+        residency: Residency,
+        control: CacheControl,
+        sleep: Sleep,
+        emit: Emit,
+        publish: Callable[[], None],
+        has_news: Callable[[], bool],
+    ) -> None:
+        self._backend = backend
+        self._settings = settings
+        self._block_tokens = block_tokens
+        self._prompts = prompts
+        self._slots = slots
+        self._index = index
+        self._host = host
+        self._mover = mover
+        self._ledger = ledger
+        self._records = records
+        self._residency = residency
+        self._control = control
+        self._sleep = sleep
+        self._emit = emit
+        self._publish = publish
+        self._has_news = has_news
+        self.waiting: list[Running] = []
+        self.running: dict[str, Running] = {}
+        self.abortable = False
+        self.in_step: frozenset[str] = frozenset()
+        self._arrivals = 0
+        self._costs = StepCosts()
+
+    # ---- who is there
+
+    def has_open_chat(self, session: str) -> bool:
+        """Whether a session's own request has not ended."""
+        return any(r.request.session == session and not r.is_side_task for r in self.all())
+
+    def all(self) -> list[Running]:
+        """All requests that have not ended."""
+        return [*self.waiting, *self.running.values()]
+
+    def busy_chats(self) -> set[str]:
+        """Sessions whose own request runs."""
+        return {r.request.session for r in self.running.values() if not r.is_side_task}
+
+    # ---- requests come in
+
+    def submit(self, client: str, request: Request) -> None:
+        """Take in a request. ModelChangedError, after the request has failed, if the host has to end."""
+        if any(request.id == running.request.id for running in self.all()):
+            self._emit(client, events.CommandRefused(f"A request with the id {request.id} is under way."))
+            return
+        self._arrivals += 1
+        stop = request.stop + self._prompts.stop
+        begun = open_reply(request.messages)
+        stream = TextStream(stop, begun.content if begun else "")
+        running = Running(request, client, (), [], stream, self._arrivals)
+        self.waiting.append(running)
+        num_cells = self._backend.traits.num_cells
+        try:
+            self._sleep.touch()
+            if self._sleep.asleep:
+                self._sleep.wake()
+            asking, running.begun = self._prompts.parts(request.messages)
+            prompt = (*asking, *running.begun)
+            if not prompt:
+                raise SamovarError("There is nothing to answer: the prompt is empty.")
+            if len(prompt) >= num_cells:
+                raise SamovarError(
+                    f"The prompt has {len(prompt):,} tokens and the context only {num_cells:,}. "
+                    "Shorten the message, start a new chat, or set a larger `context`."
+                )
+        except SamovarError as error:
+            self.finish(running, FinishReason.FAILED, str(error))
+            if isinstance(error, ModelChangedError):
+                raise
+            return
+        running.prompt, running.known = prompt, list(prompt)
+        running.max_tokens = request.max_tokens
+        if request.store:
+            self._records.open(request.session, request.title)
+
+    def _rank(self, running: Running) -> Rank:
+        if running.is_side_task:
+            return Rank.SIDE_TASK
+        return Rank.FOCUSED if running.request.session in self._residency.focused() else Rank.CHAT
+
+    def admit(self) -> None:
+        """Start waiting requests, most urgent first, as long as there is room."""
+        for running in sorted(self.waiting, key=lambda r: (self._rank(r), r.arrival)):
+            self._look_on_disk(running)
+            if self.is_fetching(running):
+                continue
+            while not self._try_start(running):
+                # A more urgent request takes the room of a less urgent one, which goes on later.
+                victims = [r for r in self.running.values() if self._rank(r) > self._rank(running)]
+                if not victims:
+                    return
+                self._requeue(max(victims, key=lambda r: (self._rank(r), r.arrival)))
+
+    def _look_on_disk(self, running: Running) -> None:
+        """Ask, once, for what the disk has of a request's prompt.
+
+        A chat that goes on where it stands in the context needs nothing, and does not wait for an answer.
+        """
+        disk = self._control.disk
+        if disk is None or running.looked_on_disk:
+            return
+        running.looked_on_disk = True
+        resident = self._slots.of_session(running.request.session)
+        goes_on = resident is not None and running.known[: len(resident.tokens)] == resident.tokens
+        if not (goes_on and resident is not None and resident.tokens):
+            running.fetch = disk.fetch(running.request.session, running.known[:-1])
+
+    @staticmethod
+    def is_fetching(running: Running) -> bool:
+        """Whether blocks for a request are on their way from disk; a disk that hangs is not waited for."""
+        return running.fetch is not None and running.fetch.is_open and not running.fetch.is_late
+
+    def _end_fetch(self, running: Running) -> float:
+        """What was fetched is not needed any longer; the milliseconds that it took."""
+        fetch, running.fetch = running.fetch, None
+        if fetch is None or self._control.disk is None:
+            return 0.0
+        self._control.disk.release(fetch)
+        return fetch.ms
+
+    def _try_start(self, running: Running) -> bool:
+        known, session = running.known, running.request.session
+        family = self._backend.traits.family
+        match = self._index.match(known, len(known) - 1)
+        # Beside others it needs room to grow, or it would have to leave again after a few tokens.
+        num_cells = self._backend.traits.num_cells
+        reserve = min(256, num_cells // 8) if self.running else 1
+        while True:
+            residents = self._residency.residents(session, side_task=running.is_side_task)
+            plan = make_plan(known, session, residents, match, family)
+            if self._residency.make_room(plan, min(len(known) + reserve, num_cells)):
+                break
+            source = (
+                self._slots.get(plan.slot) if plan.source is Source.SHARE and plan.slot is not None else None
+            )
+            if source is None or not source.idle:
+                return False
+            # The idle sequence whose cells it would share is itself in the way.
+            self._residency.leave(source)
+        if not running.is_side_task:
+            self._residency.drop_idle(plan.slot, session)
+        arrival = self._residency.arrive(plan, known, session)
+        sequence = arrival.sequence
+        sequence.owner = running.request.id
+        running.sequence = sequence
+        self.waiting.remove(running)
+        self.running[running.request.id] = running
+        ms = arrival.ms + self._end_fetch(running)
+        running.restore_ms += ms
+        if not running.started:
+            running.started = True
+            running.t_started = max(running.t_arrived, time.perf_counter() - ms / 1000)
+            running.reused = TierTokens(arrival.kept, arrival.restored - arrival.from_disk, arrival.from_disk)
+            running.sampler = self._backend.new_sampler(running.request.sampling, known)
+            self._note_start(running)
+            stats = running.stats()
+            self._emit(running.client, events.RequestStarted(running.request.id, session, stats))
+        return True
+
+    def _note_start(self, running: Running) -> None:
+        """Find out why no more was reused, and remember the prompt as the session's last one."""
+        request, prompt = running.request, running.prompt
+        record = self._records.get(request.session)
+        previous = record.previous if record else None
+        common = common_prefix(prompt, previous.tokens) if previous else 0
+        found = explain(
+            prompt,
+            request.messages,
+            running.reused.total,
+            previous,
+            common,
+            cache_off=self._host.limits.off,
+            other_model=any(
+                m.tokens and m.tokenizer != self._backend.traits.tokenizer for m in request.messages
+            ),
+            grain=1 if self._backend.traits.family.can_trim else self._block_tokens,
+        )
+        if found is not None:
+            words = self._words
+            running.mismatch = Mismatch(
+                found.pos, found.reason, words(found.before), words(found.cached), words(found.asked)
+            )
+        if record is not None and request.store:
+            record.hits += running.reused.total > 0
+            self._records.remember(request.session, Previous(request.messages, prompt))
+
+    def _words(self, tokens: tuple[int, ...]) -> tuple[str, ...]:
+        return tuple(self._spell(token) for token in tokens)
+
+    def _spell(self, token: int) -> str:
+        text = self._backend.piece(token).decode("utf-8", "replace")
+        return text or self._prompts.control_text(token)
+
+    def _requeue(self, running: Running) -> None:
+        """Take a running request out of the context; it goes on from the cache when there is room again."""
+        sequence = running.sequence
+        assert sequence is not None
+        if running.request.store:
+            self._mover.capture_new(sequence, tail=True)
+        self._send_text(running, time.perf_counter())
+        del self.running[running.request.id]
+        sequence.owner = None
+        running.sequence = None
+        running.looked_on_disk = False
+        self._residency.leave(sequence)
+        self.waiting.append(running)
+
+    # ---- one step
+
+    def step(self) -> None:
+        """Process some tokens of what runs, and tell what came of it."""
+        self._residency.compact(
+            lambda s: not self._host.limits.off and (s.idle or self.running[s.owner or ""].request.store)
+        )
+        plan = self._plan()
+        batch, rows = self._fill(plan)
+        expected = len(plan.decode) * self._costs.decode_step_ms + plan.chunk * self._costs.prefill_token_ms
+        self.in_step = frozenset((*plan.decode, plan.prefill or ""))
+        self.abortable = self._backend.traits.family.can_trim or expected > LONG_STEP_MS
+        if self.abortable and self._has_news():
+            # It came before the flag was set, so nothing would interrupt the step.
+            self.abortable = False
+            return
+        start = time.perf_counter()
+        result = self._backend.decode(batch)
+        elapsed = time.perf_counter() - start
+        self.abortable = False
+        in_batch = [self.running[name] for name in (*plan.decode, *([plan.prefill] if plan.prefill else []))]
+        match result:
+            case DecodeResult.DONE:
+                self._measure(plan, elapsed)
+                self._advance(plan, in_batch, rows)
+            case DecodeResult.NO_ROOM:
+                self._relieve(in_batch)
+            case DecodeResult.ABORTED | DecodeResult.FAILED:
+                for running in in_batch:
+                    assert running.sequence is not None
+                    self._mover.undo(running.sequence)
+                    if result is DecodeResult.FAILED:
+                        self.finish(
+                            running, FinishReason.FAILED, "llama.cpp could not process the prompt. Try again."
+                        )
+                    elif running.todo > 1 and not self._backend.traits.family.can_trim:
+                        self._requeue(running)
+
+    def _plan(self) -> StepPlan:
+        jobs = [
+            Job(
+                running.request.id,
+                self._rank(running),
+                running.arrival,
+                running.decoding,
+                running.todo,
+                len(running.sequence.tokens) if running.sequence else 0,
+            )
+            for running in self.running.values()
+        ]
+        return plan_step(
+            jobs,
+            self._costs,
+            max_chunk=self._settings.prefill_chunk,
+            budget_ms=self._settings.step_budget_ms,
+            block_tokens=self._block_tokens,
+        )
+
+    def _fill(self, plan: StepPlan) -> tuple[Batch, dict[str, int]]:
+        """The batch of a step, and the rows whose logits will be sampled."""
+        batch = Batch()
+        rows: dict[str, int] = {}
+        for name in plan.decode:
+            running = self.running[name]
+            assert running.sequence is not None
+            pos = len(running.sequence.tokens)
+            rows[name] = batch.add(running.known[pos], pos, running.sequence.seq, True)
+        if plan.prefill is not None:
+            running = self.running[plan.prefill]
+            assert running.sequence is not None
+            pos = len(running.sequence.tokens)
+            last = plan.chunk == running.todo
+            for offset in range(plan.chunk):
+                wanted = last and offset == plan.chunk - 1
+                row = batch.add(running.known[pos + offset], pos + offset, running.sequence.seq, wanted)
+            if last:
+                rows[plan.prefill] = row
+        return batch, rows
+
+    def _measure(self, plan: StepPlan, seconds: float) -> None:
+        if plan.prefill and not plan.decode:
+            self._ledger.prefill.add(plan.chunk, seconds)
+        elif not plan.prefill:
+            self._ledger.decode.add(len(plan.decode), seconds)
+        decode, prefill = self._ledger.decode.per_second, self._ledger.prefill.per_second
+        self._costs = StepCosts(
+            1000 / prefill if prefill else self._costs.prefill_token_ms,
+            1000 / decode if decode else self._costs.decode_step_ms,
+        )
+
+    def _advance(self, plan: StepPlan, in_batch: list[Running], rows: dict[str, int]) -> None:
+        """Book what was processed, sample, and capture the blocks that are now complete."""
+        placed: list[tuple[int, int]] = []
+        for running in in_batch:
+            sequence = running.sequence
+            assert sequence is not None
+            count = plan.chunk if running.request.id == plan.prefill else 1
+            placed.append((sequence.seq, count))
+            pos = len(sequence.tokens)
+            if pos < len(running.prompt):
+                running.processed += min(count, len(running.prompt) - pos)
+            sequence.tokens.extend(running.known[pos : pos + count])
+        self._mover.cells.place(placed)
+        sampled = {running.request.id: self._sample(running, rows) for running in in_batch}
+        for running in in_batch:
+            sequence = running.sequence
+            assert sequence is not None
+            if running.request.store and len(sequence.tokens) % self._block_tokens == 0:
+                self._mover.capture_new(sequence)
+                if self._control.disk is not None:
+                    self._control.disk.persist_if_tight(sequence.stored)
+            reason = sampled[running.request.id]
+            if reason is not None:
+                self.finish(running, reason)
+            elif running.request.id == plan.prefill and not running.decoding:
+                self._tell_progress(running)
+
+    def _sample(self, running: Running, rows: dict[str, int]) -> FinishReason | None:
+        """Draw the next token if this step gave logits for one; a reason if the reply ends here."""
+        row = rows.get(running.request.id)
+        if row is None:
+            return None
+        assert running.sampler is not None
+        token = running.sampler.sample(row)
+        now = time.perf_counter()
+        if running.t_first is None:
+            running.t_first = now
+        running.t_last = now
+        if self._backend.is_end(token):
+            return FinishReason.STOP
+        running.known.append(token)
+        running.unsent_text += running.stream.push(self._backend.piece(token))
+        running.unsent_tokens += 1
+        if now - running.t_sent >= TEXT_S:
+            self._send_text(running, now)
+        if running.stream.stopped:
+            return FinishReason.STOP
+        if running.max_tokens is not None and running.num_generated >= running.max_tokens:
+            return FinishReason.LENGTH
+        if len(running.known) > self._backend.traits.num_cells:
+            return FinishReason.CONTEXT_FULL
+        return None
+
+    def _send_text(self, running: Running, now: float) -> None:
+        """Send what was generated since the last time."""
+        running.t_sent = now
+        if running.unsent_tokens or running.unsent_text:
+            request = running.request
+            self._emit(
+                running.client,
+                events.TokensGenerated(
+                    request.id, request.session, running.unsent_text, running.unsent_tokens
+                ),
+            )
+            running.unsent_text, running.unsent_tokens = "", 0
+
+    def _tell_progress(self, running: Running) -> None:
+        now = time.perf_counter()
+        if now - running.t_progress < PROGRESS_S:
+            return
+        running.t_progress = now
+        rate = self._ledger.prefill.per_second
+        total = len(running.prompt) - running.reused.total
+        self._emit(
+            running.client,
+            events.PrefillProgressed(
+                running.request.id,
+                running.request.session,
+                min(running.processed, total),
+                total,
+                1000 * running.todo / rate if rate else None,
+            ),
+        )
+
+    def _relieve(self, in_batch: list[Running]) -> None:
+        """The context is full: idle sequences go first, then the least urgent request waits, or ends."""
+        idle = self._slots.idle()
+        if idle:
+            self._residency.leave(idle[0])
+            return
+        least = max(self.running.values(), key=lambda r: (self._rank(r), r.arrival))
+        if len(self.running) > 1:
+            self._requeue(least)
+        else:
+            self.finish(least, FinishReason.CONTEXT_FULL)
+
+    # ---- requests end
+
+    def finish(self, running: Running, reason: FinishReason, error: str = "") -> None:
+        """End a request, once: store its tail, free or keep its sequence, tell the client."""
+        request, sequence = running.request, running.sequence
+        if running in self.waiting:
+            self.waiting.remove(running)
+        self.running.pop(request.id, None)
+        self._end_fetch(running)
+        if not running.stream.stopped:
+            running.unsent_text += running.stream.finish()
+        self._send_text(running, time.perf_counter())
+        reply = running.stream.text
+        spelled = running.known[len(running.prompt) :][: running.stream.num_tokens_spelled()]
+        if sequence is not None:
+            sequence.owner = None
+            if request.store:
+                self._mover.capture_new(sequence, tail=True)
+                if reason is not FinishReason.FAILED:
+                    num_loose = max(0, len(sequence.tokens) - len(running.prompt) - len(spelled))
+                    self._records.remember(
+                        request.session,
+                        Previous(answered(request.messages, reply), tuple(sequence.tokens), num_loose),
+                    )
+            running.sequence = None
+        if running.sampler is not None:
+            running.sampler.close()
+        stats = running.stats()
+        if running.started:
+            self._ledger.finished(request.session, request.title, stats, side_task=running.is_side_task)
+            if request.store:
+                self._control.save_turn(request.session)
+        self._emit(
+            running.client,
+            events.RequestFinished(
+                request.id,
+                request.session,
+                reason,
+                reply,
+                tuple(spelled),
+                self._backend.traits.tokenizer,
+                stats,
+                error,
+                running.begun,
+            ),
+        )
+        if sequence is not None:
+            if running.is_side_task or not request.store:
+                self._residency.leave(sequence)
+            self._residency.drop_idle()
+        self._publish()
