@@ -159,7 +159,7 @@ class PromptBuilder:
         A guess where the tokenizer joins in an unusual way: to be compared with the prompt, as all that is
         reused. Of an empty last message it is what stands before its text. SamovarError as from `build`.
         """
-        assert messages and messages[-1].role is Role.USER
+        assert messages[-1].role is Role.USER
         text, replies = self._rendered(messages, grows=True)
         head, mark, tail = text.partition(GROWS)
         if not mark or GROWS in tail:

@@ -36,6 +36,7 @@ class Running:
     t_last: float = 0.0
     reused: TierTokens = field(default_factory=TierTokens)
     processed: int = 0
+    ahead: int = 0
     restore_ms: float = 0.0
     mismatch: Mismatch | None = None
     fetch: Fetch | None = None
@@ -83,4 +84,5 @@ class Running:
             first_token_ms=first_ms,
             tokens_per_second=rate,
             mismatch=self.mismatch,
+            ahead_tokens=self.ahead,
         )

@@ -106,9 +106,6 @@ class Serving:
 
     def submit(self, client: str, request: Request) -> None:
         """Take in a request. ModelChangedError, after the request has failed, if the host has to end."""
-        if any(request.id == running.request.id for running in self.all()):
-            self._emit(client, events.CommandRefused(f"A request with the id {request.id} is under way."))
-            return
         self._arrivals += 1
         stop = request.stop + self._prompts.stop
         begun = open_reply(request.messages)
@@ -209,6 +206,8 @@ class Serving:
         sequence = arrival.sequence
         sequence.owner = running.request.id
         running.sequence = sequence
+        if running.request.store and len(sequence.tokens) % self._block_tokens == 0:
+            self._mover.capture_new(sequence)  # work ahead, for which nothing was evicted
         self.waiting.remove(running)
         self.running[running.request.id] = running
         ms = arrival.ms + self._end_fetch(running)
@@ -217,6 +216,8 @@ class Serving:
             running.started = True
             running.t_started = max(running.t_arrived, time.perf_counter() - ms / 1000)
             running.reused = TierTokens(arrival.kept, arrival.restored - arrival.from_disk, arrival.from_disk)
+            if not running.is_side_task:
+                running.ahead = self._ledger.ahead.asked(session, running.prompt, running.reused.total)
             running.sampler = self._backend.new_sampler(running.request.sampling, known)
             self._note_start(running)
             stats = running.stats()

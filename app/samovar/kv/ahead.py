@@ -4,7 +4,7 @@
     of a session    asked before |    ahead, open     |
     CHAT comes                   |  used   |  wasted  |     used: as far as its prompt agrees and was reused
 
-Every token processed ahead is open at first and becomes used or wasted once: `tokens` is the sum of all three.
+Every token processed ahead is open at first, then used or wasted: `tokens` is the sum of all three.
 """
 
 from collections import OrderedDict
@@ -64,7 +64,7 @@ class Ahead:
             self.forget(next(iter(self._open)))
 
     def asked(self, session: str, prompt: Sequence[int], reused: int) -> int:
-        """A session's own request begins, for which `reused` tokens were in place; how many of them were ahead.
+        """A session's own request begins, with `reused` tokens in place: how many of these were ahead.
 
         What it does not use is wasted.
         """
