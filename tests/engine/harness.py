@@ -387,8 +387,8 @@ class Engine:
         if disk is not None:
             holds.update(list(disk._in_flight))
             fetches |= {id(f): f for f in disk._fetches.values()}
-            open_requests = [*loop.serving.waiting, *loop.preparing.works]
-            fetches |= {id(r.fetch): r.fetch for r in open_requests if r.fetch is not None}
+            fetches |= {id(r.fetch): r.fetch for r in loop.serving.waiting if r.fetch is not None}
+            fetches |= {id(w.fetch): w.fetch for w in loop.preparing.works if w.fetch is not None}
             for fetch in fetches.values():
                 holds.update(block.key for block in fetch.held)
         blocks = list(loop.index)
