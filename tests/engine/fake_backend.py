@@ -17,7 +17,9 @@ import ctypes
 import enum
 import re
 import struct
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from samovar.core.chat import Sampling
@@ -80,6 +82,24 @@ class Cell:
         self.value = value
 
 
+@dataclass
+class Machine:
+    """A clock that only steps move, in seconds, and what they take, in milliseconds.
+
+    As it is, a further sequence costs a step nothing, as on a graphics card.
+    """
+
+    now: float = 100.0
+    decode_ms: float = 10.0
+    extra_ms: float = 0.0
+    token_ms: float = 0.1
+    cell_ms: float = 0.0
+
+    def spend(self, num_writing: int, num_reading: int, num_cells: int) -> None:
+        ms = self.decode_ms + (num_writing - 1) * self.extra_ms if num_writing else 0.0
+        self.now += (ms + num_reading * self.token_ms + num_cells * self.cell_ms) / 1000
+
+
 class FakeSampler:
     """Takes the one token that the backend's logits leave."""
 
@@ -116,6 +136,7 @@ class FakeBackend:
         self.kind = kind
         self.scratch = num_slots
         self._batch_tokens = batch_tokens
+        self.machine = Machine()
         self.traits = ModelTraits(
             name="fake",
             family=kind.value,
@@ -220,6 +241,9 @@ class FakeBackend:
             result = DecodeResult.ABORTED
         if result is DecodeResult.NO_ROOM:
             return result
+        tokens = Counter(batch.sequences)
+        num_writing = sum(count == 1 for count in tokens.values())
+        self.machine.spend(num_writing, len(batch) - num_writing, self.num_used())
         self._recycle()
         self.logits = {}
         written = len(batch) if result is DecodeResult.DONE else (self.num_decoded * 7) % (len(batch) + 1)

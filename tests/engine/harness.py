@@ -28,6 +28,7 @@ from tests.engine.fake_backend import TOKENIZER, FakeBackend, Kind, cold_reply
 BLOCK = 16
 CLIENT = "a"
 MAX_IDLE_STEPS = 30
+MAX_STEPS = 5000
 HOST_READY = events.HostReady(
     events.ModelInfo("fake", "fake.gguf", "dense", 400, 400, "f16", "f16", TOKENIZER, "f", BLOCK, True)
 )
@@ -135,6 +136,7 @@ class Engine:
         self.backend = FakeBackend(
             kind, num_cells=num_cells, num_slots=num_slots, batch_tokens=chunk + num_slots
         )
+        self.machine = self.backend.machine
         settings = EngineSettings(
             "fake.gguf",
             num_slots=num_slots,
@@ -175,6 +177,7 @@ class Engine:
             lambda: self.available_bytes,
             make_swapper=self._swapper_for(disk, disk_limit) if disk else None,
             sleep=self.sleep,
+            clock=lambda: self.machine.now,
         )
         self.events: list[tuple[str | None, events.Event]] = []
         self.asked: dict[str, Asked] = {}
@@ -239,6 +242,7 @@ class Engine:
         store: bool | None = None,
         client: str = CLIENT,
         stop: tuple[str, ...] = (),
+        urgent: bool = False,
     ) -> Asked:
         request = Request(
             id=f"r{next(self._ids)}",
@@ -250,6 +254,7 @@ class Engine:
             max_tokens=max_tokens,
             stop=stop,
             store=not side_task if store is None else store,
+            urgent=urgent,
         )
         asked = Asked(request, self._prompts.build(request.messages), client)
         self.asked[request.id] = asked
@@ -330,6 +335,14 @@ class Engine:
             if len(cold_reply(self.kind, prompt, num_tokens)) >= num_tokens:
                 return messages
         raise AssertionError("no such message")
+
+    def serve_until(self, happened: Callable[[], bool]) -> None:
+        """Serve until something has happened."""
+        for _ in range(MAX_STEPS):
+            if happened():
+                return
+            self.step()
+        raise AssertionError("it does not happen")
 
     def run_until_started(self, asked: Asked) -> None:
         while asked.started is None:
@@ -463,6 +476,20 @@ class Engine:
         assert not self.loop.serving.running
         assert not self.loop.serving.waiting
         assert not self.loop.preparing.works
+
+    def check_nothing_is_held(self) -> None:
+        """After all has ended: the context has chats that are looked at, and nothing once nobody looks."""
+        focused = self.loop._residency.focused()
+        used = [sequence.session for sequence in self.loop.slots.used()]
+        assert set(used) <= focused
+        assert len(used) == len(set(used))
+        for client in list(self.loop._residency._focus):
+            self.client_gone(client)
+        self.loop._take_commands(0.0)
+        assert self.loop.slots.num_free == self.loop.slots.num_slots
+        assert self.loop.mover.cells.num_used == 0
+        assert not any(block.users for block in self.loop.index)
+        self.check()
 
     def context_of(self, session: str) -> list[int]:
         """Tokens of the session's idle sequence, empty when it is not in the context."""

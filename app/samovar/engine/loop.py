@@ -69,6 +69,7 @@ class EngineLoop:
         block_tokens: int | None = None,
         make_swapper: MakeSwapper | None = None,
         sleep: Sleep | None = None,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         traits = backend.traits
         self._backend = backend
@@ -149,6 +150,7 @@ class EngineLoop:
             emit=emit,
             publish=self._publish,
             has_news=lambda: not self._inbox.empty(),
+            clock=clock,
         )
         self.preparing = Preparing(
             backend,
@@ -188,7 +190,9 @@ class EngineLoop:
             case commands.StopHost():
                 return True
             case commands.Submit(request):
-                return cheap and request.kind is not RequestKind.PREPARE
+                is_waited_for = request.urgent or request.kind is RequestKind.CHAT
+                is_more = self.preparing.abortable and request.kind is not RequestKind.PREPARE
+                return cheap and (is_waited_for or is_more)
             case commands.Cancel(request_id):
                 return cheap or request_id in self.serving.in_step
             case commands.Focus(session):
@@ -262,6 +266,7 @@ class EngineLoop:
             pass
 
     def _handle(self, message: Envelope | ClientGone | DiskNews) -> None:
+        self.serving.changed = True
         if isinstance(message, DiskNews):
             if self._control.disk is not None:
                 self._control.disk.take_results()
@@ -362,8 +367,8 @@ class EngineLoop:
         snapshot = self._reporter.snapshot(
             self._records,
             frozenset(r.request.session for r in self.serving.running.values()),
-            len(self.serving.running),
-            len(self.serving.waiting),
+            (*self.serving.active(), *self.preparing.active()),
+            self.serving.others_share(),
             self._control,
         )
         self._emit(client, events.CacheChanged(snapshot))
