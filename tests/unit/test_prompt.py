@@ -270,10 +270,8 @@ def test_a_word_that_may_go_on_is_not_stable_and_a_whole_one_is() -> None:
 )
 def test_a_template_that_changes_the_message_is_asked_twice(template: str) -> None:
     prompts = builder(template)
-    assert (
-        prompts.stable_prefix([user("x")])
-        == prompts.build([user("x")])[: len(prompts.stable_prefix([user("x")]))]
-    )
+    stable = prompts.stable_prefix([user("x")])
+    assert stable == prompts.build([user("x")])[: len(stable)]
 
 
 def test_drafts_leave_nothing_in_the_memory_of_texts() -> None:
