@@ -243,6 +243,8 @@ class Engine:
         client: str = CLIENT,
         stop: tuple[str, ...] = (),
         urgent: bool = False,
+        json_schema: str = "",
+        grammar: str = "",
     ) -> Asked:
         request = Request(
             id=f"r{next(self._ids)}",
@@ -255,6 +257,8 @@ class Engine:
             stop=stop,
             store=not side_task if store is None else store,
             urgent=urgent,
+            json_schema=json_schema,
+            grammar=grammar,
         )
         asked = Asked(request, self._prompts.build(request.messages), client)
         self.asked[request.id] = asked

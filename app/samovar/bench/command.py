@@ -16,6 +16,7 @@ from samovar.bench import (
     parallel,
     restart,
     search,
+    sidetasks,
     startup,
     stops,
     switchboard,
@@ -66,6 +67,15 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     tree.add_argument("--own-words", type=_count, default=330, help="words of each question (default 330)")
     tree.add_argument("--repeats", type=_count, default=3, help="times each way is gone (default 3)")
     _add_common(tree, context=4096)
+
+    beside = kinds.add_parser(
+        "sidetasks", help="a chat with side tasks after each of its turns: what they cost, and cost the chat"
+    )
+    beside.add_argument("--turns", type=_count, default=5, help="questions after the opening (default 5)")
+    beside.add_argument(
+        "--own-words", type=_count, default=1200, help="words of the chat's opening (default 1200)"
+    )
+    _add_common(beside, context=4096)
 
     quiet = kinds.add_parser("idle", help="decode speed beside idle chats, compared with a chat alone")
     quiet.add_argument("--chats", type=_count, default=4, help="idle chats (default 4)")
@@ -143,6 +153,9 @@ def run(args: argparse.Namespace) -> int:
         case "branches":
             grown = asyncio.run(branches.run(factory, args.turns, args.own_words, args.repeats))
             _print(grown, branches.text(grown), as_json=args.json)
+        case "sidetasks":
+            cost = asyncio.run(sidetasks.run(factory, args.turns, args.own_words))
+            _print(cost, sidetasks.text(cost), as_json=args.json)
         case "idle":
             rest = asyncio.run(idle.run(factory, args.chats, args.words, repeats=args.repeats))
             _print(rest, idle.text(rest), as_json=args.json)
