@@ -15,6 +15,7 @@ Families differ in what a sequence has:
 
 import ctypes
 import enum
+import json
 import re
 import struct
 from collections import Counter
@@ -25,6 +26,7 @@ from typing import Final
 from samovar.core.chat import Sampling
 from samovar.core.errors import SamovarError
 from samovar.engine.backend import Batch, DecodeResult, ModelTraits, Sampler
+from samovar.engine.gbnf import parse
 from samovar.engine.prompt import CHATML
 from samovar.kv.family import Family
 
@@ -101,15 +103,29 @@ class Machine:
 
 
 class FakeSampler:
-    """Takes the one token that the backend's logits leave."""
+    """Takes the one token that the backend's logits leave, or the next one that the grammar allows."""
 
-    def __init__(self, backend: "FakeBackend") -> None:
+    def __init__(self, backend: "FakeBackend", grammar: str) -> None:
         self._backend = backend
+        self._grammar = parse(grammar) if grammar else None
+        self._stacks = self._grammar.begin() if self._grammar else frozenset()
         self.closed = False
 
     def sample(self, row: int) -> int:
         assert not self.closed
-        return self._backend.logits[row]
+        wanted = self._backend.logits[row]
+        if self._grammar is None:
+            return wanted
+        for token in ((wanted + i) % _VOCAB_SIZE for i in range(_VOCAB_SIZE)):
+            if self._backend.is_end(token):
+                if None in self._stacks:
+                    return token
+            elif text := self._backend.piece(token).decode("latin-1"):
+                after = self._grammar.accept_text(self._stacks, text)
+                if after:
+                    self._stacks = after
+                    return token
+        raise SamovarError("no token is allowed")
 
     def close(self) -> None:
         assert not self.closed
@@ -192,11 +208,19 @@ class FakeBackend:
         assert self.loaded, "the model sleeps"
         return token == IM_END
 
-    def new_sampler(self, sampling: Sampling, history: list[int]) -> Sampler:
+    def new_sampler(self, sampling: Sampling, history: list[int], grammar: str = "") -> Sampler:
         assert self.loaded, "the model sleeps"
-        sampler = FakeSampler(self)
+        sampler = FakeSampler(self, grammar)
         self.samplers.append(sampler)
         return sampler
+
+    def schema_grammar(self, schema: str) -> str:
+        """Of an `enum` of plain texts."""
+        choices = json.loads(schema)["enum"]
+        return "root ::= " + " | ".join(f'"\\"{choice}\\""' for choice in choices)
+
+    def check_grammar(self, grammar: str) -> None:
+        assert self.loaded, "the model sleeps"
 
     # ---- what tests look at
 

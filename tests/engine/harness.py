@@ -241,6 +241,8 @@ class Engine:
         store: bool | None = None,
         client: str = CLIENT,
         stop: tuple[str, ...] = (),
+        json_schema: str = "",
+        grammar: str = "",
     ) -> Asked:
         request = Request(
             id=f"r{next(self._ids)}",
@@ -252,6 +254,8 @@ class Engine:
             max_tokens=max_tokens,
             stop=stop,
             store=not side_task if store is None else store,
+            json_schema=json_schema,
+            grammar=grammar,
         )
         asked = Asked(request, self._prompts.build(request.messages), client)
         self.asked[request.id] = asked

@@ -73,15 +73,18 @@ class RecordingBackend:
         self.load = backend.load
         self.interrupt = backend.interrupt
         self.clear_interrupt = backend.clear_interrupt
+        self.schema_grammar = backend.schema_grammar
+        self.check_grammar = backend.check_grammar
         self.unload = backend.unload
         self.reload = backend.reload
         self.close = backend.close
         self.last_trace = Trace()
         self.before_decode: Callable[[Batch], None] = lambda _batch: None
 
-    def new_sampler(self, sampling: Sampling, history: list[int]) -> Sampler:
+    def new_sampler(self, sampling: Sampling, history: list[int], grammar: str = "") -> Sampler:
         self.last_trace = Trace()
-        return RecordingSampler(self.real.new_sampler(sampling, history), self.real, self.last_trace)
+        sampler = self.real.new_sampler(sampling, history, grammar)
+        return RecordingSampler(sampler, self.real, self.last_trace)
 
     def decode(self, batch: Batch) -> DecodeResult:
         self.before_decode(batch)
@@ -200,6 +203,8 @@ class Engine:
         kind: RequestKind = RequestKind.CHAT,
         sampling: Sampling = GREEDY,
         store: bool = True,
+        json_schema: str = "",
+        grammar: str = "",
     ) -> str:
         """Send a request; returns its id."""
         request = Request(
@@ -211,6 +216,8 @@ class Engine:
             sampling=sampling,
             max_tokens=max_tokens,
             store=store,
+            json_schema=json_schema,
+            grammar=grammar,
         )
         self.last_submitted = request.id
         self.send(commands.Submit(request))

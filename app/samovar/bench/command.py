@@ -13,6 +13,7 @@ from samovar.bench import (
     engine,
     idle,
     longchat,
+    parallel,
     restart,
     search,
     sidetasks,
@@ -81,6 +82,14 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     quiet.add_argument("--repeats", type=_count, default=7, help="replies on each side (default 7)")
     _add_common(quiet, context=8192)
 
+    many = kinds.add_parser(
+        "parallel", help="many chats that write at once; the chat in focus while side tasks run beside it"
+    )
+    many.add_argument("--tokens", type=_count, default=96, help="tokens of each reply (default 96)")
+    many.add_argument("--words", type=_count, default=350, help="words of each chat (default 350)")
+    many.add_argument("--repeats", type=_count, default=5, help="times each is measured (default 5)")
+    _add_common(many, context=8192)
+
     halt = kinds.add_parser("stops", help="time until a stop or a switch takes effect")
     halt.add_argument("--stops", type=_count, default=100, help="how many (default 100)")
     _add_common(halt, context=4096)
@@ -144,6 +153,9 @@ def run(args: argparse.Namespace) -> int:
         case "idle":
             rest = asyncio.run(idle.run(factory, args.chats, args.words, repeats=args.repeats))
             _print(rest, idle.text(rest), as_json=args.json)
+        case "parallel":
+            at_once = asyncio.run(parallel.run(factory, args.tokens, args.words, args.repeats))
+            _print(at_once, parallel.text(at_once), as_json=args.json)
         case "stops":
             halted = asyncio.run(stops.run(factory, args.stops))
             _print(halted, stops.text(halted), as_json=args.json)

@@ -42,6 +42,12 @@ class DraftChanged(msgspec.Struct, frozen=True):
     session: str
 
 
+class QueueChanged(msgspec.Struct, frozen=True):
+    """Other messages wait for the reply before them, or the queue has stopped or goes on."""
+
+    session: str
+
+
 class ReplyBegan(msgspec.Struct, frozen=True):
     session: str
 
@@ -101,6 +107,12 @@ class RequestsTold(msgspec.Struct, frozen=True):
     requests: tuple[LastRequest, ...]
 
 
+class ContextChanged(msgspec.Struct, frozen=True):
+    """What of a chat is summarized, or how much of the context it takes with its draft, is known anew."""
+
+    session: str
+
+
 class TasksChanged(msgspec.Struct, frozen=True):
     """A side task began, went on or ended, or its result is gone."""
 
@@ -133,6 +145,7 @@ Change = (
     | MessageAdded
     | MessageChanged
     | DraftChanged
+    | QueueChanged
     | ReplyBegan
     | ReplyProgressed
     | ReplyGrew
@@ -143,6 +156,7 @@ Change = (
     | LimitRefused
     | VerifyMoved
     | RequestsTold
+    | ContextChanged
     | TasksChanged
     | ComparisonGrew
     | ComparisonChanged

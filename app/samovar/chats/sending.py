@@ -9,6 +9,7 @@ import msgspec
 from samovar.chats import changes
 from samovar.chats.answers import Answers
 from samovar.chats.chat import Chat
+from samovar.chats.draft_keeper import unsent_text
 from samovar.chats.file_counts import FileCounts
 from samovar.chats.profile import ChatProfile, Profile
 from samovar.chats.shared import Shared
@@ -32,24 +33,24 @@ class Sending:
         self._file_counts = file_counts
         self._watch = watch
 
-    async def send(self, chat: Chat, text: str) -> None:
-        """Store a message, then ask for its reply. If it cannot be stored: `SendFailed`, nothing is sent."""
+    async def send(self, chat: Chat, text: str) -> str:
+        """Store a message, then ask for its reply. If it cannot be stored, nothing is sent: says why."""
         text, head, num_changes = storable(text), head_of(chat.path), self._shared.num_changes
         is_new, sent_as = not chat.in_store, ChatProfile.of(chat)
         seen = None if chat.path is None else tuple(chat.path)
+        unsent = unsent_text(chat, sending=text)
 
         def work(store: Store) -> Turn:
             def create() -> None:
                 create_chat(store, chat.id, sent_as)
 
-            return store_turn(store, chat.id, text, head, seen, create if is_new else None)
+            return store_turn(store, chat.id, text, head, seen, create if is_new else None, unsent)
 
         chat.sending = True
         try:
             turn = await self._shared.archive.run(work)
         except SamovarError as error:
-            self._shared.notify(changes.SendFailed(chat.id, text, str(error)))
-            return
+            return str(error)
         finally:
             chat.sending = False
         chat.in_store = True
@@ -65,9 +66,11 @@ class Sending:
         chat.path.append(turn.message)
         self._shared.notify(changes.MessageAdded(chat.id, turn.message))
         self.answer(chat, turn)
+        return ""
 
     def answer(self, chat: Chat, turn: Turn, settings: SessionSettings | None = None) -> None:
         """Ask for the reply, unless the chat has been deleted while its message was being stored."""
+        chat.compactions = turn.compactions
         if chat.id in self._shared.roster.chats:
             self._answers.ask(chat, turn.reply, settings)
             self._file_counts.count(chat, turn.message)

@@ -68,7 +68,10 @@ class Sampler(Protocol):
     """A chain of samplers with the state of one request."""
 
     def sample(self, row: int) -> int:
-        """The next token from the logits of `row` of the last batch; the chain remembers it."""
+        """The next token from the logits of `row` of the last batch; the chain remembers it.
+
+        SamovarError if the grammar allows no token at all, or cannot be followed in reasonable time.
+        """
 
     def close(self) -> None: ...
 
@@ -87,7 +90,14 @@ class Backend(Protocol):
     def is_end(self, token: int) -> bool:
         """Whether the token ends a turn."""
 
-    def new_sampler(self, sampling: Sampling, history: list[int]) -> Sampler: ...
+    def new_sampler(self, sampling: Sampling, history: list[int], grammar: str = "") -> Sampler:
+        """A sampler whose tokens follow `grammar` (GBNF that `check_grammar` let pass) unless it is empty."""
+
+    def schema_grammar(self, schema: str) -> str:
+        """The grammar of a JSON schema; SamovarError if that is not possible."""
+
+    def check_grammar(self, grammar: str) -> None:
+        """SamovarError if the runtime refuses a grammar."""
 
     def decode(self, batch: Batch) -> DecodeResult: ...
 

@@ -134,6 +134,7 @@ class Disk:
             queued_bytes=sum(block.num_bytes for block in waiting),
             quarantined=state.quarantined,
             problem=problem,
+            room_bytes=state.room_bytes,
         )
 
     # ---- from disk

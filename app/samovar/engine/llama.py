@@ -5,9 +5,11 @@ Runs in the engine thread (and in probe children). Sources: llama.h as vendored 
 
 import ctypes
 import hashlib
+import json
 import os
 import re
 import secrets
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -18,11 +20,16 @@ from typing import Any, Final
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import llama_cpp
+import numpy as np
+import numpy.typing as npt
 from llama_cpp import llama_cpp as C
+from llama_cpp.llama_grammar import PRIMITIVE_RULES, BuiltinRule, SchemaConverter
 
 from samovar.core.chat import Sampling
 from samovar.core.errors import SamovarError
 from samovar.engine.backend import Batch, DecodeResult, ModelTraits
+from samovar.engine.gbnf import GrammarError
+from samovar.engine.grammar import schema_error
 from samovar.kv.family import Family
 
 BUILD: Final[str] = llama_cpp.__version__
@@ -38,6 +45,9 @@ GGML_TYPES: Final[dict[str, int]] = {
     "q4_0": C.GGML_TYPE_Q4_0,
     "iq4_nl": C.GGML_TYPE_IQ4_NL,
 }
+
+GRAMMAR_S: Final = 5.0
+"""A grammar that takes longer over one token will take longer still over the next ones."""
 
 _LOG_WARN, _LOG_ERROR = 3, 4  # enum ggml_log_level in ggml.h; the bindings leave it out
 _QUANTIZATION: Final = re.compile(r"[.\-_](?:I?Q\d\w*|B?F16|F32)$", re.IGNORECASE)
@@ -290,8 +300,27 @@ class LlamaBackend:
         self._batch: Any = C.llama_batch_init(options.batch_tokens, 0, 1)
         C.llama_set_abort_callback(self._ctx, self._abort_callback, ctypes.addressof(self._flag))
 
-    def new_sampler(self, sampling: Sampling, history: list[int]) -> "LlamaSampler":
-        return LlamaSampler(self._ctx, self._model, sampling, history)
+    def new_sampler(
+        self, sampling: Sampling, history: list[int], grammar: str = ""
+    ) -> "LlamaSampler | GrammarSampler":
+        sampler = LlamaSampler(self._ctx, self._model, sampling, history)
+        if not grammar:
+            return sampler
+        control = [token for token in self.traits.control_tokens.values() if not self.is_end(token)]
+        return GrammarSampler(self._ctx, self._model, sampler, grammar, control)
+
+    def schema_grammar(self, schema: str) -> str:
+        make: Any = _Schemas
+        converter = make(prop_order={}, allow_fetch=False, dotall=False, raw_pattern=False)
+        try:
+            converter.visit(converter.resolve_refs(json.loads(schema), ""), "")
+        # It takes a schema's structure for granted, so whatever is odd about one shows as any of these.
+        except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise schema_error(f"it is not one that can be turned into a grammar ({error})") from error
+        return str(converter.format_grammar())
+
+    def check_grammar(self, grammar: str) -> None:
+        C.llama_sampler_free(_native_grammar(self._model, grammar))
 
     def decode(self, batch: Batch) -> DecodeResult:
         raw, count = self._batch, len(batch)
@@ -396,7 +425,121 @@ class LlamaSampler:
     def sample(self, row: int) -> int:
         return int(C.llama_sampler_sample(self._chain, self._ctx, row))
 
+    def choose(self, candidates: "Candidates") -> int:
+        """The token that the chain would take out of `candidates`, which it changes; nothing is remembered."""
+        C.llama_sampler_apply(self._chain, candidates.pointer)
+        return candidates.selected
+
+    def accept(self, token: int) -> None:
+        """Remember a token as the one that was taken."""
+        C.llama_sampler_accept(self._chain, token)
+
     def close(self) -> None:
         if self._chain:
             C.llama_sampler_free(self._chain)
             self._chain = None
+
+
+class Candidates:
+    """Tokens with their logits, in memory that native samplers change. For one use."""
+
+    _TYPE: Final = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data
+
+    def __init__(self, tokens: npt.NDArray[np.int32], logits: npt.NDArray[np.float32]) -> None:
+        self.array = np.zeros(len(tokens), self._TYPE)
+        self.array["id"] = tokens
+        self.array["logit"] = logits
+        self._raw: Any = C.llama_token_data_array(
+            data=self.array.ctypes.data_as(C.llama_token_data_p),
+            size=len(tokens),
+            selected=-1,
+            sorted=False,
+        )
+        self.pointer: Any = ctypes.byref(self._raw)
+
+    @property
+    def selected(self) -> int:
+        """The chosen token."""
+        assert 0 <= self._raw.selected < self._raw.size
+        return int(self.array["id"][self._raw.selected])
+
+
+class GrammarSampler:
+    """A sampler that is held to a grammar.
+
+    Most tokens that a model wants are allowed, and to ask about one is cheap: so one is drawn from all, and
+    only if the grammar refuses it another one from those that the grammar leaves. llama.cpp ends the process
+    when it is to accept a token that its grammar does not allow; none comes so far. Control tokens are no
+    part of a reply's text, so they are never allowed; those that end a turn are, where the grammar is complete.
+    """
+
+    def __init__(
+        self, ctx: object, model: LlamaModel, sampler: LlamaSampler, grammar: str, control: list[int]
+    ) -> None:
+        self._ctx = ctx
+        self._sampler = sampler
+        self._is_end = model.is_end
+        self._control = np.array(control, np.int32)
+        self._is_control = frozenset(control)
+        self._tokens = np.arange(model.vocab_size, dtype=np.int32)
+        self._grammar: Any = _native_grammar(model, grammar)
+
+    def sample(self, row: int) -> int:
+        start = time.perf_counter()
+        pointer = C.llama_get_logits_ith(self._ctx, row)
+        logits = np.ctypeslib.as_array(pointer, shape=(len(self._tokens),))
+        token = self._sampler.choose(Candidates(self._tokens, logits))
+        if not self._allows(token):
+            candidates = Candidates(self._tokens, logits)
+            candidates.array["logit"][self._control] = -np.inf
+            C.llama_sampler_apply(self._grammar, candidates.pointer)
+            left = candidates.array[np.isfinite(candidates.array["logit"])]
+            if not len(left):
+                raise GrammarError("this model has no token that it allows next")
+            token = self._sampler.choose(Candidates(left["id"], left["logit"]))
+        self._sampler.accept(token)
+        if not self._is_end(token):
+            C.llama_sampler_accept(self._grammar, token)
+        if time.perf_counter() - start > GRAMMAR_S:
+            raise GrammarError(f"it took more than {GRAMMAR_S:.0f} s to find a token that it allows")
+        return token
+
+    def _allows(self, token: int) -> bool:
+        if token in self._is_control:
+            return False
+        candidate = Candidates(np.array([token], np.int32), np.ones(1, np.float32))
+        C.llama_sampler_apply(self._grammar, candidate.pointer)
+        return bool(np.isfinite(candidate.array["logit"][0]))
+
+    def close(self) -> None:
+        self._sampler.close()
+        if self._grammar:
+            C.llama_sampler_free(self._grammar)
+            self._grammar = None
+
+
+class _Schemas(SchemaConverter):
+    """llama-cpp-python's converter, with two of its rules set right: what it lets through must be JSON.
+
+    Its texts are those of JSON, whose backslashes mean something to a grammar too; and a string in JSON holds
+    no control character.
+    """
+
+    _CHARACTER: Final = BuiltinRule(
+        r'[^"\\\x00-\x1f\x7f] | "\\" (["\\/bfnrt] | "u" [0-9a-fA-F]{4})', PRIMITIVE_RULES["char"].deps
+    )
+
+    def _format_literal(self, literal: str) -> str:
+        text = json.dumps(json.loads(literal), ensure_ascii=False)
+        return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+    def _add_primitive(self, name: str, rule: BuiltinRule) -> str:
+        return str(super()._add_primitive(name, self._CHARACTER if name == "char" else rule))
+
+
+def _native_grammar(model: LlamaModel, grammar: str) -> object:
+    """llama.cpp's sampler of a grammar that was found to be harmless; GrammarError if it refuses it."""
+    sampler = C.llama_sampler_init_grammar(model.vocab, grammar.encode("utf-8", "replace"), b"root")
+    if not sampler:
+        raise GrammarError("llama.cpp refuses it; repeat less, or simplify it")
+    return sampler

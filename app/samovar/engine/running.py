@@ -40,6 +40,8 @@ class Running:
     begun: tuple[int, ...] = ()
     sequence: ContextSequence | None = None
     sampler: Sampler | None = None
+    grammar: str = ""
+    error: str = ""
     max_tokens: int | None = None
     started: bool = False
     t_arrived: float = field(default_factory=time.perf_counter)

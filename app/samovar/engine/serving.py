@@ -17,6 +17,7 @@ from samovar.core.snapshot import ActiveRequest
 from samovar.engine.backend import Backend, Batch, DecodeResult
 from samovar.engine.control import CacheControl
 from samovar.engine.costs import CostModel
+from samovar.engine.grammar import grammar_of
 from samovar.engine.mover import Mover
 from samovar.engine.prompt import PromptBuilder
 from samovar.engine.queueing import Queue
@@ -144,6 +145,7 @@ class Serving:
             self._sleep.touch()
             if self._sleep.asleep:
                 self._sleep.wake()
+            running.grammar = grammar_of(request, self._backend)
             asking, running.begun = self._prompts.parts(request.messages)
             prompt = (*asking, *running.begun)
             if not prompt:
@@ -416,7 +418,7 @@ class Serving:
             running.started = True
             running.t_started = max(running.t_arrived, now - ms / 1000)
             running.reused = TierTokens(arrival.kept, arrival.restored - arrival.from_disk, arrival.from_disk)
-            running.sampler = self._backend.new_sampler(running.request.sampling, known)
+            running.sampler = self._backend.new_sampler(running.request.sampling, known, running.grammar)
             self._note_start(running)
             stats = running.stats()
             self._emit(running.client, events.RequestStarted(running.request.id, session, stats))
@@ -604,7 +606,7 @@ class Serving:
                     self._control.disk.persist_if_tight(sequence.stored)
             reason = sampled[running.request.id]
             if reason is not None:
-                self.finish(running, reason)
+                self.finish(running, reason, running.error)
             elif running.request.id == plan.prefill and not running.decoding:
                 self._tell_progress(running)
 
@@ -614,7 +616,11 @@ class Serving:
         if row is None:
             return None
         assert running.sampler is not None
-        token = running.sampler.sample(row)
+        try:
+            token = running.sampler.sample(row)
+        except SamovarError as error:
+            running.error = str(error)
+            return FinishReason.FAILED
         now = self._clock()
         if running.t_first is None:
             running.t_first = now

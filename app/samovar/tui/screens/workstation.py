@@ -32,6 +32,7 @@ from samovar.tui.theme import palette_of, session_color
 from samovar.tui.widgets.cache_panel import CachePanel
 from samovar.tui.widgets.chat_view import ChatView
 from samovar.tui.widgets.composer import Composer, MessageInput
+from samovar.tui.widgets.queue_rows import QueueRows
 from samovar.tui.widgets.session_list import NEW, SessionList, SessionRow
 from samovar.tui.widgets.sidebar import Sidebar
 from samovar.tui.widgets.status_bar import StatusBar, status_figures
@@ -115,12 +116,14 @@ class Workstation(MessageKeys):
             case changes.ChatShown():
                 self._view.show(self._conversations.shown)
                 self._draw_rows()
+                self._draw_meter()
             case changes.CacheDrawn():
                 self._sidebar.sessions.set_row_of(self._row_maker())
                 self._draw_cache()
             case changes.HostChanged():
                 self._view.set_host(self._conversations.host, self._conversations.notes)
                 self._draw_status()
+                self._draw_meter()
             case changes.Noticed(text, is_error):
                 if is_error:
                     self._view.say_error(text)
@@ -140,6 +143,11 @@ class Workstation(MessageKeys):
                 self._view.say_error(error)
             case _ if change.session == self._view.chat.id:
                 self._view.apply(change)
+                if not isinstance(change, changes.ReplyGrew | changes.ReplyProgressed):
+                    self._draw_meter()
+
+    def _draw_meter(self) -> None:
+        self._view.set_context(self._conversations.meter.context_use(self._view.chat))
 
     def _draw_rows(self) -> None:
         ids = [chat.id for chat in self._conversations.ordered()]
@@ -184,6 +192,10 @@ class Workstation(MessageKeys):
 
     @on(Composer.Sent)
     def _send(self, event: Composer.Sent) -> None:
+        if not event.text:
+            if self._conversations.outbox.go_on(self._view.chat):
+                self._view.follow()
+            return
         self._view.say_error("")
         self._view.say("")
         if slash.is_command(event.text):
@@ -191,9 +203,30 @@ class Workstation(MessageKeys):
             return
         self.run_worker(self._send_text(self._view.chat, event.text), group="send")
 
+    @on(QueueRows.Wanted)
+    def _unqueue(self, event: QueueRows.Wanted) -> None:
+        """Take a message out of the queue, into the composer or away."""
+        chat = self._view.chat
+        if event.edits and chat.editing is not None:
+            self._view.say("another message is being edited: esc leaves that first")
+            return
+        text = self._conversations.outbox.take(chat, event.text)
+        if text is not None and event.edits:
+            self._view.give_back(text)
+            self._view.composer.focus_input()
+        elif text is not None:
+            self._view.say("taken out of the queue")
+
+    @on(QueueRows.Left)
+    def _queue_left(self) -> None:
+        self._view.composer.focus_input()
+
     @on(ChatView.Typed)
     def _typed(self, event: ChatView.Typed) -> None:
-        self._conversations.drafts.typed(event.chat, event.text)
+        if event.text != event.chat.draft:
+            self._conversations.drafts.typed(event.chat, event.text)
+            self._conversations.meter.draft_changed(event.chat)
+            self._conversations.work_ahead.typed(event.chat)
 
     @on(MessageInput.Pasted)
     def _pasted(self, event: MessageInput.Pasted) -> None:
@@ -202,7 +235,11 @@ class Workstation(MessageKeys):
         self._view.say(f"pasted {size} as {event.paste.name}: it travels with the message as a file")
 
     async def _send_text(self, chat: Chat, text: str) -> None:
-        """Send, or give the text back. Asked here, since two texts may be sent before a worker begins."""
+        """Send, queue or give back the text. Asked here: two texts may be sent before a worker begins."""
+        if self._conversations.can_queue(chat):
+            self._conversations.outbox.add(chat, text)
+            self._view.follow()
+            return
         if refusal := self._conversations.refusal(chat):
             self._give_back(chat.id, text)
             self._view.say_refusal(refusal)
@@ -354,7 +391,7 @@ class Workstation(MessageKeys):
 
     def direct(self, event: events.Event) -> None:
         """Give the focus to the composer for what is typed or pasted while the transcript has it."""
-        if isinstance(self.focused, Transcript):
+        if isinstance(self.focused, Transcript | QueueRows):
             is_text = isinstance(event, events.Paste) or (
                 isinstance(event, events.Key) and event.is_printable and event.key not in Transcript.LETTERS
             )
@@ -365,6 +402,7 @@ class Workstation(MessageKeys):
         groups = [
             group_of("EVERYWHERE", [*Workstation.BINDINGS, *self.app.BINDINGS]),
             group_of("WRITING", MessageInput.BINDINGS, WRITING_KEYS),
+            group_of("QUEUE · tab or a click goes there, esc back", QueueRows.BINDINGS),
             group_of("CHATS · f2 goes there, esc back", SessionList.BINDINGS),
             group_of("READING · tab or a click goes there, esc back", Transcript.BINDINGS),
             group_of("CHAT SETTINGS · f7 goes there", ChatSettings.BINDINGS),

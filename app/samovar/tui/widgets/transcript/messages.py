@@ -69,7 +69,13 @@ class TaskWanted(Wanted, namespace="transcript"):
 
 
 class UndoWanted(_Posted, namespace="transcript"):
-    """The user wants back what was deleted last; the chat may be empty by now."""
+    """The user wants back what was deleted last; the chat may be empty by now. `entry_id` is the current
+    entry, if there is one: on the mark of a summary, that is undone.
+    """
+
+    def __init__(self, transcript: "ChatScroll", entry_id: str | None) -> None:
+        super().__init__(transcript)
+        self.entry_id = entry_id
 
 
 class CopyRequested(_Posted, namespace="transcript"):
