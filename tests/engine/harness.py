@@ -243,6 +243,7 @@ class Engine:
         stop: tuple[str, ...] = (),
         json_schema: str = "",
         grammar: str = "",
+        may_shift: bool = False,
     ) -> Asked:
         request = Request(
             id=f"r{next(self._ids)}",
@@ -256,6 +257,7 @@ class Engine:
             store=not side_task if store is None else store,
             json_schema=json_schema,
             grammar=grammar,
+            may_shift=may_shift,
         )
         asked = Asked(request, self._prompts.build(request.messages), client)
         self.asked[request.id] = asked
