@@ -9,14 +9,14 @@ import pytest
 
 from samovar.chats.chat import Chat, Phase
 from samovar.chats.command_desk import CommandDesk
-from samovar.chats.sent import SUMMARY_HEAD
+from samovar.chats.side_tasks import TaskState
 from samovar.chats.slash import parse
 from samovar.config import Config
-from samovar.core.chat import Role
+from samovar.core.chat import SUMMARY_HEAD, Role
 from samovar.core.commands import Cancel, CountTokens
 from samovar.core.errors import SamovarError
 from samovar.core.events import HostReady, TokensCounted
-from samovar.core.request import FinishReason, Request, RequestKind, RequestStats
+from samovar.core.request import FinishReason, Request, RequestStats
 from samovar.sessions.store import MessageState
 from tests.tui.desk import Desk, until
 from tests.tui.fake_client import MODEL
@@ -66,7 +66,12 @@ async def fill(desk: Desk, chat: Chat, num_turns: int = 6) -> None:
 
 
 def summaries(desk: Desk) -> list[Request]:
-    return [request for request in desk.client.requests if request.kind is RequestKind.SIDE_TASK]
+    """The summaries that have been asked for."""
+    return [
+        request
+        for request in desk.client.side_requests
+        if "conversation so far in at most" in request.messages[-1].content
+    ]
 
 
 async def summarize(
@@ -89,8 +94,7 @@ async def test_the_oldest_part_is_summarized_ahead_of_time_and_stands_for_itself
     chat = desk.chats.shown
     await fill(desk, chat, 5)
     (task,) = summaries(desk)
-    last_turn = desk.client.requests[-2]
-    assert last_turn.kind is RequestKind.CHAT
+    last_turn = desk.client.requests[-1]
     assert task.messages[:-1] == last_turn.messages[: len(task.messages) - 1], "a beginning of the chat"
     assert task.messages[-1].role is Role.USER
     assert not task.store
@@ -104,14 +108,16 @@ async def test_the_oldest_part_is_summarized_ahead_of_time_and_stands_for_itself
     assert request.messages[-1].content == "and now?"
     assert len(desk.store.path(chat.id)) == 12, "all of it stays readable"
     assert not any("no longer sent" in str(change) for change in desk.told)
+    runs = [run for run in desk.chats.tasks.runs if run.spec.name == "compact"]
+    assert [(run.state, run.result) for run in runs] == [(TaskState.DONE, SUMMARY)]
 
 
 async def test_the_new_prompt_is_processed_ahead_and_is_what_the_next_turn_sends(desk: Desk) -> None:
     chat = desk.chats.shown
     await fill(desk, chat, 5)
     await summarize(desk, chat)
-    ahead = desk.client.requests[-1]
-    assert ahead.kind is RequestKind.PREPARE
+    await until(lambda: desk.client.prepared and SUMMARY in desk.client.prepared[-1].messages[0].content)
+    ahead = desk.client.prepared[-1]
     request = await turn(desk, chat, "and now?")
     assert request.messages[: len(ahead.messages) - 1] == ahead.messages[:-1]
 
@@ -135,14 +141,14 @@ async def test_a_summary_of_a_summary_covers_it(desk: Desk) -> None:
         if desk.chats.compacting.is_running(chat):
             await summarize(desk, chat, f"summary {len(chat.compactions)}")
     assert len(chat.compactions) >= 2
-    request = desk.client.requests[-1] if desk.client.requests[-1].kind is RequestKind.CHAT else None
+    request = desk.client.requests[-1]
     first, second = summaries(desk)[:2]
     assert second.messages[0].content.endswith("summary 0")
     assert "earlier summary" in second.messages[-1].content
     assert "earlier summary" not in first.messages[-1].content
     assert chat.compactions[1].num_messages > chat.compactions[0].num_messages
-    assert request is None or sum(1 for one in request.messages if one.role is Role.SYSTEM) == 1
-    most = max(size(one) for one in desk.client.requests if one.kind is RequestKind.CHAT)
+    assert sum(1 for one in request.messages if one.role is Role.SYSTEM) == 1
+    most = max(size(one) for one in desk.client.requests)
     assert most <= CONTEXT * 3 // 4
     assert not any("no longer sent" in str(change) for change in desk.told)
 
@@ -218,7 +224,6 @@ async def test_a_message_without_room_waits_for_the_summary(desk: Desk) -> None:
     request = await answer(desk, chat)
     assert SUMMARY in request.messages[0].content
     assert request.messages[-1].content == "long " * 130
-    assert [one.kind for one in desk.client.requests].count(RequestKind.PREPARE) == 0
 
 
 async def test_a_message_without_room_has_a_summary_made(tmp_path: Path) -> None:
@@ -266,7 +271,7 @@ async def test_a_reply_that_waits_for_a_summary_can_be_stopped(tmp_path: Path) -
     assert chat.reply is None
     await until(lambda: Cancel(task.id) in desk.client.sent)
     await until(lambda: desk.store.path(chat.id)[-1].state is MessageState.STOPPED)
-    assert desk.client.requests[-1] is task, "the message itself was never sent"
+    assert len(desk.client.requests) == 5, "the message itself was never sent"
     await desk.close()
 
 
@@ -329,7 +334,7 @@ async def test_where_the_chat_stops_the_user_hears_the_choices_before_sending(tm
     assert "/compact" in str(failed)
     assert "/set context_full shift" in str(failed)
     assert len(desk.store.path(chat.id)) == 16
-    assert not any(one.kind is RequestKind.SIDE_TASK for one in desk.client.requests)
+    assert summaries(desk) == []
     await desk.close()
 
 

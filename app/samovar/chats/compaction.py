@@ -20,7 +20,7 @@ from samovar.chats import changes
 from samovar.chats.chat import Chat
 from samovar.chats.compaction_plan import Part, instruction, next_part, usable
 from samovar.chats.host_state import HostPhase, HostState
-from samovar.chats.sent import Sender, active, behind
+from samovar.chats.sent import Sender, active, behind, standing
 from samovar.chats.shared import Shared
 from samovar.chats.side_tasks import TaskRun, TaskState
 from samovar.core.chat import GREEDY, ChatMessage, Role
@@ -60,19 +60,25 @@ class _Job:
 
 
 class Compacting:
-    """Summarizes chats. `listed` hears of every run, for the list of side tasks."""
+    """Summarizes chats.
+
+    `listed` hears of every run and of what cancels it, for the list of side tasks; `changed` hears of chats
+    that will be sent otherwise from now on.
+    """
 
     def __init__(
         self,
         shared: Shared,
         sender: Sender,
         host: Callable[[], HostState],
-        listed: Callable[[TaskRun], None] = lambda _: None,
+        listed: Callable[[TaskRun, Callable[[], object]], None],
+        changed: Callable[[Chat], None],
     ) -> None:
         self._shared = shared
         self._sender = sender
         self._host = host
         self._listed = listed
+        self._changed = changed
         self._jobs: dict[str, _Job] = {}  # by request
         self._told = set[str]()  # chats of which the user knows that it does not work
 
@@ -137,25 +143,20 @@ class Compacting:
             raise SamovarError("there is nothing to summarize: the last turns are kept as they are")
         if not await job.done:
             raise SamovarError(f"nothing was summarized: {job.run.error or 'stopped'}")
-        made = active(chat.path or (), chat.compactions)
+        made = self.undoable(chat)
         return "" if made is None else figures(made)
 
     def undoable(self, chat: Chat) -> Compaction | None:
         """The summary that the chat goes on from now."""
-        path = chat.path or ()
-        return max(
-            (one for one in self._applicable(chat) if not one.is_undone),
-            key=lambda one: ([message.id for message in path].index(one.upto_id), one.id),
-            default=None,
-        )
+        return standing(chat.path or (), chat.compactions)
 
     async def undo(self, chat: Chat) -> str:
         """Let the chat go on from all its messages again, or from an earlier summary; says what was done."""
-        standing = self.undoable(chat)
-        if standing is None:
+        made = self.undoable(chat)
+        if made is None:
             raise SamovarError("nothing of this chat is summarized")
-        await self._mark(chat, standing, is_undone=True)
-        return f"{standing.num_messages:,} messages are sent in full again; /compact summarizes them"
+        await self._mark(chat, made, is_undone=True)
+        return f"{made.num_messages:,} messages are sent in full again; /compact summarizes them"
 
     def is_running(self, chat: Chat) -> bool:
         """Whether a summary of this chat is being written."""
@@ -260,7 +261,7 @@ class Compacting:
         done = asyncio.get_running_loop().create_future()
         job = _Job(chat, tuple(path), len(path), run, done, base_tokens)
         self._jobs[run.id] = job
-        self._listed(run)
+        self._listed(run, lambda: self.cancel(run.id))
         self._shared.client.send(Submit(request))
         self._shared.notify(changes.TasksChanged())
         self._shared.notify(changes.ContextChanged(chat.id))
@@ -285,7 +286,8 @@ class Compacting:
             self._shared.notify(changes.ContextChanged(chat.id))
         if is_good:
             self._told.discard(chat.id)
-            self._prepare(chat)
+            if not chat.is_busy:
+                self._changed(chat)
         elif run.error and chat.id not in self._told:
             self._told.add(chat.id)
             self._shared.complain(f"the oldest messages could not be summarized: {run.error}")
@@ -337,26 +339,6 @@ class Compacting:
         begins = [(message.id, message.content) for message in path[: len(job.summarized)]]
         return begins == [(message.id, message.content) for message in job.summarized]
 
-    def _prepare(self, chat: Chat) -> None:
-        """Have the new prompt processed before the user asks for it."""
-        if chat.is_busy or self._shared.config.work_ahead == "off" or not chat.path:
-            return
-        messages = self._sender.sent(chat).messages
-        if messages[-1].role is not Role.USER:
-            messages = (*messages, ChatMessage(Role.USER, chat.draft))
-        self._shared.client.send(
-            Submit(
-                Request(
-                    id=uuid.uuid4().hex,
-                    session=chat.id,
-                    messages=messages,
-                    kind=RequestKind.PREPARE,
-                    title=chat.title,
-                    max_tokens=1,
-                )
-            )
-        )
-
     async def _mark(self, chat: Chat, one: Compaction, *, is_undone: bool) -> None:
         await self._shared.archive.run(
             lambda store: store.compactions.set_undone(one.id, is_undone=is_undone)
@@ -366,9 +348,15 @@ class Compacting:
             for other in chat.compactions
         )
         self._shared.notify(changes.ContextChanged(chat.id))
+        self._changed(chat)
 
 
 def figures(one: Compaction) -> str:
     """A summary in figures: `summarized: 14 messages · 1,310 → 96 tokens`."""
+    return f"summarized: {sizes_in_words(one)}"
+
+
+def sizes_in_words(one: Compaction) -> str:
+    """What a summary stands for, and what it saves: `14 messages · 1,310 → 96 tokens`."""
     before, after = count(one.tokens_before), count(one.tokens_after)
-    return f"summarized: {one.num_messages:,} messages · {before} → {after} tokens"
+    return f"{one.num_messages:,} messages · {before} → {after} tokens"

@@ -15,18 +15,17 @@ import msgspec
 
 from samovar.chats.chat import Chat
 from samovar.chats.prompts import prompt_messages
-from samovar.chats.window import BYTES_PER_TOKEN, size_of, window_start
+from samovar.chats.window import BYTES_PER_TOKEN, FRAME_TOKENS, size_of, window_start
 from samovar.config import Config, ContextFull
-from samovar.core.chat import ChatMessage, Role
+from samovar.core.chat import SUMMARY_HEAD, ChatMessage, Role
 from samovar.sessions.settings import SessionSettings
 from samovar.sessions.store import StoredMessage
 from samovar.sessions.values import Compaction
 
-SUMMARY_HEAD: Final = "Summary of the conversation so far:"
-
 _MARK: Final = 0.7  # of what is not kept free for a reply: from there on the oldest part is summarized ahead
 _MIN_REPLY_TOKENS: Final = 32
 _MIN_MEASURED_TOKENS: Final = 64  # from there on a chat's own replies tell how long its tokens are
+_LOOKED_AT: Final = 400  # messages at the end of a path, of which each is measured by itself
 _LIKELY_TOKENS: Final = 256  # a template of its own may stand around the messages
 _RATIOS: Final = (BYTES_PER_TOKEN, 2.0, 1.5, 1.0)
 
@@ -104,15 +103,19 @@ class Sender:
         """
         ratio = _bytes_per_token(path)
         summary = active(path, chat.compactions)
-        ids = {message.id for message in path}
+        ids = {message.id for message in path} if chat.compactions else set()
         others = [one for one in chat.compactions if one.upto_id in ids and one != summary]
-        size = self.base_size(chat, path)
-        for message in behind(path, summary):
-            guess = size + sum(size_of(one, ratio) for one in prompt_messages("", [message]))
+        rest = behind(path, summary)
+        early = rest[:-_LOOKED_AT]
+        guess = self.base_size(chat, path) + len(early) * FRAME_TOKENS
+        guess += int(sum(len(message.content) for message in early) / ratio)
+        sure = 0
+        for message in rest[len(early) :]:
+            guess += sum(size_of(one, ratio) for one in prompt_messages("", [message]))
             measured = _measured(message, summary, others)
-            is_likely = measured is not None and size <= measured <= 2 * guess + _LIKELY_TOKENS
-            size = measured if measured is not None and is_likely else guess
-        return size
+            if measured is not None and (sure + guess) // 2 <= measured <= 2 * guess + _LIKELY_TOKENS:
+                sure = guess = measured
+        return guess
 
     def sizes(self, chat: Chat, path: Sequence[StoredMessage]) -> list[int]:
         """The tokens of each message of a path: guesses that add up to what is known of the whole."""
@@ -149,14 +152,20 @@ class Sender:
         return min(wanted, self.context_tokens // 2)
 
 
-def active(path: Sequence[StoredMessage], compactions: Sequence[Compaction]) -> Compaction | None:
+def standing(path: Sequence[StoredMessage], compactions: Sequence[Compaction]) -> Compaction | None:
     """The summary that stands for the beginning of a path: the one that reaches furthest, the last made of
-    several; None without one. A path that ends where it ends is not summarized, since there is nothing to
-    ask behind it.
+    several; None without one.
     """
-    places = {message.id: place for place, message in enumerate(path[:-1])}
+    if not compactions:
+        return None
+    places = {message.id: place for place, message in enumerate(path)}
     found = [one for one in compactions if one.upto_id in places and not one.is_undone]
     return max(found, key=lambda one: (places[one.upto_id], one.id), default=None)
+
+
+def active(path: Sequence[StoredMessage], compactions: Sequence[Compaction]) -> Compaction | None:
+    """The summary that is sent: none for a path that ends where it ends, as nothing would be asked then."""
+    return standing(path[:-1], compactions) if compactions else None
 
 
 def behind(path: Sequence[StoredMessage], summary: Compaction | None) -> Sequence[StoredMessage]:
@@ -189,7 +198,7 @@ def _measured(message: StoredMessage, summary: Compaction | None, others: Sequen
 
 def _bytes_per_token(path: Sequence[StoredMessage]) -> float:
     """How long the tokens of a chat are, by those of its replies that are known."""
-    known = [message for message in path if message.tokens]
+    known = [message for message in path[-_LOOKED_AT:] if message.tokens]
     num_tokens = sum(len(message.tokens) for message in known)
     if num_tokens < _MIN_MEASURED_TOKENS:
         return BYTES_PER_TOKEN

@@ -124,6 +124,7 @@ class SideTasks:
         self._shelf = TaskShelf(tasks_dir)
         self._runs: list[TaskRun] = []
         self._jobs: dict[str, _Job] = {}
+        self._adopted: dict[str, Callable[[], object]] = {}  # what cancels runs that others look after
         self._tell_timer: asyncio.TimerHandle | None = None
 
     @property
@@ -225,8 +226,21 @@ class SideTasks:
         self._tell()
         return run
 
+    def adopt(self, run: TaskRun, cancel: Callable[[], object]) -> None:
+        """List a run that somebody else looks after, and who ends it by `cancel`."""
+        self._runs.append(run)
+        self._adopted[run.id] = cancel
+        self._forget_oldest()
+        self._tell()
+
     def cancel(self, run_id: str) -> bool:
         """End a run that waits or runs; what comes of it is not used any more. False if it had ended."""
+        if run_id in self._adopted:
+            run = next((run for run in self._runs if run.id == run_id), None)
+            if run is None or not run.is_open:
+                return False
+            self._adopted[run_id]()
+            return True
         job = self._jobs.get(run_id)
         if job is None or not job.run.is_open:
             return False
@@ -240,6 +254,8 @@ class SideTasks:
         chat = self._shared.roster.chats.get(run.session)
         if chat is None:
             raise SamovarError("this chat has been deleted")
+        if run_id in self._adopted:
+            raise SamovarError(f"write /{run.spec.name} in that chat to have it done again")
         return self.run(chat, run.spec, text=run.input, message_id=run.message_id)
 
     def discard(self, run_id: str) -> None:
@@ -387,9 +403,9 @@ class SideTasks:
         self._tell()
 
     def _forget_oldest(self) -> None:
-        for run in self._runs[: max(0, len(self._runs) - MAX_KEPT)]:
-            if not run.is_open:
-                self._runs.remove(run)
+        num_too_many = max(0, len(self._runs) - MAX_KEPT)
+        for run in [run for run in self._runs if not run.is_open][:num_too_many]:
+            self._runs.remove(run)
 
     # What is told
 

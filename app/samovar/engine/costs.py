@@ -36,7 +36,8 @@ class DecodeCost:
 
     def __init__(self, default_ms: float) -> None:
         self._ms = Mean(default_ms)
-        self._cells = Mean(0.0)
+        self._count = 0
+        self._cells = 0.0
         self._weight = self._mean_cells = self._mean_ms = self._squares = self._products = 0.0
 
     def add(self, cells: int, ms: float) -> None:
@@ -44,7 +45,8 @@ class DecodeCost:
         if self._weight > _FEW:
             ms = min(ms, _OUTLIER * self._ms.value)
         self._ms.add(ms)
-        self._cells.add(cells)
+        self._count += 1
+        self._cells += (cells - self._cells) * max(1 / self._count, 1 - _KEEP)
         self._weight = _KEEP_LINE * self._weight + 1
         away = cells - self._mean_cells
         self._mean_cells += away / self._weight
@@ -65,7 +67,7 @@ class DecodeCost:
     def at(self, cells: float) -> float:
         """What a step takes at that depth."""
         ms = self._ms.value
-        return max(ms / 4, ms + self.cell_ms * (cells - self._cells.value)) if self._weight else ms
+        return max(ms / 4, ms + self.cell_ms * (cells - self._cells)) if self._weight else ms
 
 
 class CostModel:

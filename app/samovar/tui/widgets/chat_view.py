@@ -16,9 +16,13 @@ from textual.timer import Timer
 from samovar.chats import changes
 from samovar.chats.chat import Chat, Phase
 from samovar.chats.host_state import HostPhase, HostState
+from samovar.chats.meter import ContextUse
+from samovar.chats.sent import standing
+from samovar.sessions.values import Compaction
 from samovar.tui.activity import activity
 from samovar.tui.entries import chat_entries, message_entries, reply_entry, reply_id, reply_meta
 from samovar.tui.widgets.composer import Composer
+from samovar.tui.widgets.context_meter import context_meters
 from samovar.tui.widgets.transcript import Entry, Transcript
 from samovar.tui.widgets.welcome import Welcome
 
@@ -65,6 +69,7 @@ class ChatView(Vertical):
         self._notice_timer: Timer | None = None
         self._activity_at = 0.0
         self._phase: Phase | None = None
+        self._summary: Compaction | None = None  # whose mark is shown
         self._welcome = Welcome(id="welcome")
         self._transcript = Transcript(max_fps=max_fps, id="transcript")
         self._desk = Vertical(id="desk")
@@ -138,12 +143,18 @@ class ChatView(Vertical):
                 entry, *notes = message_entries(message, now)
                 self._transcript.end_stream(entry)
                 self._append(notes)
+            case changes.ContextChanged() if standing(chat.path or (), chat.compactions) != self._summary:
+                self._load(stay=True)
             case _:
                 pass
         phase = chat.reply.phase if chat.reply is not None else None
         is_same = isinstance(change, changes.ReplyGrew) and phase is self._phase
         if not is_same or time.monotonic() - self._activity_at >= ACTIVITY_EVERY_S:
             self._draw_activity()
+
+    def set_context(self, use: ContextUse | None) -> None:
+        """Show how full the context is with this chat."""
+        self.composer.set_meter(context_meters(use))
 
     def take_text(self) -> str:
         """Empty the composer; returns what was in it."""
@@ -232,6 +243,7 @@ class ChatView(Vertical):
     def _load(self, *, stay: bool = False) -> None:
         chat, now = self.chat, self._clock()
         entries = chat_entries(chat, now)
+        self._summary = standing(chat.path or (), chat.compactions)
         self._show_welcome(chat.path == [] and not entries and chat.reply is None)
         self._transcript.load(entries, stay=stay)
         if chat.reply is not None:

@@ -47,6 +47,9 @@ _HINTS: Final = (
 )
 
 
+_LEAST_ACTIVITY: Final = 44  # cells: the meter does not take these away
+
+
 class MessageInput(TextArea):
     """A text area in which Enter sends. Up in an empty one brings back what is queued, or was sent."""
 
@@ -210,6 +213,13 @@ class Foot(Widget):
         self._hints: Sequence[str] = _HINTS
         self._command = ""
         self._files: Sequence[str] = ()
+        self._meters: Sequence[Content] = ()
+
+    def set_meter(self, meters: Sequence[Content]) -> None:
+        """Show the first of these that there is room for, at the very right; nothing for none."""
+        if list(meters) != list(self._meters):
+            self._meters = meters
+            self.refresh()
 
     def set_files(self, files: Sequence[str]) -> None:
         """Show what a half-typed `@` could become; nothing for none."""
@@ -248,11 +258,15 @@ class Foot(Widget):
             return Content.assemble(("tab ", "$secondary"), (names, "$faint")).truncate(width, ellipsis=True)
         if self._command:
             return Content.assemble((_explained(self._command), "$faint")).truncate(width, ellipsis=True)
+        left = width - 2 - min(self._activity.cell_length, _LEAST_ACTIVITY)
+        meter = next((meter for meter in self._meters if meter.cell_length <= left), Content(""))
+        end = Content.assemble("   ", meter) if meter.plain else meter
+        width -= end.cell_length
         activity = self._activity.truncate(width, ellipsis=True)
         room = width - activity.cell_length - (2 if activity.plain else 0)
         hint = next((hint for hint in (self._aside, *self._hints) if hint and cell_len(hint) <= room), "")
         gap = width - activity.cell_length - cell_len(hint)
-        return Content.assemble(activity, " " * max(0, gap), (hint, "$faint"))
+        return Content.assemble(activity, " " * max(0, gap), (hint, "$faint"), end)
 
 
 def _explained(text: str) -> str:
@@ -324,6 +338,10 @@ class Composer(Vertical):
         self.query_one(Foot).set_activity(activity)
         self.query_one(Foot).set_hints(_QUEUE_HINTS if queues else _HINTS)
         self.query_one(Foot).set_aside(aside)
+
+    def set_meter(self, meters: Sequence[Content]) -> None:
+        """Show how full the context is, in the longest form that there is room for."""
+        self.query_one(Foot).set_meter(meters)
 
     def set_error(self, text: str) -> None:
         """Say what went wrong and what to do; empty once that is past."""
