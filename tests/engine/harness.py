@@ -245,6 +245,7 @@ class Engine:
         urgent: bool = False,
         json_schema: str = "",
         grammar: str = "",
+        may_shift: bool = False,
     ) -> Asked:
         request = Request(
             id=f"r{next(self._ids)}",
@@ -259,6 +260,7 @@ class Engine:
             urgent=urgent,
             json_schema=json_schema,
             grammar=grammar,
+            may_shift=may_shift,
         )
         asked = Asked(request, self._prompts.build(request.messages), client)
         self.asked[request.id] = asked
@@ -280,6 +282,14 @@ class Engine:
             session, messages, max_tokens=max_tokens, side_task=side_task, store=store, stop=stop
         )
         self.drain()
+        return asked
+
+    def prepare(self, session: str, messages: list[ChatMessage], *, client: str = CLIENT) -> Asked:
+        """Submit a `PREPARE`."""
+        request = Request(f"p{next(self._ids)}", session, tuple(messages), RequestKind.PREPARE)
+        asked = Asked(request, (), client)
+        self.asked[request.id] = asked
+        self.post(commands.Submit(request), client)
         return asked
 
     def chat(self, session: str, history: list[ChatMessage], text: str, max_tokens: int = 12) -> Asked:
@@ -304,6 +314,7 @@ class Engine:
             if self.swapper is not None and self.swap_eagerly:
                 self.swapper.serve_all()
             self.loop.serve_once(wait=False)
+            self.seen |= {tuple(work.tokens or ()) for work in self.loop.preparing.works}
             self.swapped_out |= {r.request.id for r in self.loop.serving.waiting if r.started}
             self.check()
 
@@ -396,10 +407,13 @@ class Engine:
             holds.update(list(disk._in_flight))
             fetches |= {id(f): f for f in disk._fetches.values()}
             fetches |= {id(r.fetch): r.fetch for r in loop.serving.waiting if r.fetch is not None}
+            fetches |= {id(w.fetch): w.fetch for w in loop.preparing.works if w.fetch is not None}
             for fetch in fetches.values():
                 holds.update(block.key for block in fetch.held)
         blocks = list(loop.index)
         assert {block.key: block.users for block in blocks if block.users} == dict(holds)
+        ahead = loop.ledger.ahead
+        assert ahead.tokens == ahead.used_tokens + ahead.wasted_tokens + ahead.open_tokens
         host = loop.host
         assert {block.key for block in blocks} == set(host._blobs)
         coming = [blob for fetch in disk._fetches.values() for blob in fetch.blobs] if disk else []
@@ -420,6 +434,10 @@ class Engine:
         """The reply is the cold one (or a beginning of it), and the counts are right."""
         end, prompt = asked.finished, asked.prompt
         stats = end.stats
+        if asked.request.kind is RequestKind.PREPARE:
+            assert (asked.started, end.reply, end.tokens) == (None, "", ())
+            assert end.reason in (FinishReason.STOP, FinishReason.CANCELLED, FinishReason.FAILED)
+            return
         assert asked.text == end.reply
         assert end.tokenizer == TOKENIZER
         if end.reason is FinishReason.FAILED and asked.started is None:
@@ -463,6 +481,7 @@ class Engine:
         assert all(sequence.idle for sequence in self.loop.slots.used())
         assert not self.loop.serving.running
         assert not self.loop.serving.waiting
+        assert not self.loop.preparing.works
 
     def check_nothing_is_held(self) -> None:
         """After all has ended: the context has chats that are looked at, and nothing once nobody looks."""

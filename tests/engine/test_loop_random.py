@@ -122,6 +122,19 @@ class EngineMachine(RuleBasedStateMachine):
         for _ in range(count):
             self.engine.submit(session, messages, max_tokens=5, side_task=True)
 
+    @rule(session=sessions, text=texts, client=clients)
+    def prepare(self, session: str, text: str, client: str) -> None:
+        self.engine.prepare(session, [*self.histories[session], user(text)], client=client)
+
+    @rule(session=sessions, text=texts, more=texts)
+    def type_and_send(self, session: str, text: str, more: str) -> None:
+        self.settle(session)
+        self.engine.focus(session)
+        for draft in ("", text):
+            self.engine.prepare(session, [*self.histories[session], user(draft)])
+            self.engine.step(3)
+        self.submit(session, [*self.histories[session], user(text + more)], 6, "a")
+
     @rule(count=st.integers(1, 20))
     def serve(self, count: int) -> None:
         self.engine.step(count)
