@@ -5,12 +5,12 @@ import random
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from samovar.core import commands
 from samovar.core.chat import GREEDY, Sampling
+from samovar.core.events import RequestFinished
 from samovar.core.request import FinishReason
 from samovar.core.settings import EngineSettings
 from samovar.engine.gbnf import GrammarError, check_grammar
@@ -44,8 +44,18 @@ def engine(request: pytest.FixtureRequest, start_engine: StartEngine) -> Engine:
     return start_engine(EngineSettings(str(model), context_tokens=1024, num_slots=3, num_threads=2))
 
 
-def ask(engine: Engine, **options: Any) -> Any:
-    return engine.wait(engine.submit("s", QUESTION, **{"max_tokens": 300, **options})).finished
+def ask(
+    engine: Engine,
+    *,
+    max_tokens: int = 300,
+    sampling: Sampling = GREEDY,
+    json_schema: str = "",
+    grammar: str = "",
+) -> RequestFinished:
+    request = engine.submit(
+        "s", QUESTION, max_tokens=max_tokens, sampling=sampling, json_schema=json_schema, grammar=grammar
+    )
+    return engine.wait(request).finished
 
 
 @pytest.mark.parametrize("sampling", [GREEDY, WILD], ids=["greedy", "wild"])
@@ -77,8 +87,8 @@ def test_characters_of_many_bytes_come_whole(engine: Engine) -> None:
 def test_what_is_cut_or_wrong_ends_in_good_order(engine: Engine) -> None:
     cut = ask(engine, json_schema=TAGS, max_tokens=4)
     assert cut.reason is FinishReason.LENGTH
-    for wrong in ({"grammar": "root ::= ("}, {"json_schema": '{"type": "nonsense"}'}):
-        end = ask(engine, **wrong)
+    for grammar, schema in (("root ::= (", ""), ("", '{"type": "nonsense"}')):
+        end = ask(engine, grammar=grammar, json_schema=schema)
         assert end.reason is FinishReason.FAILED
         assert "cannot be used" in end.error
     stuck = ask(engine, grammar='root ::= "ab" "\\x00"')
@@ -158,7 +168,7 @@ def random_grammar(draw: random.Random) -> str:
 
 def test_no_grammar_that_is_let_through_ends_or_hangs_the_process(mamba: Path) -> None:
     draw = random.Random(5)
-    grammars = []
+    grammars: list[str] = []
     while len(grammars) < 80:
         grammar = random_grammar(draw)
         try:
