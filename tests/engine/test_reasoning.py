@@ -75,7 +75,9 @@ def test_reasoning_that_the_template_drops_is_named_with_its_place() -> None:
 
 
 def test_history_that_is_rewritten_elsewhere_is_no_reasoning() -> None:
-    engine = Engine(template=DROPS.replace("split('</think>')[-1]", "split('</think>')[-1] | replace('goal', 'aim')"))
+    engine = Engine(
+        template=DROPS.replace("split('</think>')[-1]", "split('</think>')[-1] | replace('goal', 'aim')")
+    )
     engine.focus("s")
     first = engine.submit("s", [user(words(20))], max_tokens=None, grammar=only("a goal"))
     engine.drain()

@@ -278,5 +278,9 @@ def test_a_prompt_that_ends_in_an_opening_tag_is_known() -> None:
     opens = thinking_builder(_THINKING.replace("assistant\n'", "assistant\n<think>\n'"))
     asking = opens.build([user("x")])
     assert opens.opens_thinking(asking)
-    assert opens.without_thinking(asking)[len(asking) :] == (*toy.tokenize("\n"), _END_THINK, *toy.tokenize("\n\n"))
+    assert opens.without_thinking(asking)[len(asking) :] == (
+        *toy.tokenize("\n"),
+        _END_THINK,
+        *toy.tokenize("\n\n"),
+    )
     assert not thinking_builder().opens_thinking(thinking_builder().build([user("x<think>")]))

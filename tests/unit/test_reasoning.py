@@ -92,7 +92,9 @@ def test_any_chunks_give_the_same_parts_and_no_text_is_lost(
 
 def test_a_tag_that_is_split_is_waited_for() -> None:
     reasoning = Reasoning()
-    phases = [reasoning.push(text) for text in ("\n", "<th", "ink", ">", "way", "</", "think>", "\n\n", "goal")]
+    phases = [
+        reasoning.push(text) for text in ("\n", "<th", "ink", ">", "way", "</", "think>", "\n\n", "goal")
+    ]
     assert phases == [
         *[Phase.OPEN] * 3,
         *[Phase.THINKING] * 3,

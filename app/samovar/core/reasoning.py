@@ -74,12 +74,14 @@ class Reasoning:
 
     @property
     def parts(self) -> list[Part]:
-        """All parts so far; together they are the text. A part of space alone is not known to be an answer."""
+        """All parts so far; together they are the text. What is not known to be thinking counts as answer."""
         found = list(self._closed)
         if self._start < len(self._text):
             is_thinking = self.phase is Phase.THINKING
             inner = self._text[self._inner if is_thinking else self._start :]
-            found.append(Part(is_thinking, inner.strip() if is_thinking else inner, self._start, len(self._text)))
+            found.append(
+                Part(is_thinking, inner.strip() if is_thinking else inner, self._start, len(self._text))
+            )
         return found
 
     def _open(self) -> bool:

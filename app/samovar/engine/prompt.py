@@ -185,7 +185,9 @@ class PromptBuilder:
 
     def opens_thinking(self, asking: Sequence[int]) -> bool:
         """Whether a prompt ends in an opening tag, so that the reply begins inside of a thinking part."""
-        return self.thinking is not None and opens_thinking(self.text_of(asking[-_TAG_TOKENS:]), self.thinking)
+        return self.thinking is not None and opens_thinking(
+            self.text_of(asking[-_TAG_TOKENS:]), self.thinking
+        )
 
     def without_thinking(self, asking: Sequence[int]) -> tuple[int, ...]:
         """A prompt that goes on behind its thinking part, for a reply that has to be in a certain form."""

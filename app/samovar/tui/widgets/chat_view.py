@@ -17,7 +17,14 @@ from samovar.chats import changes
 from samovar.chats.chat import Chat, Phase
 from samovar.chats.host_state import HostPhase, HostState
 from samovar.tui.activity import activity
-from samovar.tui.entries import chat_entries, message_entries, reply_entry, reply_id, reply_meta
+from samovar.tui.entries import (
+    chat_entries,
+    message_entries,
+    reply_entry,
+    reply_id,
+    reply_meta,
+    reply_thought,
+)
 from samovar.tui.widgets.composer import Composer
 from samovar.tui.widgets.transcript import Entry, Transcript
 from samovar.tui.widgets.welcome import Welcome
@@ -123,6 +130,8 @@ class ChatView(Vertical):
                 self._transcript.begin_stream(reply_entry(chat.reply, now))
             case changes.ReplyGrew(text=text):
                 self._transcript.stream(text)
+                if chat.reply is not None and chat.reply.thinking_tokens:
+                    self._transcript.update_thought(reply_id(chat.reply), reply_thought(chat.reply))
                 if chat.reply is not None and chat.reply.phase is not self._phase:  # all has been read
                     self._transcript.update_meta(reply_id(chat.reply), reply_meta(chat.reply, now))
             case changes.ReplyProgressed() if chat.reply is not None:
@@ -146,9 +155,10 @@ class ChatView(Vertical):
         self.composer.set_text("")
         return text
 
-    def go_to(self, message_id: int | None) -> None:
-        """Bring a message of the shown chat into view, and the keys to it."""
+    def go_to(self, message_id: int | None, words: Sequence[str] = ()) -> None:
+        """Bring a message of the shown chat into view, and the keys to it; `words` were found in it."""
         if message_id is not None:
+            self._transcript.open_thought(str(message_id), words)
             self._transcript.select(str(message_id))
             self._transcript.focus()
 

@@ -21,7 +21,8 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     `role` is "user", "assistant", "system" or "note" (a line of Samovar's own, without a heading). `meta`
     stands behind the heading: parts of (text, style), joined as they are, where style is one of "faint",
     "secondary", "green", "brass", "teal" and "red". `state` is "complete", "streaming", "stopped", "cut" or
-    "failed". It is number `place` (from 0 on) of `num_siblings` versions.
+    "failed". It is number `place` (from 0 on) of `num_siblings` versions. `thinks` says that the text begins
+    inside of a thinking part; `thought` is what is said of the thinking, empty for a word that always fits.
     """
 
     id: str
@@ -32,6 +33,8 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     place: int = 0
     num_siblings: int = 1
     attachments: tuple[AttachmentLine, ...] = ()
+    thinks: bool = False
+    thought: str = ""
 
     @property
     def is_message(self) -> bool:

@@ -173,6 +173,12 @@ class ChatScroll(ScrollView, can_focus=True):
             layout.set_meta(index, meta)
             self._refresh_from(layout.start(index), 2)
 
+    def update_thought(self, entry_id: str, thought: str) -> None:
+        """Change what is said of the thinking of the growing entry; it shows with the next frame."""
+        layout = self._layout_of_chat
+        if self._live and layout is not None and layout.entries and layout.entries[-1].id == entry_id:
+            layout.set_thought(len(layout.entries) - 1, thought)
+
     def set_live_note(self, text: str | None) -> None:
         """Show one faint line at the end, or none."""
         self._note = text
