@@ -8,6 +8,7 @@ from samovar.core.reasoning import (
     KNOWN_TAGS,
     Phase,
     Reasoning,
+    Streamed,
     answer_of,
     begins_inside,
     find_tags,
@@ -86,8 +87,31 @@ def test_any_chunks_give_the_same_parts_and_no_text_is_lost(
     assert [start for start, _ in places] == [0, *(end for _, end in places)][: len(places)]
     assert (places[-1][1] if places else 0) == len(text)
     for part in whole.parts:
-        assert part.text in text[part.start : part.end]
+        assert text[part.inner : part.inner + len(part.text)] == part.text
+        assert part.start <= part.inner
+        assert part.inner + len(part.text) <= part.end
     assert sum(not part.is_thinking for part in whole.parts) <= 1
+
+
+@given(_texts, st.booleans(), st.data())
+def test_what_is_printed_piece_by_piece_is_what_there_is_in_the_end(
+    text: str, thinks: bool, data: st.DataObject
+) -> None:
+    streamed = Streamed(thinks=thinks)
+    cuts = sorted(data.draw(st.sets(st.integers(0, len(text)), max_size=8)))
+    told = [
+        piece
+        for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)
+        for piece in streamed.push(text[a:b])
+    ]
+    told += streamed.finish()
+    parts = split_reply(text, thinks=thinks)
+    assert "".join(piece for is_thinking, piece in told if is_thinking) == "".join(
+        part.text for part in parts if part.is_thinking
+    )
+    answers = "".join(part.text for part in parts if not part.is_thinking)
+    printed = "".join(piece for is_thinking, piece in told if not is_thinking)
+    assert printed == (answers.lstrip() if parts and parts[0].is_thinking else answers)
 
 
 def test_a_tag_that_is_split_is_waited_for() -> None:

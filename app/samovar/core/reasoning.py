@@ -37,11 +37,12 @@ class Phase(enum.Enum):
 
 
 class Part(msgspec.Struct, frozen=True):
-    """The text from `start` to `end` of a reply; `text` is it without tags, and without the space at them."""
+    """What stands from `start` to `end`; `text`, from `inner` on, is it without tags and the space at them."""
 
     is_thinking: bool
     text: str
     start: int
+    inner: int
     end: int
 
 
@@ -77,12 +78,30 @@ class Reasoning:
         """All parts so far; together they are the text. What is not known to be thinking counts as answer."""
         found = list(self._closed)
         if self._start < len(self._text):
-            is_thinking = self.phase is Phase.THINKING
-            inner = self._text[self._inner if is_thinking else self._start :]
-            found.append(
-                Part(is_thinking, inner.strip() if is_thinking else inner, self._start, len(self._text))
-            )
+            if self.phase is Phase.THINKING:
+                found.append(self._thinking(len(self._text), len(self._text)))
+            else:
+                text = self._text[self._start :]
+                found.append(Part(False, text, self._start, self._start, len(self._text)))
         return found
+
+    @property
+    def num_settled(self) -> int:
+        """How many characters will stay what they are, whatever follows."""
+        if self.phase is Phase.ANSWER:
+            return len(self._text)
+        if self.phase is Phase.OPEN or self._may_repeat:
+            return self._start
+        longest = max(map(len, self._closing))
+        for length in range(min(longest - 1, len(self._text) - self._inner), 0, -1):
+            if any(tag.startswith(self._text[-length:]) for tag in self._closing):
+                return len(self._text) - length
+        return len(self._text)
+
+    def _thinking(self, inner_end: int, end: int) -> Part:
+        text = self._text[self._inner : inner_end]
+        inner = self._inner + len(text) - len(text.lstrip())
+        return Part(True, text.strip(), self._start, inner, end)
 
     def _open(self) -> bool:
         rest = self._text[self._start :].lstrip()
@@ -112,10 +131,50 @@ class Reasoning:
             return False
         at, tag = min(found)
         end = at + len(tag)
-        self._closed.append(Part(True, self._text[self._inner : at].strip(), self._start, end))
+        self._closed.append(self._thinking(at, end))
         self._start = end
         self.phase = Phase.OPEN
         return True
+
+
+class Streamed:
+    """Sorts the text of a reply into thinking and answer as it is printed: each piece once, in order.
+
+    Tags are left out, and so is the space around thinking; what may become a tag is held back.
+    """
+
+    def __init__(self, *, thinks: bool = False) -> None:
+        self._reasoning = Reasoning(thinks=thinks)
+        self._text = ""
+        self._num_told = 0
+
+    def push(self, text: str) -> list[tuple[bool, str]]:
+        """What can be printed now, each piece with whether it is thinking."""
+        self._text += text
+        self._reasoning.push(text)
+        return self._tell(final=False)
+
+    def finish(self) -> list[tuple[bool, str]]:
+        """What was held back."""
+        return self._tell(final=True)
+
+    def _tell(self, *, final: bool) -> list[tuple[bool, str]]:
+        told = []
+        parts = self._reasoning.parts
+        settled = len(self._text) if final else self._reasoning.num_settled
+        for number, part in enumerate(parts):
+            begin = max(part.inner, self._num_told)
+            # The space at the end of a thought that is not closed may be within it yet.
+            end = min(part.inner + len(part.text), settled)
+            if part.is_thinking:
+                end = begin + len(self._text[begin:end].rstrip())
+            text = self._text[begin:end]
+            if number and begin == part.inner and not part.is_thinking:
+                text = text.lstrip()
+            if text:
+                told.append((part.is_thinking, text))
+                self._num_told = end
+        return told
 
 
 def split_reply(text: str, *, thinks: bool = False, tags: Sequence[Tags] = KNOWN_TAGS) -> list[Part]:
