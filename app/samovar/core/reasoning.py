@@ -37,7 +37,7 @@ class Phase(enum.Enum):
 
 
 class Part(msgspec.Struct, frozen=True):
-    """What stands from `start` to `end`; `text`, from `inner` on, is it without tags and the space at them."""
+    """What stands from `start` to `end`; `text`, from `inner` on, is it without tags and their space."""
 
     is_thinking: bool
     text: str

@@ -129,12 +129,12 @@ class ChatView(Vertical):
                 self._notice = ""
                 self._transcript.begin_stream(reply_entry(chat.reply, now))
             case changes.ReplyGrew(text=text):
+                self._update_thought()
                 self._transcript.stream(text)
-                if chat.reply is not None and chat.reply.thinking_tokens:
-                    self._transcript.update_thought(reply_id(chat.reply), reply_thought(chat.reply))
                 if chat.reply is not None and chat.reply.phase is not self._phase:  # all has been read
                     self._transcript.update_meta(reply_id(chat.reply), reply_meta(chat.reply, now))
             case changes.ReplyProgressed() if chat.reply is not None:
+                self._update_thought()
                 self._transcript.update_meta(reply_id(chat.reply), reply_meta(chat.reply, now))
             case changes.ReplyEnded(message=message):
                 if self._refusal:
@@ -148,6 +148,12 @@ class ChatView(Vertical):
         is_same = isinstance(change, changes.ReplyGrew) and phase is self._phase
         if not is_same or time.monotonic() - self._activity_at >= ACTIVITY_EVERY_S:
             self._draw_activity()
+
+    def _update_thought(self) -> None:
+        reply = self.chat.reply
+        if reply is not None and (reply.thinks or reply.thinking_tokens):
+            thought = reply_thought(reply)
+            self._transcript.update_thought(reply_id(reply), thought, thinks=reply.thinks)
 
     def take_text(self) -> str:
         """Empty the composer; returns what was in it."""

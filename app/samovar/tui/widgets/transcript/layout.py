@@ -229,9 +229,9 @@ class Layout:
         """Whether the thinking of an item is shown."""
         return (self.entries[index].id, THOUGHT) in self.unfolded
 
-    def set_thought(self, index: int, thought: str) -> None:
-        """Change what is said of an entry's thinking; it shows when the entry grows or is replaced."""
-        self.entries[index] = msgspec.structs.replace(self.entries[index], thought=thought)
+    def set_thought(self, index: int, thought: str, *, thinks: bool) -> None:
+        """Change what is known of an entry's thinking; it shows when the entry grows or is replaced."""
+        self.entries[index] = msgspec.structs.replace(self.entries[index], thought=thought, thinks=thinks)
 
     def unfolded_of(self, entry: Entry) -> list[int]:
         """Return the numbers of the files of an entry whose text is shown."""
