@@ -220,7 +220,14 @@ def _run_app(args: argparse.Namespace) -> int:
 
     try:
         themes = paths.config_dir / "themes"
-        app = SamovarApp(client, store, config, themes_dir=themes, personas_dir=paths.personas_dir)
+        app = SamovarApp(
+            client,
+            store,
+            config,
+            themes_dir=themes,
+            personas_dir=paths.personas_dir,
+            tasks_dir=paths.tasks_dir,
+        )
         app.run()
     finally:
         store.close()
@@ -232,8 +239,9 @@ def _run_line_mode(args: argparse.Namespace) -> int:
     from samovar.repl.line_mode import LineMode
 
     async def run() -> int:
-        history, personas = paths.state_dir / "line_history", paths.personas_dir
-        return await LineMode(client, store, config, history, personas).run(args.session)
+        history = paths.state_dir / "line_history"
+        line_mode = LineMode(client, store, config, history, paths.personas_dir, paths.tasks_dir)
+        return await line_mode.run(args.session)
 
     try:
         return asyncio.run(run())

@@ -58,6 +58,11 @@ class Paths(msgspec.Struct, frozen=True):
         return self.config_dir / "personas"
 
     @property
+    def tasks_dir(self) -> Path:
+        """One TOML file for each of the user's side tasks."""
+        return self.config_dir / "tasks"
+
+    @property
     def database(self) -> Path:
         """The chats."""
         return self.data_dir / "chats.db"

@@ -18,7 +18,9 @@ import enum
 import json
 import re
 import struct
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from samovar.core.chat import Sampling
@@ -82,6 +84,24 @@ class Cell:
         self.value = value
 
 
+@dataclass
+class Machine:
+    """A clock that only steps move, in seconds, and what they take, in milliseconds.
+
+    As it is, a further sequence costs a step nothing, as on a graphics card.
+    """
+
+    now: float = 100.0
+    decode_ms: float = 10.0
+    extra_ms: float = 0.0
+    token_ms: float = 0.1
+    cell_ms: float = 0.0
+
+    def spend(self, num_writing: int, num_reading: int, num_cells: int) -> None:
+        ms = self.decode_ms + (num_writing - 1) * self.extra_ms if num_writing else 0.0
+        self.now += (ms + num_reading * self.token_ms + num_cells * self.cell_ms) / 1000
+
+
 class FakeSampler:
     """Takes the one token that the backend's logits leave, or the next one that the grammar allows."""
 
@@ -132,6 +152,7 @@ class FakeBackend:
         self.kind = kind
         self.scratch = num_slots
         self._batch_tokens = batch_tokens
+        self.machine = Machine()
         self.traits = ModelTraits(
             name="fake",
             family=kind.value,
@@ -145,6 +166,7 @@ class FakeBackend:
             add_bos=False,
             control_tokens={"<|im_start|>": IM_START, "<|im_end|>": IM_END},
             tokenizer=TOKENIZER,
+            can_shift=kind is Kind.DENSE,
         )
         everyone = range(num_slots + 1)
         self._attention: dict[int, dict[int, Cell]] = {seq: {} for seq in everyone}
@@ -244,6 +266,9 @@ class FakeBackend:
             result = DecodeResult.ABORTED
         if result is DecodeResult.NO_ROOM:
             return result
+        tokens = Counter(batch.sequences)
+        num_writing = sum(count == 1 for count in tokens.values())
+        self.machine.spend(num_writing, len(batch) - num_writing, self.num_used())
         self._recycle()
         self.logits = {}
         written = len(batch) if result is DecodeResult.DONE else (self.num_decoded * 7) % (len(batch) + 1)
@@ -321,6 +346,24 @@ class FakeBackend:
             for pos in [pos for pos in cells if first <= pos < last]:
                 del cells[pos]
         return True
+
+    def shift(self, seq: int, p0: int, p1: int) -> None:
+        """What moves keeps its values, which tell of the positions it was computed at."""
+        assert self.loaded, "the model sleeps"
+        assert self.traits.can_shift
+        cells = self._attention[seq]
+        assert 0 <= p0 < p1 <= len(cells)
+        others = [
+            id(cell) for other, mine in self._attention.items() if other != seq for cell in mine.values()
+        ]
+        for pos in range(p0, p1):
+            del cells[pos]
+        moved = [cells.pop(pos) for pos in sorted(cells) if pos >= p1]
+        assert not {id(cell) for cell in moved} & set(others), "no other sequence owns what moves"
+        for pos, cell in enumerate(moved, p0):
+            cell.pos = pos
+            cell.value = hash((cell.value, "shifted"))
+            cells[pos] = cell
 
     def copy(self, source: int, target: int, p0: int, p1: int) -> None:
         assert self.loaded, "the model sleeps"

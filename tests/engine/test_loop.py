@@ -1,7 +1,5 @@
 """The engine loop on a fake backend whose replies depend on every cell: exactness, reuse, room, endings."""
 
-import itertools
-
 import pytest
 
 from samovar.core import commands, events
@@ -9,7 +7,6 @@ from samovar.core.chat import ChatMessage
 from samovar.core.request import FinishReason, TierTokens
 from samovar.core.snapshot import CacheSnapshot
 from samovar.engine.backend import DecodeResult
-from samovar.engine.scheduler import StepCosts
 from tests.engine.fake_backend import Kind
 from tests.engine.harness import BLOCK, Asked, Engine, system, user, words
 
@@ -350,7 +347,6 @@ def test_a_command_that_comes_before_a_long_step_does_not_wait_for_it() -> None:
 
     def cancel_meanwhile() -> object:
         engine.post(commands.Cancel(asked.request.id))
-        engine.loop.serving._costs = StepCosts()  # as on a machine that needs its time
         return plan()
 
     engine.loop.serving._plan = cancel_meanwhile  # type: ignore[method-assign,assignment]
@@ -587,11 +583,9 @@ def test_compaction_leaves_alone_what_it_could_not_bring_back() -> None:
     assert asked.finished.stats.processed_tokens + asked.finished.stats.reused.total == len(asked.prompt)
 
 
-def test_tokens_that_come_fast_share_an_event_but_the_first_is_shown_at_once(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_tokens_that_come_fast_share_an_event_but_the_first_is_shown_at_once() -> None:
     engine = Engine()
-    monkeypatch.setattr("samovar.engine.loop.time.perf_counter", lambda: 100.0)
+    engine.machine.decode_ms = engine.machine.token_ms = 0.0
     asked = engine.ask("s", [user(words(30))], max_tokens=9)
     counts = [e.num_tokens for _, e in engine.events if isinstance(e, events.TokensGenerated)]
     assert len(counts) == 2
@@ -601,10 +595,9 @@ def test_tokens_that_come_fast_share_an_event_but_the_first_is_shown_at_once(
     engine.check_all_ended()
 
 
-def test_tokens_that_come_slowly_have_an_event_each(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tokens_that_come_slowly_have_an_event_each() -> None:
     engine = Engine()
-    clock = itertools.count(100.0, 0.05)
-    monkeypatch.setattr("samovar.engine.loop.time.perf_counter", lambda: next(clock))
+    engine.machine.decode_ms = 50.0
     asked = engine.ask("s", [user(words(30))], max_tokens=9)
     counts = [e.num_tokens for _, e in engine.events if isinstance(e, events.TokensGenerated)]
     assert counts == [1] * asked.finished.stats.generated_tokens

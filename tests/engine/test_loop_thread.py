@@ -98,8 +98,9 @@ def test_stopping_the_host_ends_every_request(host: Host) -> None:
         host.submit(name)
     assert host.backend.decoding.wait(TIMEOUT_S)
     host.stop()
-    ends = {host.wait_for_end("one").reason, host.wait_for_end("two").reason}
-    assert ends == {FinishReason.CANCELLED}
+    told = [host.inbox.get()[1] for _ in range(host.inbox.qsize())]
+    ends = {event.request_id: event.reason for event in told if isinstance(event, events.RequestFinished)}
+    assert ends == {"one": FinishReason.CANCELLED, "two": FinishReason.CANCELLED}
     assert all(sampler.closed for sampler in host.backend.samplers)
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -76,6 +77,28 @@ def setting(request: pytest.FixtureRequest) -> Setting:
         step_budget_ms=1e9,  # whole chunks on a slow machine too: equal shapes are what is compared
     )
     return Setting(case, engine)
+
+
+class ColdReplies:
+    """What engines that held nothing have answered, for the whole run: none is asked the same twice."""
+
+    def __init__(self, probe_dir: Path) -> None:
+        self._probe_dir = probe_dir
+        self._replies: dict[tuple[EngineSettings, tuple[ChatMessage, ...]], Reply] = {}
+
+    def ask(self, settings: EngineSettings, messages: Sequence[ChatMessage]) -> Reply:
+        asked = (settings, tuple(messages))
+        if asked not in self._replies:
+            with Engine(settings, self._probe_dir) as engine:
+                reply = engine.ask("cold", messages)
+            assert reply.reused == 0
+            self._replies[asked] = reply
+        return self._replies[asked]
+
+
+@pytest.fixture(scope="session")
+def cold_replies(probe_dir: Path) -> ColdReplies:
+    return ColdReplies(probe_dir)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +239,9 @@ def check_restored_and_forked(setting: Setting, start_engine: StartEngine) -> Re
     return opening
 
 
-def test_replies_equal_cold_ones(setting: Setting, start_engine: StartEngine) -> None:
+def test_replies_equal_cold_ones(
+    setting: Setting, start_engine: StartEngine, cold_replies: ColdReplies
+) -> None:
     bound = setting.case.bound
     warm = start_engine(setting.engine)
     warm.focus("a")
@@ -224,9 +249,7 @@ def test_replies_equal_cold_ones(setting: Setting, start_engine: StartEngine) ->
     prompts = prompts_behind(opening, setting.case.own_words)
 
     def cold(messages: Sequence[ChatMessage]) -> Reply:
-        reply = start_engine(setting.engine).ask("cold", messages)
-        assert reply.reused == 0
-        return reply
+        return cold_replies.ask(setting.engine, messages)
 
     assert_identical(cold(prompts.opening), opening)
     question, edited_last = cold(prompts.question), cold(prompts.edited_last)
@@ -241,9 +264,11 @@ def test_replies_equal_cold_ones(setting: Setting, start_engine: StartEngine) ->
 
 
 @pytest.mark.parametrize("decode", [1, 2, 4])
-def test_stopped_in_prefill_and_asked_again(setting: Setting, start_engine: StartEngine, decode: int) -> None:
+def test_stopped_in_prefill_and_asked_again(
+    setting: Setting, start_engine: StartEngine, cold_replies: ColdReplies, decode: int
+) -> None:
     messages = opening_of(setting.case.own_words)
-    expected = start_engine(setting.engine).ask("cold", messages)
+    expected = cold_replies.ask(setting.engine, messages)
     engine = start_engine(setting.engine)
     engine.focus("a")
     with _stopping(engine, decode):
@@ -274,11 +299,11 @@ def _stopping(engine: Engine, decode: int) -> Iterator[None]:
         engine.backend.before_decode = lambda _batch: None
 
 
-def test_stopped_in_reply_and_asked_on(setting: Setting, start_engine: StartEngine) -> None:
+def test_stopped_in_reply_and_asked_on(
+    setting: Setting, start_engine: StartEngine, cold_replies: ColdReplies
+) -> None:
     messages = opening_of(setting.case.own_words)
-    engine = start_engine(setting.engine)
-    engine.focus("a")
-    num_chunks = -(-engine.ask("count", messages, max_tokens=1).finished.stats.prompt_tokens // 64)
+    num_chunks = -(-cold_replies.ask(setting.engine, messages).finished.stats.prompt_tokens // 64)
     engine = start_engine(setting.engine)
     engine.focus("a")
     with _stopping(engine, num_chunks + 3):
@@ -286,14 +311,16 @@ def test_stopped_in_reply_and_asked_on(setting: Setting, start_engine: StartEngi
     assert stopped.finished.reason is FinishReason.CANCELLED
     assert len(stopped.finished.tokens) == 3
     on = (*messages, stopped.message(), user("And then?"))
-    cold = start_engine(setting.engine).ask("cold", on)
+    cold = cold_replies.ask(setting.engine, on)
     assert_same_reply(cold, engine.ask("a", on), setting.case.bound)
 
 
-def test_interleaved_with_three_others(setting: Setting, start_engine: StartEngine) -> None:
-    opening = start_engine(setting.engine).ask("cold", opening_of(setting.case.own_words))
+def test_interleaved_with_three_others(
+    setting: Setting, start_engine: StartEngine, cold_replies: ColdReplies
+) -> None:
+    opening = cold_replies.ask(setting.engine, opening_of(setting.case.own_words))
     prompts = prompts_behind(opening, setting.case.own_words)
-    cold = start_engine(setting.engine).ask("cold", prompts.question)
+    cold = cold_replies.ask(setting.engine, prompts.question)
 
     engine = start_engine(setting.engine)
     engine.focus("a")
@@ -308,3 +335,20 @@ def test_interleaved_with_three_others(setting: Setting, start_engine: StartEngi
     engine.focus(None)
     for request in [engine.submit(name, prompts.question) for name in ("d", "e", "f", "g")]:
         assert_same_reply(cold, engine.wait(request), setting.case.bound)
+
+
+def test_eight_at_once_equal_those_alone(setting: Setting, start_engine: StartEngine) -> None:
+    engine = start_engine(msgspec.structs.replace(setting.engine, ram_limit="off"))
+    chats = {f"chat {i}": (user(words(24, seed=30 + i)),) for i in range(8)}
+    alone = {name: engine.ask(name, messages, max_tokens=24) for name, messages in chats.items()}
+
+    widths: list[int] = []
+    engine.backend.before_decode = lambda batch: widths.append(
+        len(set(batch.sequences)) if len(set(batch.sequences)) == len(batch) else 0
+    )
+    together = [engine.submit(name, messages, max_tokens=24) for name, messages in chats.items()]
+    for (name, expected), request in zip(alone.items(), together, strict=True):
+        got = engine.wait(request)
+        assert got.reused == expected.reused == 0, name
+        assert_same_reply(expected, got, setting.case.bound)
+    assert widths.count(8) >= 8, "they did run in one batch, a token of each"

@@ -37,6 +37,7 @@ from samovar.core.request import (
     Mismatch,
     MismatchReason,
     Request,
+    RequestKind,
     RequestStats,
     TierTokens,
 )
@@ -104,6 +105,21 @@ class FakeClient:
 
     @property
     def requests(self) -> list[Request]:
+        """What was asked in chats, in order."""
+        return [request for request in self._submitted if request.kind is RequestKind.CHAT]
+
+    @property
+    def side_requests(self) -> list[Request]:
+        """What side tasks have asked, in order."""
+        return [request for request in self._submitted if request.kind is RequestKind.SIDE_TASK]
+
+    @property
+    def prepared(self) -> list[Request]:
+        """What was prepared ahead, in order."""
+        return [request for request in self._submitted if request.kind is RequestKind.PREPARE]
+
+    @property
+    def _submitted(self) -> list[Request]:
         return [submit.request for submit in self.of(Submit)]
 
     # What a host would say
@@ -182,6 +198,8 @@ class ScriptedClient(FakeClient):
     def send(self, command: Command) -> None:
         super().send(command)
         match command:
+            case Submit(request) if request.kind is RequestKind.PREPARE:
+                self.finish(request, "", stats=RequestStats())
             case Submit(request):
                 task = asyncio.create_task(self._answer(request))
                 self._tasks.add(task)

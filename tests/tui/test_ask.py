@@ -64,6 +64,7 @@ async def asking(
 ) -> AsyncIterator[tuple["asyncio.Task[int]", Request]]:
     """A running command and the request it has submitted."""
     running = asyncio.create_task(ask(client, store, CONFIG, question))
+    client.ready()
     await until(lambda: client.requests or running.done())
     yield running, client.requests[0]
     await asyncio.wait([running])
@@ -214,6 +215,46 @@ async def test_two_questions_at_once_keep_their_replies(
     stored = [message.content for message in store.path(store.sessions()[0].id)]
     assert stored == ["left", "to left", "right", "to right"]
     assert [message.content for message in right_asked.messages] == ["Be brief.", "left\n\nright"]
+
+
+async def test_a_file_that_is_not_there_leaves_no_chat_behind(own_store: Store, store: Store) -> None:
+    client = FakeClient()
+    with pytest.raises(SamovarError, match="missing"):
+        await ask(client, own_store, CONFIG, Question("Read @./missing.txt", "new"))
+    assert client.requests == []
+    assert store.sessions() == []
+
+
+async def test_a_question_in_a_full_chat_leaves_out_its_oldest_turns_and_says_so(
+    own_store: Store, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chat = store.create_session("long")
+    for number in range(6):
+        store.messages.add(chat.id, (Role.USER, Role.ASSISTANT)[number % 2], f"{number} " + "word " * 1500)
+    client = FakeClient()
+    async with asking(client, own_store, Question("and now?", "long")) as (running, request):
+        client.finish(request, "nothing")
+        assert await running == 0
+    assert len(request.messages) < 7
+    assert request.messages[-1].content == "and now?"
+    assert "no longer sent" in capsys.readouterr().err
+
+
+async def test_a_question_in_a_summarized_chat_is_asked_with_the_summary(
+    own_store: Store, store: Store
+) -> None:
+    chat = store.create_session("long")
+    path = [
+        store.messages.add(chat.id, (Role.USER, Role.ASSISTANT)[number % 2], f"{number}")
+        for number in range(4)
+    ]
+    store.compactions.add(path[1].id, "They counted.", num_messages=2, tokens_before=20, tokens_after=5)
+    client = FakeClient()
+    async with asking(client, own_store, Question("and now?", "long")) as (running, request):
+        client.finish(request, "four")
+        assert await running == 0
+    assert [message.content for message in request.messages[1:]] == ["2", "3", "and now?"]
+    assert request.messages[0].content.endswith("They counted.")
 
 
 async def test_text_that_utf8_cannot_hold_is_mended(own_store: Store, store: Store) -> None:

@@ -11,7 +11,15 @@ from textual.pilot import Pilot
 
 from samovar.config import Config
 from samovar.core.events import CacheChanged, RequestsListed
-from samovar.core.snapshot import CacheSnapshot, ContextUse, TierUse
+from samovar.core.request import RequestKind
+from samovar.core.snapshot import (
+    ActivePhase,
+    ActiveRequest,
+    CacheSnapshot,
+    ContextUse,
+    LastRequest,
+    TierUse,
+)
 from samovar.sessions.store import Store
 from samovar.tui.app import SamovarApp
 from samovar.tui.screens.cache import CacheScreen
@@ -41,6 +49,42 @@ IN_TROUBLE = msgspec.structs.replace(
 ASLEEP = msgspec.structs.replace(FULL, asleep=True, context=ContextUse())
 OFF = msgspec.structs.replace(
     FULL, host=TierUse(off=True), disk=TierUse(off=True), disk_models=(), totals_ever=None
+)
+BUSY = msgspec.structs.replace(
+    FULL,
+    totals=msgspec.structs.replace(
+        FULL.totals, ahead_tokens=41_200, ahead_used_tokens=38_020, ahead_wasted_tokens=3180
+    ),
+    last=LastRequest(
+        "session-5",
+        "Parser refactor",
+        msgspec.structs.replace(REQUESTS[0].stats, ahead_tokens=96),
+        NOW - 3,
+    ),
+    num_running=2,
+    num_waiting=2,
+    others_share=0.12,
+    active=(
+        ActiveRequest(
+            "1",
+            "session-5",
+            "Parser refactor",
+            RequestKind.CHAT,
+            ActivePhase.WRITING,
+            generated=212,
+            is_first=True,
+        ),
+        ActiveRequest(
+            "2", "session-4", "Rust lifetimes", RequestKind.CHAT, ActivePhase.READING, done=300, total=900
+        ),
+        *(
+            ActiveRequest(
+                str(2 + place), "session-3", "title", RequestKind.SIDE_TASK, ActivePhase.QUEUED, place
+            )
+            for place in (1, 2)
+        ),
+        ActiveRequest("5", "session-5", "Parser refactor", RequestKind.PREPARE, ActivePhase.QUEUED, 3),
+    ),
 )
 SIZES = [(80, 24), (160, 48)]
 
@@ -138,7 +182,9 @@ def test_an_empty_cache_screen(
     assert snap_compare(app, terminal_size=(160, 48), run_before=before)
 
 
-@pytest.mark.parametrize("picture", [IN_TROUBLE, ASLEEP, OFF], ids=["in trouble", "asleep", "off"])
+@pytest.mark.parametrize(
+    "picture", [IN_TROUBLE, ASLEEP, OFF, BUSY], ids=["in trouble", "asleep", "off", "busy"]
+)
 def test_panel(
     app: SamovarApp, client: FakeClient, snap_compare: Callable[..., bool], picture: CacheSnapshot
 ) -> None:

@@ -85,10 +85,12 @@ async def test_a_refused_text_goes_before_what_was_typed_since(tmp_path: Path) -
         await here.until(lambda: "no command /nope" in here.error)
         await here.until(lambda: here.text == "/nope\ntail", here.text)
 
-        here.type("")
-        here.press_at_once(*"one", "enter", *"two", "enter", *"three")
-        await here.until(lambda: here.text == "two\nthree", here.text)
-        assert "still being written" in here.error or "still being stored" in here.error
+
+async def test_messages_that_come_in_one_piece_are_queued_in_their_order(tmp_path: Path) -> None:
+    async with station(tmp_path) as here:
+        here.press_at_once(*"one", "enter", *"two", "enter", *"three", "enter", *"four")
+        chat = here.app.conversations.shown
+        await here.until(lambda: chat.queued == ["two", "three"] and here.text == "four", here.text)
         assert len(here.client.requests) <= 1
 
 

@@ -100,16 +100,6 @@ async def test_escape_stops_the_reply_and_keeps_what_arrived(tmp_path: Path) -> 
         assert here.entries[-1].state == "stopped"
 
 
-async def test_a_message_is_not_sent_while_the_reply_is_written(tmp_path: Path) -> None:
-    async with station(tmp_path) as here:
-        await here.send("one")
-        await here.until_asked(1)
-        await here.send("two")
-        await here.until(lambda: "still being written" in here.error)
-        assert here.text == "two"
-        assert len(here.client.requests) == 1
-
-
 async def test_switching_while_a_reply_streams_loses_nothing(tmp_path: Path) -> None:
     async with station(tmp_path, chats=2) as here:
         await here.send("question 3")
@@ -300,7 +290,7 @@ async def test_commands_are_carried_out_and_unknown_ones_stay(tmp_path: Path) ->
         await here.until_asked(1)
         assert here.client.requests[0].messages[0] == ChatMessage(Role.SYSTEM, "Be brief.")
         await here.send("/etc/passwd is a path")
-        await here.until(lambda: "still being written" in here.error)
+        await here.until(lambda: here.app.conversations.shown.queued == ["/etc/passwd is a path"])
         await here.send("/rename greetings")
         await here.until(lambda: "greetings" in here.titles)
         here.type("")

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -116,6 +116,31 @@ async def open_help(pilot: Pilot[None]) -> None:
     await pilot.pause()
 
 
+async def open_queue(pilot: Pilot[None]) -> None:
+    """Messages that wait for a reply."""
+    await open_chat(pilot)
+    app = pilot.app
+    assert isinstance(app, SamovarApp)
+    chat, outbox = app.conversations.shown, app.conversations.outbox
+    chat.sending = True  # as while a reply is under way
+    outbox.add(chat, "Then show me the same\nfor a recurrent model, with all its states")
+    outbox.add(chat, "And a summary")
+    app.screen.query_one(Composer).set_text("")
+    await pilot.pause()
+
+
+async def open_paused_queue(pilot: Pilot[None]) -> None:
+    await open_queue(pilot)
+    app = pilot.app
+    assert isinstance(app, SamovarApp)
+    chat, outbox = app.conversations.shown, app.conversations.outbox
+    for number in range(4):
+        outbox.add(chat, f"Question {number}")
+    outbox.pause(chat, "the reply was stopped")
+    await pilot.press("tab", "up", "up")
+    await pilot.pause()
+
+
 async def open_settings(pilot: Pilot[None]) -> None:
     await open_chat(pilot)
     await pilot.press("f7")
@@ -171,3 +196,14 @@ def test_cache_over_the_chat(app: SamovarApp, snap_compare: Callable[..., bool])
 
 def test_help(app: SamovarApp, snap_compare: Callable[..., bool]) -> None:
     assert snap_compare(app, terminal_size=(80, 24), run_before=open_help)
+
+
+@pytest.mark.parametrize("size", [(40, 20), (80, 24), (160, 48)], ids=lambda size: f"{size[0]}")
+@pytest.mark.parametrize("before", [open_queue, open_paused_queue], ids=["waits", "paused"])
+def test_queue(
+    app: SamovarApp,
+    snap_compare: Callable[..., bool],
+    before: Callable[[Pilot[None]], Awaitable[None]],
+    size: tuple[int, int],
+) -> None:
+    assert snap_compare(app, terminal_size=size, run_before=before)

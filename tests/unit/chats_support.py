@@ -43,6 +43,12 @@ def make_file(path: Path, num_chats: int = 50, version: int = schema.SCHEMA_VERS
         add_chats(connection, 0, num_chats, words)
         if version > 1:
             _add_newer_rows(connection, num_chats)
+        if version > 2:
+            connection.execute(
+                "INSERT INTO compactions (session_id, upto_id, created_at, summary, num_messages,"
+                " tokens_before, tokens_after) SELECT session_id, min(id) + 1, created_at, 'They talked.',"
+                " 2, 300, 20 FROM messages GROUP BY session_id"
+            )
         connection.execute("COMMIT")
     path.chmod(0o600)
 

@@ -11,7 +11,7 @@ from samovar.core.request import Mismatch, MismatchReason, RequestStats, TierTok
 from samovar.sessions.attachments import digest_of
 from samovar.sessions.settings import SessionSettings
 from samovar.sessions.tags import cut_tag
-from samovar.sessions.transfer.document import ChatDocument, MessageDocument
+from samovar.sessions.transfer.document import ChatDocument, CompactionDocument, MessageDocument
 from samovar.sessions.values import Attachment, MessageState
 
 NASTY_TEXTS = (
@@ -153,6 +153,21 @@ attachments = st.builds(
 tags = st.lists(texts.map(cut_tag).filter(bool), max_size=3).map(lambda found: tuple(sorted(set(found))))
 
 
+def _compactions_of(ids: list[int]) -> st.SearchStrategy[tuple[CompactionDocument, ...]]:
+    one = st.builds(
+        CompactionDocument,
+        upto=st.sampled_from(ids),
+        summary=texts,
+        created_at=st.none() | times,
+        num_messages=counts,
+        tokens_before=counts,
+        tokens_after=counts,
+        is_undone=st.booleans(),
+        model=texts,
+    )
+    return st.just(()) | st.lists(one, max_size=2).map(tuple)
+
+
 @st.composite
 def documents(draw: st.DrawFn, max_messages: int = 8) -> ChatDocument:
     """A chat with a tree of up to `max_messages` messages, as `Exchange.document` could hand it out, or with
@@ -195,6 +210,7 @@ def documents(draw: st.DrawFn, max_messages: int = 8) -> ChatDocument:
         is_archived=draw(st.booleans()),
         head=draw(st.sampled_from([None, *ids]) | st.just(ids[-1] if ids else None)),
         messages=tuple(messages),
+        compactions=draw(_compactions_of(ids)) if ids else (),
         source=draw(st.just("") | texts),
         extra=draw(st.just({}) | extras),
     )

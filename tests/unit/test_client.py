@@ -5,15 +5,17 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import TypeVar
 
+import msgspec
 import pytest
 
-from samovar.client.local import Launch, LocalClient
+from samovar.client.local import Launch, LocalClient, last_words
 from samovar.core import commands, events
 from samovar.core.chat import ChatMessage, Role, Sampling
 from samovar.core.errors import SamovarError
-from samovar.core.request import FinishReason, Request, RequestStats
+from samovar.core.request import FinishReason, Request, RequestKind, RequestStats
 from samovar.core.settings import EngineSettings, HostJob
 from tests.unit.fake_host import Exchange
 
@@ -24,6 +26,10 @@ E = TypeVar("E", bound=events.Event)
 
 def request(name: str, text: str = "hello", seed: int | None = None) -> Request:
     return Request(name, "chat", (ChatMessage(Role.USER, text),), sampling=Sampling(seed=seed))
+
+
+def ahead(name: str) -> Request:
+    return msgspec.structs.replace(request(name), kind=RequestKind.PREPARE)
 
 
 class Front:
@@ -269,6 +275,28 @@ async def test_the_last_command_arrives_although_much_was_not_read(exchange: Exc
         await closing
 
 
+async def test_a_host_that_hangs_is_not_waited_for(exchange: Exchange) -> None:
+    async with front(exchange) as one:
+        call = await exchange.welcomed()
+        call.hangs = True
+        await one.hear(events.Welcome)
+        one.client.send(commands.Forget("chat"))
+    assert (await call.hear(commands.Forget)).session == "chat"
+
+
+def test_a_host_that_dies_on_a_full_disk_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = tmp_path / "host.log"
+    assert last_words(log) == "no log"
+    log.write_text("")
+    assert last_words(log) == "the log is empty"
+    free = 0
+    monkeypatch.setattr("shutil.disk_usage", lambda _path: SimpleNamespace(free=free))
+    assert last_words(log) == f"the disk is full: make room for {tmp_path}, then send again"
+    free = 1 << 30
+    log.write_text("one\nanother host has the lock\n")
+    assert last_words(log) == "another host has the lock"
+
+
 # ---- counts
 
 
@@ -320,3 +348,40 @@ async def test_a_text_without_bytes_cannot_be_counted(exchange: Exchange) -> Non
     async with front(exchange) as one:
         one.client.send(commands.CountTokens("bad", ("\udc00",)))
         assert (await one.hear(events.TokensCounted)) == events.TokensCounted("bad", None)
+
+
+async def test_work_ahead_waits_for_no_host(exchange: Exchange) -> None:
+    async with front(exchange) as one:
+        one.client.send(commands.Submit(ahead("early")))
+        assert (await one.hear(events.RequestFinished)).reason is FinishReason.CANCELLED
+        call = await exchange.welcomed()
+        await one.hear(events.Welcome)
+        one.client.send(commands.Submit(ahead("later")))
+        assert (await call.hear(commands.Submit)).request.id == "later"
+
+        call.say(events.HostStopping())
+        call.hang_up()
+        ended = await one.hear(events.RequestFinished)
+        assert (ended.request_id, ended.reason) == ("later", FinishReason.CANCELLED)
+        one.client.send(commands.Submit(ahead("resting")))
+        ended = await one.hear(events.RequestFinished)
+        assert (ended.request_id, ended.reason) == ("resting", FinishReason.CANCELLED)
+        assert exchange.calls.empty()
+        assert not one.of(events.HostStarting)
+
+
+async def test_work_ahead_does_not_go_to_the_next_host_and_keeps_nothing_else_from_it(
+    exchange: Exchange,
+) -> None:
+    async with front(exchange) as one:
+        call = await exchange.welcomed()
+        await one.hear(events.Welcome)
+        one.client.send(commands.Submit(ahead("ahead")))
+        one.client.send(commands.Submit(request("asked")))
+        call.say(events.RequestStarted("ahead", "chat", RequestStats()))
+        await one.hear(events.RequestStarted)
+        call.hang_up()
+        ended = await one.hear(events.RequestFinished)
+        assert (ended.request_id, ended.reason) == ("ahead", FinishReason.HOST_LOST)
+        call = await exchange.welcomed()
+        assert (await call.hear(commands.Submit)).request.id == "asked"

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samovar.core.chat import ChatMessage, Role
+from samovar.core.chat import SUMMARY_HEAD, ChatMessage, Role
 from samovar.core.request import MismatchReason
 from samovar.kv.explain import Difference, Previous, explain
 from samovar.kv.index import common_prefix
@@ -68,6 +68,35 @@ def test_a_prompt_that_differs_in_what_was_there_is_explained_by_the_messages(
 ) -> None:
     found = why((*OLD[:60], 7, 8), messages)
     assert found == Difference(60, expected, OLD[50:60], OLD[60:70], (7, 8))
+
+
+ASKED = (SYSTEM, HELLO, REPLY, MORE, ChatMessage(Role.ASSISTANT, "well"))
+SUMMARIZED = ChatMessage(Role.SYSTEM, f"be brief\n\n{SUMMARY_HEAD}\nThey met.")
+LAST = ChatMessage(Role.USER, "last")
+
+
+@pytest.mark.parametrize(
+    ("messages", "expected"),
+    [
+        ((SYSTEM, *ASKED[3:], LAST), MismatchReason.TURNS_LEFT_OUT),
+        ((SUMMARIZED, *ASKED[3:], LAST), MismatchReason.TURNS_SUMMARIZED),
+        ((SUMMARIZED, LAST), MismatchReason.TURNS_SUMMARIZED),
+        ((SYSTEM, LAST), MismatchReason.MESSAGE_EDITED),
+        ((SYSTEM, HELLO, ChatMessage(Role.ASSISTANT, "hm"), *ASKED[3:]), MismatchReason.MESSAGE_EDITED),
+        ((ChatMessage(Role.SYSTEM, "be long"), *ASKED[3:], LAST), MismatchReason.SYSTEM_PROMPT_CHANGED),
+    ],
+)
+def test_a_chat_that_goes_on_without_its_oldest_turns_says_what_became_of_them(
+    messages: tuple[ChatMessage, ...], expected: MismatchReason
+) -> None:
+    found = why((*OLD[:60], 7, 8), messages, previous=Previous(ASKED, OLD))
+    assert reason(found) is expected
+
+
+def test_a_summary_anew_is_a_summary() -> None:
+    anew = ChatMessage(Role.SYSTEM, f"be brief\n\n{SUMMARY_HEAD}\nThey met twice.")
+    found = why((*OLD[:60], 7, 8), (anew, LAST), previous=Previous((SUMMARIZED, *ASKED[3:]), OLD))
+    assert reason(found) is MismatchReason.TURNS_SUMMARIZED
 
 
 def test_less_than_what_is_common_was_evicted_or_never_kept() -> None:

@@ -12,7 +12,7 @@ from samovar.commands import status, visit
 from samovar.core import commands, events
 from samovar.core.errors import SamovarError
 from samovar.core.settings import LOCK_SUFFIX
-from samovar.core.snapshot import CacheSnapshot
+from samovar.core.snapshot import CacheSnapshot, Totals
 from tests.unit.fake_host import Exchange
 
 
@@ -50,6 +50,26 @@ async def test_status_of_a_host_that_serves(exchange: Exchange, capsys: pytest.C
     await asked
     report = json.loads(capsys.readouterr().out)
     assert (report["running"], report["loading"], report["model"]) == (True, False, "a model")
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+async def test_status_tells_what_was_processed_ahead_and_what_waits(
+    exchange: Exchange, capsys: pytest.CaptureFixture[str], as_json: bool
+) -> None:
+    totals = Totals(ahead_tokens=412, ahead_used_tokens=380, ahead_wasted_tokens=32)
+    asked = asyncio.create_task(status.print_status(exchange.socket.parent, "host.sock", as_json=as_json))
+    call = await exchange.welcomed()
+    await call.hear(commands.Describe)
+    call.say(events.CacheChanged(CacheSnapshot("a model", totals=totals, num_running=1, num_waiting=2)))
+    await asked
+    told = capsys.readouterr().out
+    if as_json:
+        report = json.loads(told)
+        ahead = [report[f"ahead_{name}tokens_total"] for name in ("", "used_", "wasted_")]
+        assert (ahead, report["num_running"], report["num_waiting"]) == ([412, 380, 32], 1, 2)
+    else:
+        assert "412 tokens processed before they were asked for: 380 used, 32 wasted" in told
+        assert "1 running, 2 waiting" in told
 
 
 async def test_host_that_does_not_answer_is_one_sentence(

@@ -65,6 +65,14 @@ def as_stored(document: ChatDocument) -> ChatDocument:
         created_at=created,
         updated_at=updated,
         messages=messages,
+        compactions=tuple(
+            msgspec.structs.replace(
+                one,
+                upto=numbers[one.upto],
+                created_at=created if one.created_at is None else one.created_at,
+            )
+            for one in document.compactions
+        ),
         head=len(messages) or None if document.head is None else numbers[document.head],
     )
 

@@ -7,8 +7,8 @@ import asyncio
 import contextlib
 import time
 import uuid
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
 
 import msgspec
 
@@ -22,7 +22,13 @@ from samovar.config import Config
 from samovar.core.chat import Role
 from samovar.core.commands import Cancel, Submit
 from samovar.core.errors import SamovarError
-from samovar.core.events import PrefillProgressed, RequestFinished, RequestStarted, TokensGenerated
+from samovar.core.events import (
+    PrefillProgressed,
+    RequestFinished,
+    RequestQueued,
+    RequestStarted,
+    TokensGenerated,
+)
 from samovar.core.request import FinishReason, Request, RequestStats
 from samovar.sessions.settings import SessionSettings
 from samovar.sessions.store import MessageState, Store, StoredMessage
@@ -31,7 +37,7 @@ SAVE_EVERY_S: Final = 1.0
 CLOSE_WITHIN_S: Final = 0.5
 TRY_AGAIN_S: Final = 5.0
 
-ReplyEvent = RequestStarted | PrefillProgressed | TokensGenerated | RequestFinished
+ReplyEvent = RequestQueued | RequestStarted | PrefillProgressed | TokensGenerated | RequestFinished
 
 _END_STATES: Final = {
     FinishReason.LENGTH: MessageState.CUT,
@@ -44,9 +50,19 @@ _DEFAULT_ERRORS: Final = {
     FinishReason.FAILED: "the engine could not answer",
     FinishReason.HOST_LOST: "the engine stopped and is restarting",
     FinishReason.LENGTH: "cut at max_tokens",
-    FinishReason.CONTEXT_FULL: "the context is full: start a new chat, or /set context_full shift",
+    FinishReason.CONTEXT_FULL: (
+        "the context is full: /compact summarizes the oldest messages, /set context_full shift drops them"
+    ),
 }
 _NOT_STORED: Final = "the reply cannot be stored"
+
+
+class Rooms(Protocol):
+    """Who makes room in the context before a request that needs it."""
+
+    def is_needed(self, chat: Chat, path: Sequence[StoredMessage], settings: SessionSettings) -> bool: ...
+
+    async def make_room(self, chat: Chat, settings: SessionSettings) -> None: ...
 
 
 class Answers:
@@ -70,6 +86,7 @@ class Answers:
         self._running: dict[str, Chat] = {}  # by request
         self._closing = asyncio.Event()
         self._is_failing = False  # the user has been told that replies cannot be stored
+        self.rooms: Rooms | None = None  # None: what does not fit is left out
         self.model = ""  # the name of what answers
 
     def ask(self, chat: Chat, row: StoredMessage | None, settings: SessionSettings | None = None) -> None:
@@ -82,26 +99,44 @@ class Answers:
         assert chat.reply is None
         settings = chat.settings if settings is None else settings
         goes_on = row if row is not None and row.content else None
-        path = chat.path if goes_on is None else [*chat.path, goes_on]
-        sent = self._sender.sent(chat, path, settings)
+        parts = [goes_on.content] if goes_on is not None else []
+        created_at = self._clock() if row is None else row.created_at
+        reply = chat.reply = Reply(uuid.uuid4().hex, row, created_at, goes_on, parts)
+        self._running[reply.request_id] = chat
+        if self.rooms is not None and self.rooms.is_needed(chat, _asked_path(chat, reply), settings):
+            reply.phase = Phase.SUMMARIZING
+            reply.room = asyncio.create_task(self._ask_with_room(self.rooms, chat, reply, settings))
+        else:
+            self._submit(chat, reply, settings)
+        self._notify(changes.ReplyBegan(chat.id))
+        self._notify(changes.ChatsChanged())
+
+    async def _ask_with_room(self, rooms: Rooms, chat: Chat, reply: Reply, settings: SessionSettings) -> None:
+        await rooms.make_room(chat, settings)
+        reply.room = None
+        if chat.reply is reply and not reply.stopping:
+            reply.phase = Phase.WAITING
+            self._submit(chat, reply, settings)
+            self._notify(changes.ReplyProgressed(chat.id))
+
+    def _submit(self, chat: Chat, reply: Reply, settings: SessionSettings) -> None:
+        sent = self._sender.sent(chat, _asked_path(chat, reply), settings)
+        mode = self._sender.context_full(chat, settings)
         request = Request(
-            id=uuid.uuid4().hex,
+            id=reply.request_id,
             session=chat.id,
             messages=sent.messages,
             title=chat.title,
             sampling=settings.sampling(self._config.sampling),
             max_tokens=settings.reply_tokens(self._config.sampling),
             stop=settings.stop,
+            may_shift=mode == "shift",
         )
-        parts = [goes_on.content] if goes_on is not None else []
-        chat.reply = Reply(request.id, row, self._clock() if row is None else row.created_at, goes_on, parts)
-        self._running[request.id] = chat
         self._client.send(Submit(request))
-        self._notify(changes.ReplyBegan(chat.id))
         if sent.num_left_out:
-            told = f"the context is full: the first {sent.num_left_out:,} messages are no longer sent"
+            why = "" if mode == "shift" else " and could not be summarized"
+            told = f"the context is full{why}: the first {sent.num_left_out:,} messages are no longer sent"
             self._notify(changes.Noticed(told))
-        self._notify(changes.ChatsChanged())
 
     def stop(self, chat: Chat) -> bool:
         """End the chat's running reply; what has arrived stays. False if none is running."""
@@ -109,17 +144,34 @@ class Answers:
             return False
         if not chat.reply.stopping:
             chat.reply.stopping = True
-            self._client.send(Cancel(chat.reply.request_id))
+            if chat.reply.room is None:
+                self._client.send(Cancel(chat.reply.request_id))
+            else:
+                self._give_up_room(chat, chat.reply)
+                return True
             self._notify(changes.ReplyProgressed(chat.id))
         return True
 
-    def handle(self, event: ReplyEvent) -> None:
-        """Take in what happened to one of our requests; others' are none of our business."""
+    def _give_up_room(self, chat: Chat, reply: Reply) -> None:
+        """The user does not wait for a summary: the engine has not heard of the request yet."""
+        assert reply.room is not None
+        reply.room.cancel()
+        reply.room = None
+        self._finish(chat, reply, _unasked(chat, reply))
+
+    def handle(self, event: ReplyEvent) -> Chat | None:
+        """Take in what happened to one of our requests; others' are none of our business.
+
+        Returns the chat whose reply has ended with this.
+        """
         chat = self._running.get(event.request_id)
         if chat is None or chat.reply is None:
-            return
+            return None
         reply = chat.reply
         match event:
+            case RequestQueued():
+                reply.waits = event
+                self._notify(changes.ReplyProgressed(chat.id))
             case RequestStarted(stats=stats, thinks=thinks):
                 reply.stats = stats
                 reply.begin(thinks=thinks)
@@ -141,10 +193,12 @@ class Answers:
                 self._notify(changes.ReplyGrew(chat.id, text))
             case RequestFinished():
                 self._finish(chat, reply, event)
+                return chat
+        return None
 
     async def close(self) -> None:
         """Stop what runs. What the engine does not end within half a second is stored as it stands."""
-        for chat in self._running.values():
+        for chat in list(self._running.values()):
             self.stop(chat)
         deadline = time.monotonic() + CLOSE_WITHIN_S
         while self._running and time.monotonic() < deadline:  # noqa: ASYNC110 - half a second, once
@@ -213,9 +267,26 @@ class Answers:
         return True
 
 
+def _asked_path(chat: Chat, reply: Reply) -> list[StoredMessage]:
+    """What the request is about: a reply that is gone on with is its last message."""
+    assert chat.path
+    return chat.path if reply.goes_on is None else [*chat.path, reply.goes_on]
+
+
+def _unasked(chat: Chat, reply: Reply) -> RequestFinished:
+    stats = RequestStats()
+    return RequestFinished(reply.request_id, chat.id, FinishReason.CANCELLED, "", (), "", stats)
+
+
+def end_of(event: RequestFinished) -> tuple[MessageState, str]:
+    """The state in which a reply ends with this event, and the sentence that says why, if there is one."""
+    state = _END_STATES.get(event.reason, MessageState.COMPLETE)
+    return state, event.error or _DEFAULT_ERRORS.get(event.reason, "")
+
+
 def _ended(reply: Reply, event: RequestFinished, parent: StoredMessage, model: str) -> StoredMessage:
     """The reply as it ended, with what it goes on from."""
-    state = _END_STATES.get(event.reason, MessageState.COMPLETE)
+    state, error = end_of(event)
     before = reply.goes_on
     content = event.reply if before is None else before.content + event.reply
     tokens, tokenizer = event.tokens, event.tokenizer
@@ -247,7 +318,7 @@ def _ended(reply: Reply, event: RequestFinished, parent: StoredMessage, model: s
         tokens=tokens,
         tokenizer=tokenizer,
         stats=stats,
-        error=event.error or _DEFAULT_ERRORS.get(event.reason, ""),
+        error=error,
         model=model,
         place=row.place if row is not None else 0,
         num_siblings=row.num_siblings if row is not None else 1,

@@ -42,6 +42,12 @@ class DraftChanged(msgspec.Struct, frozen=True):
     session: str
 
 
+class QueueChanged(msgspec.Struct, frozen=True):
+    """Other messages wait for the reply before them, or the queue has stopped or goes on."""
+
+    session: str
+
+
 class ReplyBegan(msgspec.Struct, frozen=True):
     session: str
 
@@ -101,8 +107,28 @@ class RequestsTold(msgspec.Struct, frozen=True):
     requests: tuple[LastRequest, ...]
 
 
+class ContextChanged(msgspec.Struct, frozen=True):
+    """What of a chat is summarized, or how much of the context it takes with its draft, is known anew."""
+
+    session: str
+
+
 class TasksChanged(msgspec.Struct, frozen=True):
     """A side task began, went on or ended, or its result is gone."""
+
+
+class ComparisonGrew(msgspec.Struct, frozen=True):
+    """`text` has come behind answer number `place` (from 0 on) of the comparison in a chat."""
+
+    session: str
+    place: int
+    text: str
+
+
+class ComparisonChanged(msgspec.Struct, frozen=True):
+    """States or figures of the answers that are compared in a chat; or the comparison is over."""
+
+    session: str
 
 
 class Noticed(msgspec.Struct, frozen=True):
@@ -119,6 +145,7 @@ Change = (
     | MessageAdded
     | MessageChanged
     | DraftChanged
+    | QueueChanged
     | ReplyBegan
     | ReplyProgressed
     | ReplyGrew
@@ -129,6 +156,9 @@ Change = (
     | LimitRefused
     | VerifyMoved
     | RequestsTold
+    | ContextChanged
     | TasksChanged
+    | ComparisonGrew
+    | ComparisonChanged
     | Noticed
 )

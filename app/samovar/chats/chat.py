@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from samovar.core.chat import Role
+from samovar.core.events import RequestQueued
 from samovar.core.reasoning import Phase as Thinking
 from samovar.core.reasoning import Reasoning
 from samovar.core.request import RequestStats
 from samovar.sessions.encoding import storable
 from samovar.sessions.settings import SessionSettings
 from samovar.sessions.store import Session, StoredMessage
+from samovar.sessions.values import Compaction
 
 MAX_AUTO_TITLE: Final = 40
 _NUM_COLORS: Final = 8  # of the sessions in our themes
@@ -28,6 +30,7 @@ _NO_SETTINGS: Final = SessionSettings()
 class Phase(enum.Enum):
     """How far a running reply has got."""
 
+    SUMMARIZING = "summarizing"  # the oldest messages, since the next one would not fit
     WAITING = "waiting"  # for the engine, or for its turn
     READING = "reading"  # the prompt is being processed
     WRITING = "writing"
@@ -51,6 +54,7 @@ class Reply:
     read_tokens: int = 0
     to_read_tokens: int = 0
     remaining_ms: float | None = None
+    waits: RequestQueued | None = None  # its place in the engine's queue, as told last
     stats: RequestStats | None = None
     stopping: bool = False
     thinks: bool = False  # its prompt has opened the thinking
@@ -59,6 +63,7 @@ class Reply:
     thinking_ms: float = 0.0
     grown_at: float | None = None
     save_timer: asyncio.TimerHandle | None = None
+    room: asyncio.Task[None] | None = None  # waits until there is room for it
 
     @property
     def text(self) -> str:
@@ -93,7 +98,8 @@ class Reply:
 class Chat:
     """`path` is None until it has been read from the store, as it was at `path_revision`.
 
-    `draft` is what stands in the composer; with `editing` it takes the place of that message.
+    `draft` is what stands in the composer; with `editing` it takes the place of that message. `queued` are
+    messages that wait for the reply before them; `queue_paused` says why none of them is sent.
     """
 
     id: str
@@ -111,7 +117,10 @@ class Chat:
     draft: str = ""
     editing: StoredMessage | None = None
     set_aside: str = ""  # the draft that an edit has taken the place of
+    queued: list[str] = field(default_factory=list)
+    queue_paused: str = ""
     path_revision: int = 0
+    compactions: tuple[Compaction, ...] = ()  # of all its branches, the oldest first
     sending: bool = False
     reply: Reply | None = None
 
@@ -139,6 +148,11 @@ class Chat:
     def is_busy(self) -> bool:
         """Whether a message is being stored or a reply written."""
         return self.sending or self.reply is not None
+
+    @property
+    def has_unsent(self) -> bool:
+        """Whether the user has written something here that has not been sent."""
+        return bool(self.draft.strip() or self.queued)
 
     @property
     def num_tokens(self) -> int | None:

@@ -15,6 +15,8 @@ from samovar.chats.cache_desk import Limit
 from samovar.chats.chat import Chat
 from samovar.chats.conversation import Conversations
 from samovar.chats.roster import Order
+from samovar.chats.side_tasks import TaskRun
+from samovar.chats.work_ahead import SETTINGS
 from samovar.core.chat import Role
 from samovar.core.errors import SamovarError
 from samovar.core.safe_text import clean
@@ -22,9 +24,12 @@ from samovar.sessions import personas
 from samovar.sessions.settings import KINDS, SessionSettings
 from samovar.sessions.transfer.files import Format, format_of
 
-ANSWERED: Final = frozenset(
+TASKS: Final = frozenset("title summary keywords suggest aside translate explain task".split())
+"""The commands that `CommandDesk.start_task` does."""
+
+ANSWERED: Final = TASKS | frozenset(
     "rename system set persona tag untag star archive sort tagged archived retry continue edit fork undo"
-    " export import samples pin unpin evict ram tokens disk".split()
+    " compact export import samples ahead pin unpin evict ram tokens disk".split()
 )
 """The commands that `CommandDesk.run` does."""
 
@@ -73,6 +78,8 @@ class CommandDesk:
                 _refuse(await branches.fork(chat))
             case "undo":
                 return await self._undo(chat)
+            case "compact":
+                return await conversations.compacting.compact(chat)
             case "export":
                 return await self._export(chat, text)
             case "import":
@@ -83,8 +90,12 @@ class CommandDesk:
                 pinned = command.name == "pin"
                 cache.pin(chat.id, pinned=pinned)
                 profile.set_settings(chat, msgspec.structs.replace(chat.settings, pin=pinned))
+            case "ahead":
+                return self._work_ahead(text)
             case "evict":
                 cache.evict(chat.id)
+            case name if name in TASKS:
+                self.start_task(command)
             case _:
                 cache.set_limit(Limit(command.name), text)
         return ""
@@ -140,6 +151,22 @@ class CommandDesk:
         self._conversations.profile.set_tags(chat, before | set(named) if adds else before - _bare(named))
         return f"tags: {', '.join(map(clean, chat.tags))}" if chat.tags else "no tags"
 
+    def start_task(self, command: slash.SlashCommand) -> TaskRun:
+        """Start the side task that a command of `TASKS` asks for; SamovarError where it cannot be."""
+        tasks, name, text = self._conversations.tasks, command.name, command.argument
+        if name == "task":
+            name, _, text = text.partition(" ")
+        return tasks.run(self._conversations.shown, tasks.spec(name), text=text)
+
+    def _work_ahead(self, text: str) -> str:
+        ahead = self._conversations.work_ahead
+        if text and text not in SETTINGS:
+            raise SamovarError(f"write /ahead {', '.join(SETTINGS[:-1])} or {SETTINGS[-1]}")
+        if text:
+            ahead.set(text)
+        told = {"auto": "on, but not on battery", "on": "on", "off": "off"}[ahead.setting]
+        return f"work ahead is {told}"
+
     # The list
 
     def _arrange(self, command: slash.SlashCommand) -> str:
@@ -186,6 +213,8 @@ class CommandDesk:
             return "the message is back"
         if (back := self._conversations.undo_delete()) is not None:
             return f"“{_short(back)}” is back"
+        if self._conversations.compacting.undoable(chat) is not None:
+            return await self._conversations.compacting.undo(chat)
         _refuse(await self._conversations.branches.undo(chat))
         return "the message is back"
 

@@ -1,13 +1,14 @@
 """The chats of this front end: their list, what is sent in them, and what the host's events mean for them.
 
-Runs in the event loop and owns every `Chat`. Branches of a chat are `branches`', what it is apart from its
-messages `profile`'s, its drafts `draft_keeper`'s, what others change `watch`'s; disk work goes to `archive`,
-replies to `answers`, the cache to `cache_desk`; the screen hears of all of it as `changes`. Never imports
-Textual.
+Runs in the event loop and owns every `Chat`. Branches of a chat are `branches`', messages that wait
+`outbox`'s, what is processed before it is sent `work_ahead`'s, what it is apart from its messages
+`profile`'s, its drafts `draft_keeper`'s, what others change `watch`'s; disk work goes to `archive`, replies
+to `answers`, the cache to `cache_desk`; the screen hears of all of it as `changes`. Never imports Textual.
 """
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 
@@ -17,18 +18,25 @@ from samovar.chats.archive import Archive
 from samovar.chats.branches import Branches
 from samovar.chats.cache_desk import CacheDesk
 from samovar.chats.chat import Chat
+from samovar.chats.compaction import Compacting, TaskEvent
+from samovar.chats.compare import Comparisons
 from samovar.chats.draft_keeper import DraftKeeper
 from samovar.chats.file_counts import FileCounts
 from samovar.chats.finder import Finder
 from samovar.chats.host_state import HostPhase, HostState
+from samovar.chats.meter import Meter
+from samovar.chats.outbox import Outbox
 from samovar.chats.profile import Profile
 from samovar.chats.roster import Roster
 from samovar.chats.sending import Sending
 from samovar.chats.sent import Sender
 from samovar.chats.shared import Shared
+from samovar.chats.side_tasks import SideTasks
+from samovar.chats.token_counts import TokenCounts
 from samovar.chats.transfers import Transfers
 from samovar.chats.upkeep import Upkeep
 from samovar.chats.watch import Watch
+from samovar.chats.work_ahead import WorkAhead
 from samovar.client.interface import Client
 from samovar.config import Config, SamplingConfig
 from samovar.core.commands import Focus, Forget, Pin
@@ -39,6 +47,7 @@ from samovar.core.events import (
     ModelInfo,
     PrefillProgressed,
     RequestFinished,
+    RequestQueued,
     RequestStarted,
     SwapFinished,
     TokensCounted,
@@ -60,28 +69,45 @@ class Conversations:
         config: Config,
         notify: Callable[[changes.Change], None],
         clock: Callable[[], float] = time.time,
+        tasks_dir: Path | None = None,
     ) -> None:
+        """`tasks_dir` may hold side tasks of the user's own."""
         self._client = client
         self._config = config
         self._notify = notify
         self._clock = clock
-        self._archive = Archive(store, lambda text: notify(changes.Noticed(text, is_error=True)))
+        self._archive = Archive(store, lambda text: self._tell(changes.Noticed(text, is_error=True)))
         self.sender = Sender(config)
-        self._answers = Answers(client, self._archive, config, notify, clock, self.sender)
+        self._answers = Answers(client, self._archive, config, self._tell, clock, self.sender)
         self.roster = Roster(Chat.fresh(config.system_prompt, clock()))
-        self._shared = Shared(client, self._archive, config, notify, clock, self.roster)
+        self._shared = Shared(client, self._archive, config, self._tell, clock, self.roster)
         self._watch = Watch(self._shared)
         self._is_loaded = False
         self.host = HostState()
-        self.cache = CacheDesk(client, notify)
+        self.cache = CacheDesk(client, self._tell)
         self.finder = Finder(store.file)
         self.upkeep = Upkeep(self._shared, store)
         self.transfers = Transfers(self._shared, store.file)
         self.profile = Profile(self._shared)
+        self.tasks = SideTasks(self._shared, self.sender, self.profile, lambda: self.host, tasks_dir)
         self.drafts = DraftKeeper(self._shared)
         self._file_counts = FileCounts(self._shared)
+        self._counts = TokenCounts(client)
+        self.meter = Meter(self._shared, self.sender, self._counts, lambda: self.host)
+        self.compacting = self._answers.rooms = Compacting(
+            self._shared,
+            self.sender,
+            lambda: self.host,
+            self.tasks.adopt,
+            lambda chat: self.work_ahead.prepare(chat),
+        )
         self._sending = Sending(self._shared, self._answers, self.profile, self._file_counts, self._watch)
         self.branches = Branches(self._shared, self._sending.answer, self._appear, self.drafts.keep)
+        self.work_ahead = WorkAhead(self._shared, self.sender, lambda: self.host, lambda: self.cache.snapshot)
+        self.outbox = Outbox(self._shared, self._send_new, self.drafts.keep)
+        self.comparisons = Comparisons(
+            self._shared, self.sender, self._sending, self._file_counts, lambda: self._answers.model
+        )
 
     @property
     def chats(self) -> dict[str, Chat]:
@@ -130,7 +156,7 @@ class Conversations:
             self._is_loaded = True
             if found.problem:
                 self._shared.complain(f"what the last program left cannot be settled: {found.problem}")
-        self._notify(changes.ChatsChanged())
+        self._tell(changes.ChatsChanged())
         self._archive.spawn(self.upkeep.run())
 
     def ordered(self) -> list[Chat]:
@@ -139,7 +165,7 @@ class Conversations:
 
     def arranged(self) -> None:
         """The list is sorted or filtered otherwise."""
-        self._notify(changes.ChatsChanged())
+        self._tell(changes.ChatsChanged())
 
     def new(self) -> Chat:
         """Show a fresh chat; an empty one that is there already will do."""
@@ -147,7 +173,7 @@ class Conversations:
         if chat is None:
             chat = Chat.fresh(self._config.system_prompt, self._clock(), self.roster.new_id())
             self.chats[chat.id] = chat
-            self._notify(changes.ChatsChanged())
+            self._tell(changes.ChatsChanged())
         self.show(chat.id)
         return chat
 
@@ -161,7 +187,7 @@ class Conversations:
             return
         self.roster.shown = chat = self.chats[session]
         self._focus(chat)
-        self._notify(changes.ChatShown(session))
+        self._tell(changes.ChatShown(session))
         self._archive.spawn(self._watch.look(chat))
 
     async def show_found(self, session: str, message_id: int | None) -> str:
@@ -170,14 +196,15 @@ class Conversations:
             return "this chat has been deleted"
         self.roster.shown = chat = self.chats[session]
         self._focus(chat)
-        self._notify(changes.ChatShown(session))
+        self._tell(changes.ChatShown(session))
         await self._watch.look(chat)
         return "" if message_id is None else await self.branches.show(chat, message_id)
 
     def prefetch(self, session: str) -> None:
-        """The user may open this chat next: what lies on disk of it comes to RAM."""
+        """The user may open this chat next: what lies on disk of it comes to RAM, or is processed."""
         if session in self.chats and session != self.shown.id and self.host.phase is HostPhase.READY:
             self.cache.prefetch(session)
+            self.work_ahead.rested(session)
 
     def delete(self, session: str) -> Chat:
         """Take a chat from the list; `undo_delete` brings it back. Its neighbour is shown in its place."""
@@ -185,7 +212,11 @@ class Conversations:
         chat = self.chats.pop(session)
         place = order.index(chat) if chat in order else 0
         self._answers.stop(chat)
-        if chat.in_store or chat.draft.strip():
+        self.comparisons.drop(session)
+        self.tasks.deleted(chat)
+        self.outbox.pause(chat, "the chat was deleted")
+        self.compacting.deleted(chat)
+        if chat.in_store or chat.has_unsent:
             self.roster.deleted.append(chat)
             self._shared.keep(chat, "the chat is still in the store", lambda store: store.delete(session))
         self.drafts.forget(chat)
@@ -195,7 +226,7 @@ class Conversations:
                 self.show(rest[min(place, len(rest) - 1)].id)
             else:
                 self.new()
-        self._notify(changes.ChatsChanged())
+        self._tell(changes.ChatsChanged())
         return chat
 
     def undo_delete(self) -> Chat | None:
@@ -206,7 +237,7 @@ class Conversations:
         self.chats[chat.id] = chat
         self._shared.keep(chat, "the chat is still deleted", lambda store: store.restore(chat.id))
         self.drafts.keep(chat)
-        self._notify(changes.ChatsChanged())
+        self._tell(changes.ChatsChanged())
         self.show(chat.id)
         return chat
 
@@ -218,7 +249,7 @@ class Conversations:
     # Sending
 
     def refusal(self, chat: Chat) -> str:
-        """Why nothing can be sent in this chat right now; empty if it can."""
+        """Why nothing can be sent in this chat at once; empty if it can."""
         if chat.reply is not None:
             return "the reply is still being written: esc stops it, your text stays here"
         return "the last message is still being stored" if chat.sending else ""
@@ -229,10 +260,28 @@ class Conversations:
         While a message of the chat is being edited, the text becomes another version of that one.
         """
         assert not self.refusal(chat)
-        if chat.editing is not None:
+        if chat.editing is None:
+            problem = await self._send_new(chat, text)
+        elif not (problem := await self._too_long(chat, text)):
             await self.branches.send_edit(chat, text)
-        else:
-            await self._sending.send(chat, text)
+        if problem:
+            self._tell(changes.SendFailed(chat.id, text, problem))
+
+    async def _send_new(self, chat: Chat, text: str) -> str:
+        """Store a message and ask for its reply; returns why it cannot be, if it cannot."""
+        return await self._too_long(chat, text) or await self._sending.send(chat, text)
+
+    async def _too_long(self, chat: Chat, text: str) -> str:
+        """Why this text does not fit the context, if it does not. Meanwhile nothing else is sent."""
+        chat.sending = True
+        try:
+            return await self.meter.refusal(chat, text)
+        finally:
+            chat.sending = False
+
+    def can_queue(self, chat: Chat) -> bool:
+        """Whether what is sent now waits for the reply before it; an edit never does."""
+        return chat.is_busy and chat.editing is None
 
     def stop(self, chat: Chat) -> bool:
         """End the chat's running reply; what has arrived stays. False if none is running."""
@@ -245,17 +294,32 @@ class Conversations:
         host = self.host.after(event)
         if host is not self.host:
             self.host = host
-            self._notify(changes.HostChanged())
+            self._tell(changes.HostChanged())
         match event:
-            case RequestStarted() | PrefillProgressed() | TokensGenerated() | RequestFinished():
-                self._answers.handle(event)
+            case (
+                RequestQueued()
+                | RequestStarted()
+                | PrefillProgressed()
+                | TokensGenerated()
+                | RequestFinished()
+            ) if self.tasks.handle(event) or self.comparisons.handle(event):
+                pass
+            case (
+                RequestQueued()
+                | RequestStarted()
+                | PrefillProgressed()
+                | TokensGenerated()
+                | RequestFinished()
+            ):
+                self._follow(event)
             case HostReady(ModelInfo() as model) | Welcome(model=ModelInfo() as model):
                 self._answers.model, self.sender.context_tokens = model.name, model.context_tokens
                 self._focus(self.shown)
             case SwapFinished(session, into_context=True) if session == self.shown.id and event.num_tokens:
-                self._notify(changes.Noticed(cache_words.swapped(event)))
+                self._tell(changes.Noticed(cache_words.swapped(event)))
             case TokensCounted():
-                self._file_counts.handle(event)
+                if not self._counts.handle(event):
+                    self._file_counts.handle(event)
             case _:
                 self.cache.handle(event)
 
@@ -263,7 +327,13 @@ class Conversations:
         """Stop what runs, let go of deleted chats, and wait until everything is on disk."""
         self.transfers.stop()
         self.upkeep.stop()
+        self.tasks.close()
+        self.outbox.close()
+        self.work_ahead.close()
         await self._watch.close()
+        self.meter.close()
+        self.compacting.close()
+        self.comparisons.close()
         await self._answers.close()
         self.drafts.flush()
         for chat in self.roster.deleted:
@@ -272,6 +342,23 @@ class Conversations:
         await self._archive.close()
 
     # Inside
+
+    def _tell(self, change: changes.Change) -> None:
+        """The screen hears it first, then what follows from it is done."""
+        self._notify(change)
+        self.outbox.hear(change)
+        self.work_ahead.hear(change)
+
+    def _follow(self, event: TaskEvent) -> None:
+        """Take in what happened to a request that is no side task's."""
+        if isinstance(event, RequestFinished):
+            self.work_ahead.handle(event)
+        if self.compacting.handle(event):
+            return
+        ended = self._answers.handle(event)
+        if ended is not None:
+            self.tasks.ended(ended)
+            self.compacting.ended(ended)
 
     def _focus(self, chat: Chat) -> None:
         """Tell the host what the user looks at, and that it stays in the cache if the user wants so."""
@@ -283,7 +370,7 @@ class Conversations:
         """Show a chat that has just been stored, such as a fork."""
         self._shared.num_changes += 1
         self.roster.take([session])
-        self._notify(changes.ChatsChanged())
+        self._tell(changes.ChatsChanged())
         self.show(session.id)
 
 

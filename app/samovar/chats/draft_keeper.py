@@ -32,7 +32,7 @@ class DraftKeeper:
             self.keep(chat)
 
     def keep(self, chat: Chat) -> None:
-        """Store the draft of this chat in a moment, and with it the one that an edit has put aside."""
+        """Store in a moment what has not been sent in this chat: draft, queue, what an edit has put aside."""
         self._unsaved[chat.id] = chat
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(SAVE_AFTER_S, self.flush)
@@ -58,7 +58,7 @@ class DraftKeeper:
             self._timer.cancel()
             self._timer = None
         waiting, self._unsaved = self._unsaved, {}
-        texts = {chat.id: _kept(chat) for chat in waiting.values()}
+        texts = {chat.id: unsent_text(chat) for chat in waiting.values()}
         if texts:
 
             def work(store: Store) -> None:
@@ -89,9 +89,12 @@ class DraftKeeper:
             self._shared.notify(changes.DraftChanged(session))
 
 
-def _kept(chat: Chat) -> str:
-    """What must not be lost of a chat's composer: also the draft that an edit has taken the place of."""
-    if chat.editing is None:
-        return chat.draft
-    edited = chat.draft if chat.draft != chat.editing.content else ""
-    return "\n\n".join(part for part in (chat.set_aside, edited) if part)
+def unsent_text(chat: Chat, sending: str = "") -> str:
+    """What must not be lost of a chat's composer: what waits to be sent, and the draft behind it.
+
+    Also the draft that an edit has taken the place of; not the text that is on its way (`sending`).
+    """
+    draft = [chat.draft if chat.draft != sending else ""]
+    if chat.editing is not None:
+        draft = [chat.set_aside, draft[0] if draft[0] != chat.editing.content else ""]
+    return "\n\n".join(part for part in (*chat.queued, *draft) if part)

@@ -63,6 +63,12 @@ def mentions(text: str) -> list[str]:
     return [quoted or word for quoted, word in _MENTION.findall(text)]
 
 
+def paste_digits(text: str) -> list[str]:
+    """What follows the common part of the names of pasted texts that a text mentions."""
+    names = [name.rstrip(_TRAILING) for name in mentions(text) if name.startswith(PASTE_NAME)]
+    return [name.removeprefix(PASTE_NAME) for name in names]
+
+
 def mention_of(name: str) -> str:
     """How a file is named in a message."""
     return f'@"{name}"' if re.search(r"\s", name) or name[-1:] in _TRAILING else f"@{name}"

@@ -94,10 +94,10 @@ class Roster:
 
     def _is_listed(self, chat: Chat) -> bool:
         if not chat.in_store:
-            return chat.sending or bool(chat.draft.strip())
+            return chat.sending or chat.has_unsent
         if chat.is_archived and not self.with_archived:
             return False
         return not self.tag or self.tag in chat.tags
 
     def _is_used(self, chat: Chat) -> bool:
-        return chat is self.shown or chat.is_busy or bool(chat.draft.strip())
+        return chat is self.shown or chat.is_busy or chat.has_unsent

@@ -1,24 +1,37 @@
-"""What of a chat is sent: its messages as a request holds them, with what does not fit left out.
+"""What of a chat is sent: its messages as a request holds them, those that do not fit summarized or left out.
 
 The one place that knows this, so that a side task, work ahead and the chat's own turn begin with the same
 tokens. Pure but for the model's context, which it is told. Never imports Textual.
+
+    whole       system ─ m1 ─ r1 ─ m2 ─ r2 ─ m3 ─ r3 ─ m4
+    summarized  system + summary of m1 … r2 ─ m3 ─ r3 ─ m4      the system prompt's tokens stay the same
+    left out    system ────────────────────── m3 ─ r3 ─ m4
 """
 
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
 from samovar.chats.chat import Chat
 from samovar.chats.prompts import prompt_messages
-from samovar.chats.window import window_start
-from samovar.config import Config
-from samovar.core.chat import ChatMessage, Role
+from samovar.chats.window import BYTES_PER_TOKEN, FRAME_TOKENS, size_of, window_start
+from samovar.config import Config, ContextFull
+from samovar.core.chat import SUMMARY_HEAD, ChatMessage, Role
 from samovar.sessions.settings import SessionSettings
 from samovar.sessions.store import StoredMessage
+from samovar.sessions.values import Compaction
+
+_MARK: Final = 0.7  # of what is not kept free for a reply: from there on the oldest part is summarized ahead
+_MIN_REPLY_TOKENS: Final = 32
+_MIN_MEASURED_TOKENS: Final = 64  # from there on a chat's own replies tell how long its tokens are
+_LOOKED_AT: Final = 400  # messages at the end of a path, of which each is measured by itself
+_LIKELY_TOKENS: Final = 256  # a template of its own may stand around the messages
+_RATIOS: Final = (BYTES_PER_TOKEN, 2.0, 1.5, 1.0)
 
 
 class Sent(msgspec.Struct, frozen=True):
-    """The messages of a request; the chat's first `num_left_out` ones are not among them."""
+    """The messages of a request; the first `num_left_out` ones that are not summarized are not among them."""
 
     messages: tuple[ChatMessage, ...]
     num_left_out: int = 0
@@ -39,13 +52,155 @@ class Sender:
     ) -> Sent:
         """What a request for this path (the chat's own, if none is given) holds."""
         path = chat.path or () if path is None else path
-        settings = chat.settings if settings is None else settings
-        messages = prompt_messages(chat.system_prompt, path)
-        if not messages or self.context_tokens is None:
+        messages = self._whole(chat, path)
+        mode = self.context_full(chat, settings)
+        if not messages or self.context_tokens is None or mode == "stop":
             return Sent(messages)
-        if (settings.context_full or self._config.context_full) == "stop":
+        if mode == "compact" and not self.needs_room(chat, path, settings):
             return Sent(messages)
-        reply_tokens = settings.reply_tokens(self._config.sampling) or self.context_tokens // 4
-        num_left_out = window_start(messages, self.context_tokens, reply_tokens)
+        ratio = _bytes_per_token(path)
+        if mode == "shift":  # a beginning that moves with every guess is never found in the cache
+            ratio = next((step for step in _RATIOS if step <= ratio), _RATIOS[-1])
+        num_left_out = window_start(messages, self.context_tokens, self._reply_tokens(chat, settings), ratio)
         first = 1 if messages[0].role is Role.SYSTEM else 0
         return Sent((*messages[:first], *messages[first + num_left_out :]), num_left_out)
+
+    def context_full(self, chat: Chat, settings: SessionSettings | None = None) -> ContextFull:
+        """What happens in this chat when it outgrows the context."""
+        settings = chat.settings if settings is None else settings
+        return settings.context_full or self._config.context_full
+
+    def needs_room(
+        self, chat: Chat, path: Sequence[StoredMessage], settings: SessionSettings | None = None
+    ) -> bool:
+        """Whether a request for all of this path leaves too little of the context for its reply."""
+        if self.context_tokens is None:
+            return False
+        return self.size(chat, path) > self.context_tokens - self._reply_tokens(chat, settings)
+
+    def is_past_mark(self, chat: Chat) -> bool:
+        """Whether so much of the context is used that the oldest part should be summarized ahead of time."""
+        mark = self.mark(chat)
+        return mark is not None and self.size(chat, chat.path or ()) > mark
+
+    def mark(self, chat: Chat) -> int | None:
+        """From how many tokens on that is so; None while the context is not known."""
+        if self.context_tokens is None:
+            return None
+        return int(_MARK * (self.context_tokens - self._reply_tokens(chat)))
+
+    def room(self, chat: Chat) -> int | None:
+        """The most tokens that a prompt may have to be answered at all; None while that is not known."""
+        if self.context_tokens is None:
+            return None
+        return self.context_tokens - min(_MIN_REPLY_TOKENS, self.context_tokens // 8)
+
+    def size(self, chat: Chat, path: Sequence[StoredMessage]) -> int:
+        """The tokens of a whole path, summarized where it is: as measured by its replies, the rest a guess.
+
+        A reply that was asked for with less than that (turns were left out, or summarized since) measures
+        too little, which shows: a path only ever grows.
+        """
+        ratio = _bytes_per_token(path)
+        summary = active(path, chat.compactions)
+        ids = {message.id for message in path} if chat.compactions else set()
+        others = [one for one in chat.compactions if one.upto_id in ids and one != summary]
+        rest = behind(path, summary)
+        early = rest[:-_LOOKED_AT]
+        guess = self.base_size(chat, path) + len(early) * FRAME_TOKENS
+        guess += int(sum(len(message.content) for message in early) / ratio)
+        sure = 0
+        for message in rest[len(early) :]:
+            guess += sum(size_of(one, ratio) for one in prompt_messages("", [message]))
+            measured = _measured(message, summary, others)
+            if measured is not None and (sure + guess) // 2 <= measured <= 2 * guess + _LIKELY_TOKENS:
+                sure = guess = measured
+        return guess
+
+    def sizes(self, chat: Chat, path: Sequence[StoredMessage]) -> list[int]:
+        """The tokens of each message of a path: guesses that add up to what is known of the whole."""
+        ratio = _bytes_per_token(path)
+        guesses = [sum(size_of(one, ratio) for one in prompt_messages("", [message])) for message in path]
+        sent = sum(guesses[len(path) - len(behind(path, active(path, chat.compactions))) :])
+        known = self.size(chat, path) - self.base_size(chat, path)
+        return [int(guess * known / sent) for guess in guesses] if sent else guesses
+
+    def summarized(
+        self, chat: Chat, path: Sequence[StoredMessage], earlier: Compaction | None
+    ) -> tuple[ChatMessage, ...]:
+        """What is sent of a part of a chat that is to be summarized, behind an earlier summary."""
+        rest = behind(path, earlier)
+        return prompt_messages(_with_summary(chat.system_prompt, earlier), rest)
+
+    def size_of_text(self, chat: Chat, text: str) -> int:
+        """The tokens of a text as a message of this chat, a guess."""
+        return size_of(ChatMessage(Role.USER, text), _bytes_per_token(chat.path or ()))
+
+    def base_size(self, chat: Chat, path: Sequence[StoredMessage]) -> int:
+        """The tokens that stand before all messages: system prompt and summary, a guess."""
+        system = _with_summary(chat.system_prompt, active(path, chat.compactions))
+        return size_of(ChatMessage(Role.SYSTEM, system), _bytes_per_token(path)) if system else 0
+
+    def _whole(self, chat: Chat, path: Sequence[StoredMessage]) -> tuple[ChatMessage, ...]:
+        return self.summarized(chat, path, active(path, chat.compactions))
+
+    def _reply_tokens(self, chat: Chat, settings: SessionSettings | None = None) -> int:
+        """What is kept free for a reply."""
+        assert self.context_tokens is not None
+        settings = chat.settings if settings is None else settings
+        wanted = settings.reply_tokens(self._config.sampling) or self.context_tokens // 4
+        return min(wanted, self.context_tokens // 2)
+
+
+def standing(path: Sequence[StoredMessage], compactions: Sequence[Compaction]) -> Compaction | None:
+    """The summary that stands for the beginning of a path: the one that reaches furthest, the last made of
+    several; None without one.
+    """
+    if not compactions:
+        return None
+    places = {message.id: place for place, message in enumerate(path)}
+    found = [one for one in compactions if one.upto_id in places and not one.is_undone]
+    return max(found, key=lambda one: (places[one.upto_id], one.id), default=None)
+
+
+def active(path: Sequence[StoredMessage], compactions: Sequence[Compaction]) -> Compaction | None:
+    """The summary that is sent: none for a path that ends where it ends, as nothing would be asked then."""
+    return standing(path[:-1], compactions) if compactions else None
+
+
+def behind(path: Sequence[StoredMessage], summary: Compaction | None) -> Sequence[StoredMessage]:
+    """The messages of a path that its summary does not stand for."""
+    if summary is None:
+        return path
+    return path[next(i for i, message in enumerate(path) if message.id == summary.upto_id) + 1 :]
+
+
+def _with_summary(system_prompt: str, summary: Compaction | None) -> str:
+    if summary is None:
+        return system_prompt
+    return "\n\n".join(filter(None, [system_prompt, f"{SUMMARY_HEAD}\n{summary.summary}"]))
+
+
+def _measured(message: StoredMessage, summary: Compaction | None, others: Sequence[Compaction]) -> int | None:
+    """The tokens up to the end of a reply by its own figures, had it been asked with this summary.
+
+    None where it was asked with another one, or that is not known.
+    """
+    if message.stats is None or not message.stats.prompt_tokens:
+        return None
+    if any(one.is_undone == (one.created_at < message.created_at) for one in others):
+        return None
+    num_tokens = message.stats.prompt_tokens + message.stats.generated_tokens
+    if summary is not None and message.created_at <= summary.created_at:
+        num_tokens += summary.tokens_after - summary.tokens_before
+    return num_tokens
+
+
+def _bytes_per_token(path: Sequence[StoredMessage]) -> float:
+    """How long the tokens of a chat are, by those of its replies that are known."""
+    known = [message for message in path[-_LOOKED_AT:] if message.tokens]
+    num_tokens = sum(len(message.tokens) for message in known)
+    if num_tokens < _MIN_MEASURED_TOKENS:
+        return BYTES_PER_TOKEN
+    num_bytes = sum(len(message.content.encode(errors="replace")) for message in known)
+    return min(6.0, max(1.0, num_bytes / num_tokens))

@@ -17,21 +17,24 @@ from msgspec import UNSET, UnsetType
 
 from samovar.chats.chat import auto_title
 from samovar.chats.mentions import attached
+from samovar.chats.profile import ChatProfile
 from samovar.core.chat import Role
 from samovar.core.errors import SamovarError
 from samovar.sessions.store import MessageState, Session, Store, StoredMessage
+from samovar.sessions.values import Compaction
 
 
 class Turn(msgspec.Struct, frozen=True):
     """`path` are the messages before `message` where they are others than the writer has seen, else None.
 
-    `reply` is the place of the reply; one with a text is to be gone on with.
+    `reply` is the place of the reply; one with a text is to be gone on with. `compactions` are the chat's.
     """
 
     session: Session
     path: list[StoredMessage] | None
     message: StoredMessage
     reply: StoredMessage
+    compactions: tuple[Compaction, ...]
 
 
 def head_of(path: Sequence[StoredMessage] | None) -> int | UnsetType | None:
@@ -51,12 +54,13 @@ def store_turn(
     head: int | UnsetType | None,
     seen: Sequence[StoredMessage] | None = None,
     create: Callable[[], object] | None = None,
+    unsent: str = "",
 ) -> Turn:
     """Store a message of the user's with the files it names, and the place of its reply.
 
     `head` is `head_of` the writer's path, and `seen` that path; `create` stores the chat if it is a new one.
-    The text is no draft any more. Raises SamovarError for a file that cannot be attached, say; nothing is
-    stored then, not even the chat.
+    The text is no draft any more, `unsent` is. Raises SamovarError for a file that cannot be attached, say;
+    nothing is stored then, not even the chat.
     """
     found = session_or_none(store, session_id) if create is not None else store.session(session_id)
     stored_head = None if found is None else found.head_id
@@ -70,8 +74,18 @@ def store_turn(
             store.rename(session_id, auto_title(text))
             session = store.session(session_id)
         message, reply = store.messages.add_turn(session_id, text, attachments=files)
-        store.drafts.save(session_id, "")
-    return Turn(session, _unseen(store, message.parent_id, seen), message, reply)
+        store.drafts.save(session_id, unsent)
+    unseen = _unseen(store, message.parent_id, seen)
+    return Turn(session, unseen, message, reply, store.compactions.of(session_id))
+
+
+def create_chat(store: Store, chat_id: str, profile: ChatProfile) -> None:
+    """Within a transaction: store a chat that nobody has written in yet."""
+    store.create_session(profile.title, profile.system_prompt, session_id=chat_id, settings=profile.settings)
+    if profile.tags:
+        store.set_tags(chat_id, profile.tags)
+    if profile.is_favourite:
+        store.set_favourite(chat_id, is_favourite=True)
 
 
 def _unseen(
@@ -94,7 +108,7 @@ def store_edit(store: Store, session_id: str, message_id: int, text: str) -> Tur
     parent = before[-1].id if before else None
     files = attached(text, before, store.paste, edited.attachments)
     message, reply = store.messages.add_turn(session_id, text, parent_id=parent, attachments=files)
-    return Turn(session, before, message, reply)
+    return Turn(session, before, message, reply, store.compactions.of(session_id))
 
 
 def store_edited_reply(store: Store, session_id: str, message_id: int, text: str) -> list[StoredMessage]:
@@ -144,7 +158,7 @@ def store_going_on(store: Store, session_id: str, message_id: int) -> Turn:
     if store.messages.newest_leaf(message_id) != message_id:
         raise SamovarError("the chat goes on after this reply: only a last one can be gone on with")
     reply = store.messages.reopen(message_id)
-    return Turn(session, path[:-2], path[-2], reply)
+    return Turn(session, path[:-2], path[-2], reply, store.compactions.of(session_id))
 
 
 def store_end(store: Store, reply: StoredMessage) -> None:
@@ -175,7 +189,7 @@ def _another_reply(store: Store, session: Session, path: list[StoredMessage]) ->
     reply = store.messages.add_reply(session.id, path[-1].id, session.head_id)
     if reply is None:
         raise SamovarError("another window has just gone on with this chat")
-    return Turn(session, path[:-1], path[-1], reply)
+    return Turn(session, path[:-1], path[-1], reply, store.compactions.of(session.id))
 
 
 def _without_empty(store: Store, turn: Turn, replaced: Sequence[StoredMessage]) -> Turn:

@@ -16,6 +16,7 @@ from samovar.chats.shared import Shared
 from samovar.chats.turns import head_of, session_or_none
 from samovar.core.errors import SamovarError
 from samovar.sessions.store import Session, Store, StoredMessage
+from samovar.sessions.values import Compaction
 
 LOOK_EVERY_S: Final = 0.4
 
@@ -28,6 +29,7 @@ class _Seen(msgspec.Struct, frozen=True):
     version: int
     sessions: list[Session]
     path: tuple[int, list[StoredMessage]] | None
+    compactions: tuple[Compaction, ...]
     revision: int
     is_gone: bool
 
@@ -71,11 +73,15 @@ class Watch:
             sessions = store.changed_since(revision)
             stored = session_or_none(store, session) if session else None
             path = None
+            compactions: tuple[Compaction, ...] = ()
             # A reply that is gone on with changes, and the head stays.
             if stored is not None and (stored.head_id != head or stored.revision != path_revision):
                 path = store.messages.path_from(stored.head_id, known or ())
+                compactions = store.compactions.of(session)
             current = stored.revision if stored is not None else path_revision
-            return _Seen(version, sessions, path, current, is_gone=bool(session) and stored is None)
+            return _Seen(
+                version, sessions, path, compactions, current, is_gone=bool(session) and stored is None
+            )
 
         seen = await shared.archive.try_run("the chats cannot be read", work)
         if seen is None:
@@ -99,8 +105,12 @@ class Watch:
             self._is_behind = True
             return
         chat.path_revision = seen.revision
+        is_summarized_anew = chat.compactions != seen.compactions
+        chat.compactions = seen.compactions
         if chat.path is None or seen.path != (num_known, []):
             self._take_path(chat, *seen.path)
+        if is_summarized_anew:
+            shared.notify(changes.ContextChanged(chat.id))
 
     async def _run(self) -> None:
         """Look when the store has changed, until cancelled."""

@@ -13,18 +13,23 @@ from typing import Final
 
 from samovar.core.chat import ChatMessage, Role
 
-_BYTES_PER_TOKEN: Final = 3  # few texts have fewer
-_FRAME_TOKENS: Final = 8  # around a message
+BYTES_PER_TOKEN: Final = 3.0  # few texts have fewer
+FRAME_TOKENS: Final = 8  # around a message
 _FILLED: Final = 0.5  # of the room, after a step
 
 
-def window_start(messages: Sequence[ChatMessage], context_tokens: int, reply_tokens: int) -> int:
+def window_start(
+    messages: Sequence[ChatMessage],
+    context_tokens: int,
+    reply_tokens: int,
+    bytes_per_token: float = BYTES_PER_TOKEN,
+) -> int:
     """How many messages behind the system prompt are left out; one of the user's comes first then.
 
     `reply_tokens` are kept free, half the context at most. The last message is always sent.
     """
     first = 1 if messages and messages[0].role is Role.SYSTEM else 0
-    sizes = [_size(message) for message in messages]
+    sizes = [size_of(message, bytes_per_token) for message in messages]
     room = context_tokens - min(reply_tokens, context_tokens // 2) - sum(sizes[:first])
     start, used = first, 0
     for place in range(first, len(messages)):
@@ -37,7 +42,13 @@ def window_start(messages: Sequence[ChatMessage], context_tokens: int, reply_tok
     return start - first
 
 
-def _size(message: ChatMessage) -> int:
+def size_of(message: ChatMessage, bytes_per_token: float = BYTES_PER_TOKEN) -> int:
+    """The tokens of a message with what stands around it: as generated where that is known, else a guess."""
     if message.tokens:
-        return len(message.tokens) + _FRAME_TOKENS
-    return len(message.content.encode(errors="replace")) // _BYTES_PER_TOKEN + _FRAME_TOKENS
+        return len(message.tokens) + FRAME_TOKENS
+    return text_size(message.content, bytes_per_token)
+
+
+def text_size(text: str, bytes_per_token: float = BYTES_PER_TOKEN) -> int:
+    """The tokens of a text as a message of its own, a guess."""
+    return int(len(text.encode(errors="replace")) / bytes_per_token) + FRAME_TOKENS

@@ -17,7 +17,8 @@ class Client(Protocol):
     when the request cannot be encoded. Every `CountTokens` is answered by exactly one `TokensCounted`, which
     holds no counts where the host goes before it answers, or is not there and not being started. Commands
     sent before the host is ready are delivered once it is; focus and limits are told again to every host
-    that takes over.
+    that takes over. A `PREPARE` starts no host, waits for none and goes to no second one: it ends as
+    `CANCELLED` where none is connected.
     """
 
     async def start(self) -> None: ...

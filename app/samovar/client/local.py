@@ -6,6 +6,7 @@ Runs in the front end's event loop.
 import asyncio
 import contextlib
 import logging
+import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Collection, Iterable
@@ -31,7 +32,7 @@ from samovar.core.events import (
     TokensGenerated,
     Welcome,
 )
-from samovar.core.request import FinishReason, RequestStats
+from samovar.core.request import FinishReason, RequestKind, RequestStats
 from samovar.core.settings import EngineSettings, HostJob
 from samovar.core.units import format_size
 from samovar.core.wire import MAX_FRAME_BYTES, PROTOCOL, decode_event, frame
@@ -41,16 +42,21 @@ log = logging.getLogger("samovar.client")
 RETRY_S: Final = 0.05
 CLOSE_WITHIN_S: Final = 1.0
 MAX_EARLY_DEATHS: Final = 3
+MIN_FREE_BYTES: Final = 64 << 10  # with less a host can neither log nor lock
 MAX_SILENT_HOSTS: Final = 100
 
 
 @dataclass(slots=True)
 class _Open:
-    """A submitted request that has not ended yet. `may_repeat`: it can go to another host, nothing began."""
+    """A submitted request that has not ended yet. `may_repeat`: it can go to another host, nothing began.
+
+    Nobody waits for work ahead (`is_ahead`): it neither goes to another host nor says that one has served.
+    """
 
     session: str
     data: bytes
     may_repeat: bool = True
+    is_ahead: bool = False
     text: list[str] = field(default_factory=list)
     stats: RequestStats = field(default_factory=RequestStats)
 
@@ -184,6 +190,12 @@ class LocalClient:
         request_id: str | None = None
         count_id: str | None = None
         match command:
+            case commands.Submit(request) if request.kind is RequestKind.PREPARE:
+                request_id = request.id
+                self._open[request_id] = _Open(request.session, data, may_repeat=False, is_ahead=True)
+                if self._writer is None:  # it wakes no host, and waits for none
+                    self._end(request_id, FinishReason.CANCELLED)
+                    return
             case commands.Submit(request):
                 request_id = request.id
                 self._open[request_id] = _Open(request.session, data)
@@ -337,7 +349,7 @@ class LocalClient:
             if self._process is None or self._process.poll() is not None:
                 code = self._process.returncode if self._process is not None else None
                 if starts >= MAX_EARLY_DEATHS and code != 0:
-                    self._fail(f"The engine host does not start ({_last_line(self._launch.log_file)}).")
+                    self._fail(f"The engine host does not start ({last_words(self._launch.log_file)}).")
                     return None
                 if code == 0 and starts:
                     await asyncio.sleep(10 * RETRY_S)  # another host holds the lock; its socket comes
@@ -377,14 +389,15 @@ class LocalClient:
             case HostReady():
                 link.ready = True
             case RequestStarted() if event.request_id in self._open:
-                link.served = True
+                link.served = link.served or not self._open[event.request_id].is_ahead
                 self._open[event.request_id].may_repeat = False
                 self._open[event.request_id].stats = event.stats
             case TokensGenerated() if event.request_id in self._open:
                 self._open[event.request_id].text.append(event.text)
             case RequestFinished():
-                link.served = True
-                if self._open.pop(event.request_id, None) is None:
+                ended = self._open.pop(event.request_id, None)
+                link.served = link.served or ended is None or not ended.is_ahead
+                if ended is None:
                     return  # it has been ended here already
             case TokensCounted(counted):
                 if counted not in self._counts:
@@ -456,10 +469,13 @@ class LocalClient:
             self._end(request_id, FinishReason.CANCELLED)
 
 
-def _last_line(path: Path) -> str:
-    """The end of a log, for an error message."""
+def last_words(log_file: Path) -> str:
+    """The end of a host's log, for an error message; on a full disk a host cannot even say what ails it."""
+    with contextlib.suppress(OSError):
+        if shutil.disk_usage(log_file.parent).free < MIN_FREE_BYTES:
+            return f"the disk is full: make room for {log_file.parent}, then send again"
     try:
-        lines = path.read_text(errors="replace").strip().splitlines()
+        lines = log_file.read_text(errors="replace").strip().splitlines()
     except OSError:
         return "no log"
     return lines[-1][:300] if lines else "the log is empty"

@@ -17,7 +17,9 @@ from msgspec import UNSET
 
 from samovar.chats.answers import Answers, ReplyEvent
 from samovar.chats.archive import Archive
+from samovar.chats.changes import Change, Noticed
 from samovar.chats.chat import Chat, auto_title
+from samovar.chats.mentions import attached
 from samovar.chats.sent import Sender
 from samovar.chats.turns import Turn, store_turn
 from samovar.client.interface import Client
@@ -27,16 +29,22 @@ from samovar.core.errors import SamovarError
 from samovar.core.events import (
     Event,
     HostFailed,
+    HostLost,
+    HostReady,
     LoadingProgressed,
+    ModelInfo,
+    Refused,
     RequestFinished,
     RequestStarted,
     TokensGenerated,
+    Welcome,
 )
 from samovar.core.lint import prompt_warning
 from samovar.core.reasoning import Streamed, split_reply
 from samovar.core.request import FinishReason
 from samovar.core.safe_text import clean
 from samovar.sessions.encoding import storable
+from samovar.sessions.settings import SessionSettings
 from samovar.sessions.store import MessageState, Store, StoredMessage
 
 _FAILURES = (FinishReason.FAILED, FinishReason.HOST_LOST, FinishReason.CANCELLED)
@@ -66,8 +74,10 @@ async def ask(client: Client, store: Store | None, config: Config, question: Que
     """
     problems: list[str] = []
     archive = Archive(store, problems.append) if store is not None and question.session else None
-    answers = Answers(client, archive, config, lambda _: None, time.time, Sender(config))
-    async with _events(client, answers, archive) as events:
+    sender = Sender(config)
+    answers = Answers(client, archive, config, _tell, time.time, sender)
+    answers.rooms = known = _ContextKnown(sender)
+    async with _events(client, answers, known, archive) as events:
         chat, place = await _chat(archive, config, question)
         answers.ask(chat, place)
         finished = await _reply(events, chat, quiet=question.as_json)
@@ -78,9 +88,34 @@ async def ask(client: Client, store: Store | None, config: Config, question: Que
     return 1 if problems else code
 
 
+class _ContextKnown:
+    """Holds a question in a chat back until the model is loaded: what is sent depends on its context."""
+
+    def __init__(self, sender: Sender) -> None:
+        self._sender = sender
+        self._is_told = asyncio.Event()
+
+    def is_needed(self, chat: Chat, path: Sequence[StoredMessage], settings: SessionSettings) -> bool:
+        return len(path) > 1 and not self._is_told.is_set()
+
+    async def make_room(self, chat: Chat, settings: SessionSettings) -> None:
+        await self._is_told.wait()
+
+    def handle(self, event: Event) -> None:
+        """Take in what the engine says of its model; one that fails says so to the request itself."""
+        match event:
+            case HostReady(ModelInfo() as model) | Welcome(model=ModelInfo() as model):
+                self._sender.context_tokens = model.context_tokens
+                self._is_told.set()
+            case HostFailed() | HostLost() | Refused():
+                self._is_told.set()
+            case _:
+                pass
+
+
 @contextlib.asynccontextmanager
 async def _events(
-    client: Client, answers: Answers, archive: Archive | None
+    client: Client, answers: Answers, known: _ContextKnown, archive: Archive | None
 ) -> AsyncIterator["asyncio.Queue[Event | None]"]:
     """The client's events (None: no more will come), each once `answers` has taken it in.
 
@@ -93,6 +128,7 @@ async def _events(
             async for event in client.events():
                 if isinstance(event, ReplyEvent):
                     answers.handle(event)
+                known.handle(event)
                 events.put_nowait(event)
         finally:
             events.put_nowait(None)
@@ -126,6 +162,8 @@ async def _chat(
 
     def work(store: Store) -> Turn:
         assert question.session
+        if store.find(question.session) is None:
+            attached(text, (), store.paste)  # a file that cannot be attached leaves no empty chat behind
         session = store.find_or_create(question.session, system_prompt)
         if question.system is not None and system_prompt != session.system_prompt:
             raise SamovarError(
@@ -136,8 +174,15 @@ async def _chat(
 
     turn = await archive.run(work)
     chat = Chat.known(turn.session)
+    chat.compactions = turn.compactions
     chat.path = [*(turn.path or ()), turn.message]
     return chat, turn.reply
+
+
+def _tell(change: Change) -> None:
+    """What the user has to know besides the reply."""
+    if isinstance(change, Noticed):
+        print(f"samovar: {clean(change.text)}", file=sys.stderr)
 
 
 async def _reply(events: "asyncio.Queue[Event | None]", chat: Chat, *, quiet: bool) -> RequestFinished:

@@ -134,6 +134,11 @@ def _as_json(snapshot: CacheSnapshot, *, running: bool, loading: bool) -> dict[s
         "disk": _tier(snapshot.disk),
         "reused_tokens_total": totals.reused_tokens,
         "processed_tokens_total": totals.processed_tokens,
+        "ahead_tokens_total": totals.ahead_tokens,
+        "ahead_used_tokens_total": totals.ahead_used_tokens,
+        "ahead_wasted_tokens_total": totals.ahead_wasted_tokens,
+        "num_running": snapshot.num_running,
+        "num_waiting": snapshot.num_waiting,
         "requests": totals.requests,
         "hit_ratio": totals.hit_ratio,
         "saved_ms": totals.saved_ms,
@@ -172,6 +177,13 @@ def _as_text(snapshot: CacheSnapshot) -> list[str]:
         f"({100 * totals.hit_ratio:.1f} %)",
         f"saved     {totals.saved_ms / 1000:,.1f} s in {totals.requests:,} {requests}",
     ]
+    if totals.ahead_tokens:
+        lines.append(
+            f"ahead     {totals.ahead_tokens:,} tokens processed before they were asked for: "
+            f"{totals.ahead_used_tokens:,} used, {totals.ahead_wasted_tokens:,} wasted"
+        )
+    if snapshot.num_running or snapshot.num_waiting:
+        lines.append(f"requests  {snapshot.num_running:,} running, {snapshot.num_waiting:,} waiting")
     if totals.evictions or totals.not_stored:
         lines.append(f"evicted   {cache_words.blocks(totals.evictions)}; {totals.not_stored:,} did not fit")
     if snapshot.prompts:

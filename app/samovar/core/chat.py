@@ -2,8 +2,12 @@
 
 import enum
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
+
+SUMMARY_HEAD: Final = "Summary of the conversation so far:"
+"""Stands in a system message before the summary of the messages that are not sent any more."""
 
 
 class Role(enum.Enum):

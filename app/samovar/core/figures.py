@@ -47,6 +47,12 @@ def duration(ms: float) -> str:
     return f"{seconds // 3600} h {seconds % 3600 // 60} m"
 
 
+def ordinal(number: int) -> str:
+    """`1st`, `2nd`, `3rd`, `4th`, `11th`."""
+    teens = number % 100 in (11, 12, 13)
+    return f"{number}{'th' if teens else {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th')}"
+
+
 def age(seconds: float) -> str:
     """How long ago, in at most four characters: `now`, `12 s`, `3 m`, `2 h`, `4 d`."""
     if seconds < 5:

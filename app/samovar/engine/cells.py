@@ -6,7 +6,7 @@ correct depends on it: a wrong mirror costs a needless or a missed compaction, o
 is admitted too early, which llama.cpp then refuses.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from samovar.core.snapshot import FREE, SHARED, CellRun
 
@@ -65,8 +65,21 @@ class CellMirror:
         if freed:
             self._head = min(self._head, *freed)
 
+    def cut(self, seq: int, p0: int, p1: int) -> None:
+        """Positions `[p0, p1)` of `seq` go, and those behind them move down."""
+        cells = self._cells.get(seq, [])
+        for cell in cells[p0:p1]:
+            self._owners[cell] -= 1
+            self.num_used -= not self._owners[cell]
+        del cells[p0:p1]
+        self._head = 0
+
     def count(self, seq: int) -> int:
         return len(self._cells.get(seq, ()))
+
+    def count_union(self, sequences: Iterable[int]) -> int:
+        """Cells that belong to at least one of `sequences`."""
+        return len(set().union(*(self._cells.get(seq, ()) for seq in sequences)))
 
     def runs(self, names: dict[int, str]) -> tuple[CellRun, ...]:
         """Runs of neighbouring cells by owner, `names` maps sequences to session ids."""

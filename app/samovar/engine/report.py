@@ -3,7 +3,16 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from samovar.core.snapshot import CacheSnapshot, ContextUse, PromptRow, Tier, TierUse
+from samovar.core.request import RequestKind
+from samovar.core.snapshot import (
+    ActivePhase,
+    ActiveRequest,
+    CacheSnapshot,
+    ContextUse,
+    PromptRow,
+    Tier,
+    TierUse,
+)
 from samovar.engine.control import CacheControl
 from samovar.engine.mover import Mover
 from samovar.engine.records import MAX_RECORDS, SessionRecord
@@ -49,11 +58,13 @@ class Reporter:
         self,
         records: Iterable[tuple[str, SessionRecord]],
         running: frozenset[str],
-        num_running: int,
-        num_waiting: int,
+        active: tuple[ActiveRequest, ...],
+        others_share: float | None,
         control: CacheControl,
     ) -> CacheSnapshot:
         """The cache now. `running` are the sessions with a running request."""
+        counted = [request for request in active if request.kind is not RequestKind.PREPARE]
+        num_waiting = sum(request.phase is ActivePhase.QUEUED for request in counted)
         cells, host, ledger = self._mover.cells, self._host, self._ledger
         ever = control.disk.state.totals if control.disk else None
         names = {sequence.seq: sequence.session for sequence in self._slots.used()}
@@ -82,8 +93,10 @@ class Reporter:
             asleep=self._sleep.asleep,
             wake_ms=self._sleep.wake_ms,
             last=ledger.last,
-            num_running=num_running,
+            num_running=len(counted) - num_waiting,
             num_waiting=num_waiting,
+            active=active,
+            others_share=others_share,
             bytes_per_token=host.num_bytes / host.num_tokens if host.num_tokens else 0.0,
             prefill_tokens_per_second=ledger.prefill.per_second,
             decode_tokens_per_second=ledger.decode.per_second,

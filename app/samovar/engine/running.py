@@ -3,12 +3,24 @@
 import time
 from dataclasses import dataclass, field
 
+from samovar.core.events import WaitReason
 from samovar.core.reasoning import Phase, Reasoning
 from samovar.core.request import Mismatch, Request, RequestKind, RequestStats, TierTokens
+from samovar.core.snapshot import ActivePhase
 from samovar.engine.backend import Sampler
 from samovar.engine.disk import Fetch
 from samovar.engine.slots import ContextSequence
 from samovar.engine.stream import TextStream
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a front end knows of a request that waits, and since when."""
+
+    position: int
+    num_waiting: int
+    reason: WaitReason
+    t: float
 
 
 @dataclass(slots=True, eq=False)
@@ -39,11 +51,18 @@ class Running:
     max_tokens: int | None = None
     started: bool = False
     t_arrived: float = field(default_factory=time.perf_counter)
+    t_waiting: float | None = None
+    waited_s: float = 0.0
+    wait: WaitReason | None = None
+    reusable: int = 0
+    told: Told | None = None
+    t_served: float = 0.0
     t_started: float | None = None
     t_first: float | None = None
     t_last: float = 0.0
     reused: TierTokens = field(default_factory=TierTokens)
     processed: int = 0
+    ahead: int = 0
     restore_ms: float = 0.0
     mismatch: Mismatch | None = None
     fetch: Fetch | None = None
@@ -83,6 +102,17 @@ class Running:
             self.thinking_ms += ms
             self.open_tokens = 0
 
+    @property
+    def phase(self) -> ActivePhase:
+        """How far it is, as a front end is told."""
+        if self.sequence is None:
+            return ActivePhase.QUEUED
+        return ActivePhase.WRITING if self.decoding else ActivePhase.READING
+
+    def total_wait_s(self, now: float) -> float:
+        """How long it has waited so far, all times together."""
+        return self.waited_s + (now - self.t_waiting if self.t_waiting is not None else 0.0)
+
     def stats(self) -> RequestStats:
         """What it has cost so far. The rate counts decode steps: tokens after the first."""
         first_ms = rate = None
@@ -105,4 +135,5 @@ class Running:
             mismatch=self.mismatch,
             thinking_tokens=self.thinking_tokens,
             thinking_ms=self.thinking_ms,
+            ahead_tokens=self.ahead,
         )

@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from samovar.core.chat import ChatMessage, Role
+from samovar.core.chat import SUMMARY_HEAD, ChatMessage, Role
 from samovar.core.request import MismatchReason
 
 CONTEXT_TOKENS: Final = 10
@@ -87,6 +87,13 @@ def explain(
 
 
 def _why_changed(now: tuple[ChatMessage, ...], then: tuple[ChatMessage, ...]) -> MismatchReason:
+    system_now, own_now = _parted(now)
+    system_then, own_then = _parted(then)
+    if system_now == system_then:
+        if _is_later_part(own_now, own_then):
+            return MismatchReason.TURNS_LEFT_OUT
+    elif SUMMARY_HEAD in system_now and _base(system_now) == _base(system_then):
+        return MismatchReason.TURNS_SUMMARIZED
     for new, old in zip(now, then, strict=False):
         if (new.role, new.content) == (old.role, old.content):
             continue
@@ -96,6 +103,25 @@ def _why_changed(now: tuple[ChatMessage, ...], then: tuple[ChatMessage, ...]) ->
     if len(now) < len(then):
         return MismatchReason.MESSAGE_EDITED
     return MismatchReason.TEMPLATE_REWROTE_HISTORY
+
+
+def _parted(messages: tuple[ChatMessage, ...]) -> tuple[str, list[tuple[Role, str]]]:
+    """The system prompt, and the messages behind it."""
+    has_system = bool(messages) and messages[0].role is Role.SYSTEM
+    own = messages[1:] if has_system else messages
+    return messages[0].content if has_system else "", [(message.role, message.content) for message in own]
+
+
+def _is_later_part(now: list[tuple[Role, str]], then: list[tuple[Role, str]]) -> bool:
+    """Whether the messages begin with those that ended what was asked then, without its first ones."""
+    if not now or now[0][0] is not Role.USER or (then and now[0] == then[0]):
+        return False
+    return any(now[: len(then) - start] == then[start:] for start in range(1, len(then)))
+
+
+def _base(system: str) -> str:
+    """A system message without the summary in it."""
+    return system.partition(SUMMARY_HEAD)[0].rstrip()
 
 
 def _difference(prompt: Sequence[int], cached: Sequence[int], pos: int, reason: MismatchReason) -> Difference:

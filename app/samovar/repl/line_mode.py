@@ -23,6 +23,7 @@ from prompt_toolkit.patch_stdout import patch_stdout
 from samovar.chats import cache_words, changes, slash
 from samovar.chats.command_desk import ANSWERED, CommandDesk
 from samovar.chats.conversation import Conversations
+from samovar.chats.side_tasks import SideTasks, TaskState
 from samovar.client.interface import Client
 from samovar.config import Config
 from samovar.core.chat import Role
@@ -36,6 +37,7 @@ from samovar.core.units import format_size
 from samovar.sessions.encoding import storable
 from samovar.sessions.lookup import ChatName, look_up
 from samovar.sessions.store import MessageState, Store, StoredMessage
+from samovar.tasks.spec import Output
 
 EXTRA_HELP: Final = (
     ("/chats", "list the chats; /chats NUMBER goes to one"),
@@ -58,13 +60,15 @@ class LineMode:
         config: Config,
         history_file: Path,
         personas_dir: Path | None = None,
+        tasks_dir: Path | None = None,
     ) -> None:
         self._client = client
-        self._conversations = Conversations(client, store, config, self._on_change)
+        self._conversations = Conversations(client, store, config, self._on_change, tasks_dir=tasks_dir)
         self._desk = CommandDesk(self._conversations, personas_dir)
         self._ended = asyncio.Event()
         self._is_unread = False
         self._told_stage = ""
+        self._told_runs = set[str]()  # side tasks whose end has been printed
         self._unsent = ""  # a text that could not be sent: the next prompt starts with it
         self._streamed: Streamed | None = None  # the reply that is being printed
         self._was_thinking = False
@@ -166,6 +170,9 @@ class LineMode:
             case "edit":
                 await self._desk.run(command)
                 self._unsent = chats.shown.draft
+            case "tasks":
+                for line in task_lines(chats.tasks):
+                    _say(line)
             case "search":
                 await self._search(command.argument)
             case name if name in ANSWERED:
@@ -249,6 +256,8 @@ class LineMode:
                 _say(text, "error")
             case changes.Noticed(text):
                 _say(text, "faint")
+            case changes.TasksChanged():
+                self._tell_tasks()
             case changes.HostChanged():
                 self._tell_host()
                 self._prompt.app.invalidate()
@@ -308,6 +317,22 @@ class LineMode:
             thinks = message.stats is not None and message.stats.thinking_tokens > 0
             is_reply = message.role is Role.ASSISTANT
             _say(clean(answer_of(message.content, thinks=thinks) if is_reply else message.content))
+
+    def _tell_tasks(self) -> None:
+        """Print what came of the side tasks that have ended."""
+        for run in reversed(self._conversations.tasks.runs):
+            if run.is_open or run.id in self._told_runs:
+                continue
+            self._told_runs.add(run.id)
+            if run.state is TaskState.DONE and run.spec.output in (Output.TITLE, Output.TAGS):
+                _say(f"{run.spec.name}: {clean(run.result)}" + (run.note and f" ({run.note})"), "faint")
+            elif run.state is TaskState.DONE:
+                _say(f"{run.spec.name}:", "head")
+                _say(clean(run.result))
+                told = [run.note, cost_line(run.stats) if run.stats is not None else ""]
+                _say(" · ".join(filter(None, told)), "faint")
+            elif run.urgent and run.error:
+                _say(f"{run.spec.name}: {clean(run.error)}", "error")
 
     def _tell_host(self) -> None:
         host = self._conversations.host
@@ -374,6 +399,19 @@ def cache_lines(snapshot: CacheSnapshot) -> list[str]:
         figures = f"{count(row.tokens):>8} {size:>8} {row.hits:>5}"
         lines.append(f"{clean(row.title)[:32]:<32} {figures}  {cache_words.where(row)}")
     return lines if snapshot.prompts else [*tiers, "nothing is cached yet"]
+
+
+def task_lines(tasks: SideTasks) -> list[str]:
+    """The runs of side tasks, the newest first, and the tasks that there are."""
+    lines = [
+        f"{run.spec.name:<12} {run.state.value:<10} "
+        + " ".join(clean(run.error or run.result or run.asked).split())[:80]
+        for run in tasks.runs
+    ]
+    for spec in tasks.specs:
+        call = f"{'/' if spec.is_builtin else '/task '}{spec.name} {spec.needs_input}".rstrip()
+        lines.append(f"{clean(call):<24} {clean(spec.help)}")
+    return [*lines, *map(clean, tasks.problems)]
 
 
 def tier_lines(name: str, use: TierUse) -> list[str]:

@@ -213,6 +213,7 @@ def has_our_columns(connection: sqlite3.Connection) -> bool:
     try:
         connection.execute(f"{schema.SELECT_SESSION} LIMIT 0").fetchall()
         connection.execute(f"SELECT {schema.MESSAGE_COLUMNS} FROM messages AS m LIMIT 0").fetchall()
+        connection.execute(f"SELECT {schema.COMPACTION_COLUMNS} FROM compactions LIMIT 0").fetchall()
         connection.execute(
             "SELECT max(sessions.rowid), (SELECT max(id) FROM messages) FROM sessions"
         ).fetchall()

@@ -17,6 +17,7 @@ import msgspec
 from samovar.core.errors import SamovarError
 from samovar.sessions import schema
 from samovar.sessions.attachments import PASTE_DIGITS
+from samovar.sessions.compactions import Compactions
 from samovar.sessions.database import Database
 from samovar.sessions.encoding import encode_stats, pack_tokens, storable
 from samovar.sessions.messages import no_chat
@@ -24,7 +25,12 @@ from samovar.sessions.owner import Owner, this_process
 from samovar.sessions.rows import encode_attachments, encode_settings, keep_files, messages_of, session_of
 from samovar.sessions.search import index_message, unindex_message
 from samovar.sessions.tags import cut_tag
-from samovar.sessions.transfer.document import ChatDocument, MessageDocument, check
+from samovar.sessions.transfer.document import (
+    ChatDocument,
+    CompactionDocument,
+    MessageDocument,
+    check,
+)
 from samovar.sessions.values import MessageState
 
 _BATCH_S: Final = 0.1  # the longest that an import keeps others from writing
@@ -40,6 +46,7 @@ class Exchange:
         self._db = database
         self._clock = clock
         self._touch = touch
+        self._compactions = Compactions(database, clock, touch)
 
     # Out
 
@@ -98,6 +105,20 @@ class Exchange:
             is_archived=session.is_archived,
             head=numbers.get(session.head_id) if session.head_id is not None else None,
             messages=tuple(messages),
+            compactions=tuple(
+                CompactionDocument(
+                    upto=numbers[one.upto_id],
+                    summary=one.summary,
+                    created_at=one.created_at,
+                    num_messages=one.num_messages,
+                    tokens_before=one.tokens_before,
+                    tokens_after=one.tokens_after,
+                    is_undone=one.is_undone,
+                    model=one.model,
+                )
+                for one in self._compactions.of(session.id)
+                if one.upto_id in numbers
+            ),
             source=source,
             extra=_decoded(extra),
         )
@@ -241,6 +262,15 @@ class Exchange:
             )
             index_message(self._db, ids[message.id], content)
             yield
+        for compaction in document.compactions:
+            self._db.insert(
+                "INSERT INTO compactions (session_id, upto_id, summary, created_at, num_messages,"
+                " tokens_before, tokens_after, is_undone, model) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                *(session_id, ids[compaction.upto], storable(compaction.summary)),
+                created if compaction.created_at is None else compaction.created_at,
+                *(compaction.num_messages, compaction.tokens_before, compaction.tokens_after),
+                *(compaction.is_undone, storable(compaction.model)),
+            )
         last = document.messages[-1].id if document.messages else None
         head = document.head if document.head is not None else last
         self._db.change(

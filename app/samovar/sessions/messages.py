@@ -303,8 +303,9 @@ class Messages:
             self._set_head(session_id, head_id)
 
     def copy_path(self, message_id: int, session_id: str) -> None:
-        """Within a transaction: copy the messages up to this one into another, empty chat."""
-        parent = None
+        """Within a transaction: copy the messages up to this one, and their summaries, into an empty chat."""
+        parent, origin = None, ""
+        copies: dict[int, int] = {}
         for message in self.path_to(message_id):
             if message.state is MessageState.STREAMING:
                 state = MessageState.STOPPED
@@ -317,6 +318,17 @@ class Messages:
                 *(session_id, parent, state.value, message.id),
             )
             index_message(self._db, parent, message.content)
+            copies[message.id] = parent
+            origin = message.session_id
+        columns = "summary, created_at, num_messages, tokens_before, tokens_after, is_undone, model"
+        summaries = "SELECT id, upto_id FROM compactions WHERE session_id = ? ORDER BY id"
+        for compaction_id, upto_id in self._db.rows(summaries, origin):
+            if upto_id in copies:
+                self._db.insert(
+                    f"INSERT INTO compactions (session_id, upto_id, {columns})"
+                    f" SELECT ?, ?, {columns} FROM compactions WHERE id = ?",
+                    *(session_id, copies[upto_id], compaction_id),
+                )
         self._set_head(session_id, parent)
 
     # Inside

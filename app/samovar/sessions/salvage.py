@@ -7,6 +7,7 @@ come rows of which only a part can be read. In the end every reference holds aga
     message without its parent    becomes a first message
     message without its chat      its chat is made anew, "recovered chat"
     chat without its head         shows its newest message
+    summary without its message   goes
     import without its owner      is one that has been given up
 """
 
@@ -376,6 +377,10 @@ def _mend(target: sqlite3.Connection, last_id: int) -> tuple[int, int, int]:
     for (session,) in target.execute("SELECT id FROM headless").fetchall():
         target.execute(_SET_HEAD, (session,))
     target.execute("DELETE FROM tags WHERE session_id NOT IN (SELECT id FROM sessions)")
+    target.execute(
+        "DELETE FROM compactions WHERE NOT EXISTS (SELECT 1 FROM messages AS m"
+        " WHERE m.id = upto_id AND m.session_id = compactions.session_id)"
+    )
     have = {digest for (digest,) in target.execute("SELECT digest FROM files")}
     num_files = len(_attached(target) - have)
     # An import that nobody goes on with; the next start drops it.

@@ -2,18 +2,20 @@
 
     sessions ──head_id──▶ messages ──parent_id──▶ messages … ▶ NULL (the first message)
         ▲                     │ attachments: JSON with digests ──▶ files
-        ├── tags              └── in `messages_fts` as long as it stands (`search.py`)
+        ├── tags              ├── in `messages_fts` as long as it stands (`search.py`)
+        │                     └──◀── upto_id ── compactions
         └── drafts (also of chats that are not stored yet)
 
 A chat is a tree of messages; the head is the leaf that is shown. `owner_*` name the process that writes a
 reply which is still streaming, or in whose window a draft stands. A message with `deleted_at` takes
 everything below it out of sight. `revision` is a number that grows with every change of any chat. A chat
-with an `import_id` belongs to an import that has not ended: it is as good as deleted until then.
+with an `import_id` belongs to an import that has not ended: it is as good as deleted until then. A
+compaction is a summary of the path up to a message, which is sent in its place.
 """
 
 from typing import Final
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 
 # `MIGRATIONS[n]` leads from version n to n + 1; a new file runs through all of them.
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
@@ -112,6 +114,25 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         SELECT id, searchable(content) FROM messages WHERE state <> 'streaming' AND content <> ''
         """,
     ),
+    (
+        # The time stands in the fourth place: half a row of it can never be taken for a message's.
+        """
+        CREATE TABLE compactions (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            session_id TEXT NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
+            upto_id INTEGER NOT NULL REFERENCES messages (id) ON DELETE CASCADE,
+            created_at REAL NOT NULL,
+            summary TEXT NOT NULL,
+            num_messages INTEGER NOT NULL,
+            tokens_before INTEGER NOT NULL,
+            tokens_after INTEGER NOT NULL,
+            is_undone INTEGER NOT NULL DEFAULT 0,
+            model TEXT NOT NULL DEFAULT ''
+        ) STRICT
+        """,
+        "CREATE INDEX compactions_of_session ON compactions (session_id)",
+        "CREATE INDEX compactions_upto ON compactions (upto_id)",
+    ),
 )
 assert len(MIGRATIONS) == SCHEMA_VERSION
 
@@ -139,6 +160,11 @@ MESSAGE_COLUMNS: Final = f"""
 """
 # The same as if no message had siblings: counting them takes for ever where one has a hundred thousand.
 COLUMNS_ALONE: Final = f"{_OWN_COLUMNS}, 0 AS place, 1 AS num_siblings"
+
+# In the order of the fields of `Compaction`.
+COMPACTION_COLUMNS: Final = """
+    id, session_id, upto_id, summary, created_at, num_messages, tokens_before, tokens_after, is_undone, model
+"""
 
 # A parent is older than its child, so every walk up ends, even in a damaged file.
 _UP: Final = """

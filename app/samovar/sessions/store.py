@@ -1,8 +1,8 @@
 """The store of chats. Whatever a method has stored when it returns survives a kill or a power cut.
 
 Synchronous; one thread at a time uses a Store (the TUI's worker, or a command). Several processes may have
-the same file open. Chats are this module's, their messages `messages`', drafts `drafts`', whole chats in and
-out `exchange`'s.
+the same file open. Chats are this module's, their messages `messages`', their summaries
+`compactions`', drafts `drafts`', whole chats in and out `exchange`'s.
 """
 
 import time
@@ -14,6 +14,7 @@ from typing import Final
 
 from samovar.core.errors import SamovarError
 from samovar.sessions import schema
+from samovar.sessions.compactions import Compactions
 from samovar.sessions.database import Database, open_database
 from samovar.sessions.drafts import Drafts
 from samovar.sessions.encoding import storable
@@ -46,6 +47,7 @@ class Store:
         self._db = database
         self._clock = clock
         self.messages = Messages(database, clock, self._touch)
+        self.compactions = Compactions(database, clock, self._touch)
         self.drafts = Drafts(database, clock)
         self.exchange = Exchange(database, clock, self._touch)
 

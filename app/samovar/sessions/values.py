@@ -77,3 +77,22 @@ class StoredMessage(msgspec.Struct, frozen=True):
     attachments: tuple[Attachment, ...] = ()
     place: int = 0
     num_siblings: int = 1
+
+
+class Compaction(msgspec.Struct, frozen=True):
+    """A summary of a chat up to and with message `upto_id`, which is sent in the place of all that.
+
+    `num_messages` were summarized; they took `tokens_before` of the context, and take `tokens_after` as a
+    summary. One that `is_undone` is kept, and counts for nothing.
+    """
+
+    id: int
+    session_id: str
+    upto_id: int
+    summary: str
+    created_at: float
+    num_messages: int
+    tokens_before: int
+    tokens_after: int
+    is_undone: bool = False
+    model: str = ""

@@ -9,7 +9,7 @@ class Scope(enum.Enum):
     """What a task is about."""
 
     CHAT = "chat"
-    MESSAGE = "message"  # a selected one; its text stands in the prompt as `$message`
+    MESSAGE = "message"  # a selected one, the last reply if none is
 
 
 class Output(enum.Enum):
@@ -31,12 +31,16 @@ class When(enum.Enum):
 
 
 class TaskSpec(msgspec.Struct, frozen=True):
-    """One side task. `prompt` is a template: `$input` (what the user typed behind its name), `$message`,
-    `$title`.
+    """One side task.
+
+    `prompt` is a template: `$input` (what the user typed behind its name), `$title` (of the chat), `$message`
+    (the text of the message that it is about) and `$subject` (what names that message: "your last reply"
+    where the model has just read it, else its whole text); `$$` is a dollar sign.
 
     `max_tokens` bounds its answer, `timeout_s` its time since it began to run. `json_schema` (JSON text) or
     `grammar` (GBNF) restrict it; of an answer in JSON, the first value (a text, or a list of texts) counts.
-    `needs_input` says what the user has to give, empty where nothing. `is_builtin` ones come with Samovar.
+    `needs_input` says what the user has to give, empty where nothing; `default_input` counts where they gave
+    nothing. `is_builtin` ones come with Samovar.
     """
 
     name: str
@@ -51,4 +55,5 @@ class TaskSpec(msgspec.Struct, frozen=True):
     json_schema: str = ""
     grammar: str = ""
     needs_input: str = ""
+    default_input: str = ""
     is_builtin: bool = True

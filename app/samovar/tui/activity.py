@@ -1,10 +1,20 @@
 """What is going on in the shown chat, in a few words for the composer's foot. Pure."""
 
+from typing import Final
+
 from textual.content import Content
 
 from samovar.chats.chat import Chat, Phase, Reply
 from samovar.chats.host_state import HostPhase, HostState
-from samovar.core.figures import count, duration, rate
+from samovar.core.events import RequestQueued, WaitReason
+from samovar.core.figures import count, duration, ordinal, rate
+
+_REASONS: Final = {
+    WaitReason.ROOM: "there is no room in the context yet",
+    WaitReason.FOCUS: "the chat you read goes first",
+    WaitReason.PREFIX: "the same beginning is being processed",
+    WaitReason.DISK: "its beginning comes from the disk",
+}
 
 
 def activity(host: HostState, chat: Chat, notice: str, lasting: str, now: float) -> Content:
@@ -24,11 +34,22 @@ def activity(host: HostState, chat: Chat, notice: str, lasting: str, now: float)
     )
 
 
+def _waiting(queued: RequestQueued | None) -> str:
+    """`waiting: 2nd in the queue, about 8 s · the same beginning is being processed`."""
+    if queued is None:
+        return "waiting for its turn"
+    place = f"{ordinal(queued.position)} in the queue" if queued.num_waiting > 1 else "next"
+    left = "" if queued.estimate_ms is None else f", about {duration(max(1000.0, queued.estimate_ms))}"
+    return f"waiting: {place}{left} · {_REASONS[queued.reason]}"
+
+
 def _reply_activity(reply: Reply, now: float) -> str:
     if reply.stopping:
         return "stopping"
+    if reply.phase is Phase.SUMMARIZING:
+        return "summarizing the oldest messages"
     if reply.phase is Phase.WAITING:
-        return "waiting for its turn"
+        return _waiting(reply.waits)
     if reply.phase is Phase.READING:
         total = count(reply.to_read_tokens)
         left = "" if reply.remaining_ms is None else f" · about {duration(max(1000.0, reply.remaining_ms))}"

@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 
 from samovar.chats.chat import Chat, Phase, Reply
+from samovar.chats.compaction import sizes_in_words
+from samovar.chats.sent import standing
 from samovar.core.chat import Role
 from samovar.core.figures import clock_time, count, duration, rate
 from samovar.core.request import RequestStats
-from samovar.sessions.values import Attachment, MessageState, StoredMessage
-from samovar.tui.widgets.transcript import AttachmentLine, Entry
+from samovar.sessions.values import Attachment, Compaction, MessageState, StoredMessage
+from samovar.tui.widgets.transcript import SUMMARY, AttachmentLine, Entry
 
 Meta = tuple[tuple[str, str], ...]
 
@@ -17,9 +19,20 @@ def chat_entries(chat: Chat, now: float) -> list[Entry]:
     entries = []
     if chat.system_prompt:
         entries.append(Entry("system", "system", chat.system_prompt))
+    summary = standing(chat.path or (), chat.compactions)
     for message in chat.path or ():
         entries += message_entries(message, now)
+        if summary is not None and message.id == summary.upto_id:
+            entries.append(summary_entry(summary))
     return entries
+
+
+def summary_entry(summary: Compaction) -> Entry:
+    """The mark under the last message that is summarized; what is sent in their place can be unfolded."""
+    text = summary.summary
+    line = AttachmentLine("what is sent of them", summary.tokens_after, len(text.encode()), False, text)
+    meta = ((sizes_in_words(summary), "faint"),)
+    return Entry(f"{SUMMARY} {summary.id}", SUMMARY, "", meta, attachments=(line,))
 
 
 def message_entries(message: StoredMessage, now: float) -> list[Entry]:
@@ -127,11 +140,13 @@ def _sentence(text: str) -> str:
 
 
 def _cost(stats: RequestStats, *, is_read: bool = True) -> Sequence[tuple[str, str]]:
-    """`3,888 reused, 24 processed`; `24 to process` until all is read."""
+    """`3,888 reused, 24 processed`; `24 to process` until all is read; `· 96 ahead` of the reused."""
     if not stats.prompt_tokens:
         return []
     processed = stats.processed_tokens or stats.prompt_tokens - stats.reused.total
     cost = [(f"{count(processed)} {'processed' if is_read else 'to process'}", "faint")]
+    if stats.ahead_tokens:
+        cost += [(" · ", "faint"), (f"{count(stats.ahead_tokens)} ahead", "green")]
     return (
         [(f"{count(stats.reused.total)} reused", "green"), (", ", "faint"), *cost]
         if stats.reused.total

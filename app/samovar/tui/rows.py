@@ -24,7 +24,7 @@ def row_maker(chats: Mapping[str, Chat], snapshot: CacheSnapshot) -> Callable[[s
             tags=chat.tags,
             is_favourite=chat.is_favourite,
             is_archived=chat.is_archived,
-            has_draft=bool(chat.draft.strip()),
+            has_draft=chat.has_unsent,
             used_at=chat.updated_at,
         )
 

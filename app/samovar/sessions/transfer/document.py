@@ -4,9 +4,10 @@ A `ChatDocument` holds a whole tree and nothing of the store: no row ids, no oth
 says that has no place here goes to `extra` (JSON values under the file's own names) or is told in `notes`.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from samovar.core.chat import Role
 from samovar.core.errors import SamovarError
@@ -37,6 +38,22 @@ class MessageDocument(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     extra: dict[str, Any] = {}
 
 
+_Count = Annotated[int, Meta(ge=0, le=2**53)]
+
+
+class CompactionDocument(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A summary of the messages up to and with the one whose id is `upto` (see `Compaction`)."""
+
+    upto: int
+    summary: str
+    created_at: float | None = None
+    num_messages: _Count = 0
+    tokens_before: _Count = 0
+    tokens_after: _Count = 0
+    is_undone: bool = False
+    model: str = ""
+
+
 class ChatDocument(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One chat. `messages` are in an order in which parents come first; `head` is the message shown last.
 
@@ -54,6 +71,7 @@ class ChatDocument(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     is_archived: bool = False
     head: int | None = None
     messages: tuple[MessageDocument, ...] = ()
+    compactions: tuple[CompactionDocument, ...] = ()
     source: str = ""
     extra: dict[str, Any] = {}
 
@@ -76,4 +94,7 @@ def check(document: ChatDocument) -> ChatDocument:
         seen.add(message.id)
     if document.head is not None and document.head not in seen:
         raise SamovarError(f"head is {document.head}, and there is no such message")
+    for compaction in document.compactions:
+        if compaction.upto not in seen:
+            raise SamovarError(f"a summary goes up to {compaction.upto}, and there is no such message")
     return document

@@ -133,6 +133,8 @@ def accepted(document: ChatDocument, where: str = "") -> ChatDocument:
         raise fault(where, error) from error
     _check_time(document.created_at, where)
     _check_time(document.updated_at, where)
+    for compaction in document.compactions:
+        _check_time(compaction.created_at, where)
     for message in document.messages:
         place = f"{where}, message {message.id}".removeprefix(", ")
         if not 1 <= message.id <= _MAX_ID:

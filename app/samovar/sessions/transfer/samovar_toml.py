@@ -32,7 +32,7 @@ from samovar.core.request import RequestStats
 from samovar.core.safe_text import clean
 from samovar.sessions.encoding import encode_stats, pack_tokens, unpack_tokens
 from samovar.sessions.transfer import reading
-from samovar.sessions.transfer.document import ChatDocument, MessageDocument
+from samovar.sessions.transfer.document import ChatDocument, CompactionDocument, MessageDocument
 from samovar.sessions.transfer.notes import Notes
 from samovar.sessions.transfer.reading import Data, fault, json_value, list_of, table_of
 from samovar.sessions.transfer.toml_text import lines, table, time_of
@@ -50,7 +50,7 @@ _MARK: Final = re.compile(
 _RENAMED: Final = {"favourite": "is_favourite", "archived": "is_archived"}
 _CHAT_NAMES: Final = frozenset(
     "format version title created_at updated_at tags favourite archived head source system_prompt settings"
-    " messages extra".split()
+    " messages compactions extra".split()
 )
 _MESSAGE_NAMES: Final = reading.names_of(MessageDocument)
 
@@ -82,6 +82,8 @@ def write(document: ChatDocument) -> bytes:
     settings = msgspec.to_builtins(document.settings)
     if settings:
         parts += ["\n[settings]\n", *lines(settings)]
+    for compaction in document.compactions:
+        parts += ["\n[[compactions]]\n", *lines(_compaction_fields(compaction))]
     shown = _shown_ids(document)
     above = None
     for message in document.messages:
@@ -125,6 +127,9 @@ def read(data: Data, notes: Notes) -> ChatDocument:
     for name in ("created_at", "updated_at"):
         if name in fields:
             fields[name] = _seconds(fields[name], name)
+    for one in list_of(fields.get("compactions", []), "compactions"):
+        if "created_at" in table_of(one, "compactions"):
+            one["created_at"] = _seconds(one["created_at"], "compactions")
     return reading.chat_of(fields, messages, extra, "", notes)
 
 
@@ -150,10 +155,24 @@ def _shown_ids(document: ChatDocument) -> frozenset[int]:
     }
     if document.head is not None and document.head != ids[-1]:
         named.add(document.head)
+    named |= {compaction.upto for compaction in document.compactions}
     return frozenset(named if _ids([number if number in named else None for number in ids]) == ids else ids)
 
 
 # Writing
+
+
+def _compaction_fields(compaction: CompactionDocument) -> dict[str, Any]:
+    return {
+        "upto": compaction.upto,
+        "created_at": time_of(compaction.created_at),
+        "num_messages": compaction.num_messages,
+        "tokens_before": compaction.tokens_before,
+        "tokens_after": compaction.tokens_after,
+        "is_undone": compaction.is_undone or None,
+        "model": compaction.model or None,
+        "summary": compaction.summary,
+    }
 
 
 def _message_parts(message: MessageDocument, above: int | None, *, is_named: bool) -> Iterator[str]:

@@ -46,7 +46,8 @@ GLYPH_KEYS = HelpGroup(
 
 WRITING_KEYS: Final = (
     ("tab", "complete a /command or an @file; else go to the messages"),
-    ("up", "in an empty line: what you have sent before"),
+    ("enter", "while a reply is written: queue the message; in an empty line: go on with a paused queue"),
+    ("up", "in an empty line: the last queued message, or what you have sent before"),
     ("@FILE", "attach a text file; pasting its path does the same"),
 )
 """What the composer does with keys that have another meaning elsewhere in a text."""

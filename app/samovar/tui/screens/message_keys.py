@@ -8,16 +8,19 @@ from textual.screen import Screen
 from samovar.chats.branches import Branches
 from samovar.chats.chat import Chat
 from samovar.chats.conversation import Conversations
+from samovar.core.errors import SamovarError
+from samovar.tui.task_desk import TaskDesk
 from samovar.tui.widgets.chat_view import ChatView
-from samovar.tui.widgets.transcript import Transcript
-from samovar.tui.widgets.transcript.messages import Wanted
+from samovar.tui.widgets.transcript import SUMMARY, Transcript
+from samovar.tui.widgets.transcript.messages import ASIDE, Wanted
 
 
 class MessageKeys(Screen[None]):
     """A screen with a chat in it. What is done shows by itself; what cannot be done is said in the view."""
 
-    def __init__(self, conversations: Conversations, view: ChatView) -> None:
+    def __init__(self, conversations: Conversations, view: ChatView, task_desk: TaskDesk) -> None:
         super().__init__()
+        self._task_desk = task_desk
         self._conversations = conversations
         self._view = view
 
@@ -26,6 +29,8 @@ class MessageKeys(Screen[None]):
         chat = self._view.chat
         if event.entry_id.isdigit():
             self._conversations.branches.begin_edit(chat, int(event.entry_id))
+        elif event.entry_id.startswith(SUMMARY):
+            self._view.say("a summary cannot be edited; u undoes it")
         else:  # the system prompt
             self._view.composer.set_text(f"/system {chat.system_prompt}")
             self._view.composer.focus_input()
@@ -56,9 +61,28 @@ class MessageKeys(Screen[None]):
 
         self._branch(event, deed)
 
+    @on(Transcript.TaskWanted)
+    def _run_task(self, event: Transcript.TaskWanted) -> None:
+        """Run a side task on the message that is selected; an aside is about the whole chat."""
+        if event.task == ASIDE:
+            self._task_desk.start_named(self._view.chat, event.task)
+        elif event.entry_id.isdigit():
+            self._task_desk.start_named(self._view.chat, event.task, int(event.entry_id))
+        else:
+            self._view.say("that is no message: press it on one of the chat")
+
     @on(Transcript.UndoWanted)
-    def _undo_branch(self) -> None:
+    def _undo_branch(self, event: Transcript.UndoWanted) -> None:
+        if event.entry_id is not None and event.entry_id.startswith(SUMMARY):
+            self.run_worker(self._undo_summary(self._view.chat), group="branch")
+            return
         self.run_worker(self._do(self._conversations.branches.undo(self._view.chat), "back again"))
+
+    async def _undo_summary(self, chat: Chat) -> None:
+        try:
+            self._view.say(await self._conversations.compacting.undo(chat))
+        except SamovarError as error:
+            self._view.say_error(str(error))
 
     def _branch(
         self,

@@ -15,14 +15,14 @@ from textual.widgets import Static
 
 from samovar.core.figures import percent, rate
 from samovar.core.snapshot import FREE, SHARED, CacheSnapshot
-from samovar.tui.widgets import cell_map, panel_text
+from samovar.tui.widgets import cell_map, panel_text, running_text
 from samovar.tui.widgets.cell_map import CellMap
 from samovar.tui.widgets.meter import History, Meter
 from samovar.tui.widgets.prompt_rows import prompt_lines
 
 AGES_EVERY_S: Final = 20.0
 HISTORY_LENGTH: Final = 64
-_OTHER_LINES: Final = 34  # what the panel needs beside the rows of prompts
+_OTHER_LINES: Final = 35  # what the panel needs beside the rows of prompts
 
 
 class CachePanel(VerticalScroll):
@@ -56,8 +56,10 @@ class CachePanel(VerticalScroll):
             yield Static("", id="speed")
             yield History(id="speed-history")
         yield Static("", id="saved")
+        yield Static("", id="ahead")
         yield Static("", id="swaps")
         yield Static("", id="losses")
+        yield Static("", id="running")
         yield Static("", id="more")
 
     def on_mount(self) -> None:
@@ -97,15 +99,17 @@ class CachePanel(VerticalScroll):
             meter.display = not use.off and use.limit_bytes is not None
             meter.set_segments([(color, use.bytes)], use.limit_bytes or 1)
             self._set_or_hide(f"{name}-notes", panel_text.tier_notes(use, width, with_small=name == "disk"))
-        self._draw_prompts(width)
+        running = running_text.running_lines(snapshot, self._colors, width)
+        self._set_or_hide("running", running)
+        self._draw_prompts(width, num_taken=running.plain.count("\n") + 2 if running.plain else 0)
         self._draw_request(width)
         self._draw_totals(width)
         self._set("more", panel_text.more_line(snapshot))
 
-    def _draw_prompts(self, width: int) -> None:
+    def _draw_prompts(self, width: int, num_taken: int) -> None:
         snapshot = self._snapshot
         if snapshot.prompts:
-            max_rows = max(6, self.size.height - _OTHER_LINES)
+            max_rows = max(6, self.size.height - _OTHER_LINES - num_taken)
             content = prompt_lines(snapshot, self._colors, width, max_rows, self._clock())
         else:
             content = panel_text.empty_lines(width)
@@ -136,6 +140,7 @@ class CachePanel(VerticalScroll):
             )
             self.query_one("#speed-history", History).set_values(tuple(self._speeds), color="brass")
             self._set("saved", panel_text.saved_line(totals, self._snapshot.totals_ever, width))
+        self._set_or_hide("ahead", panel_text.ahead_line(totals, width))
         self._set_or_hide("swaps", panel_text.swaps_line(totals, width))
         self._set_or_hide("losses", panel_text.losses_line(totals, width))
 

@@ -16,6 +16,9 @@ from textual.timer import Timer
 from samovar.chats import changes
 from samovar.chats.chat import Chat, Phase
 from samovar.chats.host_state import HostPhase, HostState
+from samovar.chats.meter import ContextUse
+from samovar.chats.sent import standing
+from samovar.sessions.values import Compaction
 from samovar.tui.activity import activity
 from samovar.tui.entries import (
     chat_entries,
@@ -26,6 +29,7 @@ from samovar.tui.entries import (
     reply_thought,
 )
 from samovar.tui.widgets.composer import Composer
+from samovar.tui.widgets.context_meter import context_meters
 from samovar.tui.widgets.transcript import Entry, Transcript
 from samovar.tui.widgets.welcome import Welcome
 
@@ -39,10 +43,12 @@ ChatChange = (
     | changes.MessageAdded
     | changes.MessageChanged
     | changes.DraftChanged
+    | changes.QueueChanged
     | changes.ReplyBegan
     | changes.ReplyProgressed
     | changes.ReplyGrew
     | changes.ReplyEnded
+    | changes.ContextChanged
 )
 
 
@@ -70,6 +76,7 @@ class ChatView(Vertical):
         self._notice_timer: Timer | None = None
         self._activity_at = 0.0
         self._phase: Phase | None = None
+        self._summary: Compaction | None = None  # whose mark is shown
         self._welcome = Welcome(id="welcome")
         self._transcript = Transcript(max_fps=max_fps, id="transcript")
         self._desk = Vertical(id="desk")
@@ -104,6 +111,7 @@ class ChatView(Vertical):
             self.post_message(self.Typed(self.chat, self.composer.text))
         self.chat = chat
         self.composer.set_text(chat.draft)
+        self.composer.set_queue(chat.queued, chat.queue_paused)
         self.say_error("")
         self._notice = ""
         self.composer.set_note("")
@@ -124,6 +132,8 @@ class ChatView(Vertical):
             case changes.DraftChanged():
                 self.composer.set_text(chat.draft)
                 self.composer.focus_input()
+            case changes.QueueChanged():
+                self.composer.set_queue(chat.queued, chat.queue_paused)
             case changes.ReplyBegan() if chat.reply is not None:
                 self._show_welcome(False)
                 self._notice = ""
@@ -142,6 +152,8 @@ class ChatView(Vertical):
                 entry, *notes = message_entries(message, now)
                 self._transcript.end_stream(entry)
                 self._append(notes)
+            case changes.ContextChanged() if standing(chat.path or (), chat.compactions) != self._summary:
+                self._load(stay=True)
             case _:
                 pass
         phase = chat.reply.phase if chat.reply is not None else None
@@ -154,6 +166,10 @@ class ChatView(Vertical):
         if reply is not None and (reply.thinks or reply.thinking_tokens):
             thought = reply_thought(reply)
             self._transcript.update_thought(reply_id(reply), thought, thinks=reply.thinks)
+
+    def set_context(self, use: ContextUse | None) -> None:
+        """Show how full the context is with this chat."""
+        self.composer.set_meter(context_meters(use))
 
     def take_text(self) -> str:
         """Empty the composer; returns what was in it."""
@@ -237,11 +253,13 @@ class ChatView(Vertical):
         self._phase = self.chat.reply.phase if self.chat.reply is not None else None
         aside = self._notice if self.chat.reply is not None else ""
         doing = activity(self._host, self.chat, self._notice, self._lasting, self._clock())
-        self.composer.set_activity(doing, aside)
+        queues = self.chat.reply is not None and self.chat.editing is None
+        self.composer.set_activity(doing, aside, queues=queues)
 
     def _load(self, *, stay: bool = False) -> None:
         chat, now = self.chat, self._clock()
         entries = chat_entries(chat, now)
+        self._summary = standing(chat.path or (), chat.compactions)
         self._show_welcome(chat.path == [] and not entries and chat.reply is None)
         self._transcript.load(entries, stay=stay)
         if chat.reply is not None:

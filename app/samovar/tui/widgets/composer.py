@@ -1,4 +1,4 @@
-"""Where the user writes: a text of up to eight lines, what is going on, and what the keys do.
+"""Where the user writes: what is queued, a text of up to eight lines, what is going on, what the keys do.
 
 Takes texts, posts what the user wants sent; knows neither chats nor client.
 """
@@ -32,11 +32,13 @@ from samovar.sessions.attachments import digest_of
 from samovar.sessions.encoding import storable
 from samovar.sessions.values import Attachment
 from samovar.tui.widgets.line import do_own_key
+from samovar.tui.widgets.queue_rows import QueueRows
 
 LONG_PASTE: Final = 4000  # characters
 LONG_PASTE_LINES: Final = 40
 _HALF_MENTION: Final = re.compile(r"(?:^|\s)@([^\s\"]*)$")
 _NEW_LINE_KEYS: Final = ("ctrl+j", "shift+enter", "alt+enter")
+_QUEUE_HINTS: Final = ("enter queues · esc stops · / commands", "enter queues · esc stops", "esc stops")
 _HINTS: Final = (
     "enter sends · ctrl+j new line · esc stops · / commands",
     "enter sends · esc stops · / commands",
@@ -45,12 +47,16 @@ _HINTS: Final = (
 )
 
 
+_LEAST_ACTIVITY: Final = 44  # cells: the meter does not take these away
+
+
 class MessageInput(TextArea):
-    """A text area in which Enter sends. Up in an empty one brings back what was sent."""
+    """A text area in which Enter sends. Up in an empty one brings back what is queued, or was sent."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "submit", "send", id="composer.send"),
         Binding(",".join(_NEW_LINE_KEYS), "new_line", "new line", id="composer.new_line"),
+        Binding("alt+up", "take_back", "take the last queued message back", id="composer.take_back"),
         Binding("tab", "complete", "complete a /command or an @file, else go to the next part", show=False),
     ]
 
@@ -62,7 +68,7 @@ class MessageInput(TextArea):
             self.paste = paste
 
     class Submitted(Message):
-        """The user wants this text sent."""
+        """The user wants this text sent; an empty one: what is queued."""
 
         def __init__(self, text: str) -> None:
             super().__init__()
@@ -79,6 +85,7 @@ class MessageInput(TextArea):
         self.cursor_blink = False
         self._history: Sequence[str] = ()
         self._recalled: int | None = None
+        self.has_queued = False
 
     def set_history(self, texts: Sequence[str]) -> None:
         """The texts that Up brings back, oldest first."""
@@ -144,9 +151,13 @@ class MessageInput(TextArea):
 
     def action_submit(self) -> None:
         """Hand the text over and start an empty one at once: the next key belongs to that."""
-        if text := self.text if self.text.strip() else "":
+        text = self.text if self.text.strip() else ""
+        if text:
             self.load_text("")
-            self.post_message(self.Submitted(text))
+        self.post_message(self.Submitted(text))
+
+    def action_take_back(self) -> None:
+        self.post_message(QueueRows.Wanted(None, edits=True))
 
     def action_new_line(self) -> None:
         start, end = self.selection
@@ -165,7 +176,9 @@ class MessageInput(TextArea):
             self.screen.focus_previous()
 
     def action_cursor_up(self, select: bool = False) -> None:
-        if select or not self._recall(-1):
+        if not select and self.has_queued and not self.text:
+            self.action_take_back()
+        elif select or not self._recall(-1):
             super().action_cursor_up(select)
 
     def action_cursor_down(self, select: bool = False) -> None:
@@ -197,8 +210,16 @@ class Foot(Widget):
         super().__init__(id=id)
         self._activity = Content("")
         self._aside = ""
+        self._hints: Sequence[str] = _HINTS
         self._command = ""
         self._files: Sequence[str] = ()
+        self._meters: Sequence[Content] = ()
+
+    def set_meter(self, meters: Sequence[Content]) -> None:
+        """Show the first of these that there is room for, at the very right; nothing for none."""
+        if list(meters) != list(self._meters):
+            self._meters = meters
+            self.refresh()
 
     def set_files(self, files: Sequence[str]) -> None:
         """Show what a half-typed `@` could become; nothing for none."""
@@ -210,6 +231,12 @@ class Foot(Widget):
         """Say what is going on."""
         if not activity.is_same(self._activity):
             self._activity = activity
+            self.refresh()
+
+    def set_hints(self, hints: Sequence[str]) -> None:
+        """What the keys do: the longest one that fits is shown."""
+        if hints != self._hints:
+            self._hints = hints
             self.refresh()
 
     def set_aside(self, text: str) -> None:
@@ -231,11 +258,15 @@ class Foot(Widget):
             return Content.assemble(("tab ", "$secondary"), (names, "$faint")).truncate(width, ellipsis=True)
         if self._command:
             return Content.assemble((_explained(self._command), "$faint")).truncate(width, ellipsis=True)
+        left = width - 2 - min(self._activity.cell_length, _LEAST_ACTIVITY)
+        meter = next((meter for meter in self._meters if meter.cell_length <= left), Content(""))
+        end = Content.assemble("   ", meter) if meter.plain else meter
+        width -= end.cell_length
         activity = self._activity.truncate(width, ellipsis=True)
         room = width - activity.cell_length - (2 if activity.plain else 0)
-        hint = next((hint for hint in (self._aside, *_HINTS) if hint and cell_len(hint) <= room), "")
+        hint = next((hint for hint in (self._aside, *self._hints) if hint and cell_len(hint) <= room), "")
         gap = width - activity.cell_length - cell_len(hint)
-        return Content.assemble(activity, " " * max(0, gap), (hint, "$faint"))
+        return Content.assemble(activity, " " * max(0, gap), (hint, "$faint"), end)
 
 
 def _explained(text: str) -> str:
@@ -257,13 +288,14 @@ class Composer(Vertical):
             self.text = text
 
     class Sent(Message):
-        """The user pressed Enter on a text that is not empty; it has left the input."""
+        """The user pressed Enter; the text has left the input. An empty one: what is queued is wanted."""
 
         def __init__(self, text: str) -> None:
             super().__init__()
             self.text = text
 
     def compose(self) -> ComposeResult:
+        yield QueueRows(id="queue")
         yield MessageInput(id="input")
         yield Static("", id="error", markup=False)
         yield Static("", id="note", markup=False)
@@ -290,10 +322,26 @@ class Composer(Vertical):
         """The texts that Up brings back, oldest first."""
         self.query_one(MessageInput).set_history(texts)
 
-    def set_activity(self, activity: Content, aside: str = "") -> None:
-        """Say what is going on, on one line; `aside` stands at its end if there is room."""
+    def set_queue(self, texts: Sequence[str], paused: str) -> None:
+        """Show the messages that wait, and why none of them is sent (empty while they are)."""
+        rows = self.query_one(QueueRows)
+        if not texts and rows.has_focus:  # hidden, it would take the keys with it
+            self.focus_input()
+        rows.set_queue(texts, paused)
+        self.input.has_queued = bool(texts)
+
+    def set_activity(self, activity: Content, aside: str = "", *, queues: bool = False) -> None:
+        """Say what is going on, on one line; `aside` stands at its end if there is room.
+
+        `queues`: what is sent now waits for the reply before it.
+        """
         self.query_one(Foot).set_activity(activity)
+        self.query_one(Foot).set_hints(_QUEUE_HINTS if queues else _HINTS)
         self.query_one(Foot).set_aside(aside)
+
+    def set_meter(self, meters: Sequence[Content]) -> None:
+        """Show how full the context is, in the longest form that there is room for."""
+        self.query_one(Foot).set_meter(meters)
 
     def set_error(self, text: str) -> None:
         """Say what went wrong and what to do; empty once that is past."""

@@ -6,7 +6,7 @@ from typing import Final
 from textual.content import Content
 
 from samovar.chats import cache_words
-from samovar.core.figures import count, duration, mib, rate
+from samovar.core.figures import count, duration, mib, rate, short_count
 from samovar.core.request import RequestStats
 from samovar.core.safe_text import clean
 from samovar.core.snapshot import CacheSnapshot, TierUse, Totals
@@ -101,6 +101,8 @@ def request_lines(stats: RequestStats, title: str, width: int) -> Content:
         figures.append(f"first token {duration(stats.first_token_ms)}")
     if stats.tokens_per_second is not None:
         figures.append(f"{rate(stats.tokens_per_second)} tok/s")
+    if stats.ahead_tokens:
+        figures.append(f"{count(stats.ahead_tokens)} ahead")
     if figures:
         lines.append(Content.assemble((fitted(" · ".join(figures), width), "$secondary")))
     if stats.mismatch is not None:
@@ -141,6 +143,15 @@ def saved_line(totals: Totals, ever: Totals | None, width: int) -> Content:
     if ever is None:
         return Content.assemble(*left)
     return two_sides(left, [("ever ", "$faint"), (duration(ever.saved_ms), "$green")], width)
+
+
+def ahead_line(totals: Totals, width: int) -> Content:
+    """`AHEAD      412, 380 used, 32 wasted`: tokens processed ahead, and whether it paid; empty if none."""
+    if not totals.ahead_tokens:
+        return Content("")
+    used, wasted = short_count(totals.ahead_used_tokens), short_count(totals.ahead_wasted_tokens)
+    text = f"{short_count(totals.ahead_tokens)}, {used} used, {wasted} wasted"
+    return Content.assemble(("AHEAD      ", "$secondary"), (fitted(text, width - 11).rstrip(), "$text"))
 
 
 def more_line(snapshot: CacheSnapshot) -> Content:

@@ -107,13 +107,16 @@ def mismatch_lines(mismatch: Mismatch | None, width: int) -> list[Content]:
 
 
 def _tiers(stats: RequestStats) -> Content:
-    """`3,912 tokens: 3,200 from context · 688 from RAM · 24 processed`."""
+    """`3,912 tokens: 3,200 from context · 688 from RAM · 24 processed · 96 ahead`."""
     parts: list[Part] = [(f"{count(stats.prompt_tokens)} tokens: ", "$secondary")]
     tiers = (("context", stats.reused.context, "$green"), ("RAM", stats.reused.host, "$green"))
     for name, tokens, color in (*tiers, ("disk", stats.reused.disk, "$teal")):
         if tokens:
             parts += [(count(tokens), color), (f" from {name} · ", "$secondary")]
-    return Content.assemble(*parts, (count(stats.processed_tokens), "$brass"), (" processed", "$secondary"))
+    parts += [(count(stats.processed_tokens), "$brass"), (" processed", "$secondary")]
+    if stats.ahead_tokens:
+        parts += [(" · ", "$secondary"), (count(stats.ahead_tokens), "$green"), (" ahead", "$secondary")]
+    return Content.assemble(*parts)
 
 
 def _times(stats: RequestStats) -> str:

@@ -32,13 +32,19 @@ class StatusFigures(msgspec.Struct, frozen=True):
     first_token_ms: float | None = None
     saved_ms: float = 0.0
     asleep: bool = False
+    num_waiting: int = 0
 
 
 def status_figures(host: HostState, snapshot: CacheSnapshot) -> StatusFigures:
     """The figures of this moment."""
     first_token_ms = snapshot.last.stats.first_token_ms if snapshot.last is not None else None
     return StatusFigures(
-        host, snapshot.decode_tokens_per_second, first_token_ms, snapshot.totals.saved_ms, snapshot.asleep
+        host,
+        snapshot.decode_tokens_per_second,
+        first_token_ms,
+        snapshot.totals.saved_ms,
+        snapshot.asleep,
+        snapshot.num_waiting,
     )
 
 
@@ -84,6 +90,9 @@ def status_pieces(figures: StatusFigures) -> list[Content]:
         Content.assemble((" ".join(clean(host.model.name).split()), "$brass")),
         Content.assemble(("asleep", "$text")) if figures.asleep else Content(""),
         Content.assemble((rate(speed).rjust(3), "$text"), (" tok/s", "$secondary")) if speed else Content(""),
+        Content.assemble((f"{figures.num_waiting} waiting", "$brass"))
+        if figures.num_waiting
+        else Content(""),
         Content.assemble(("first token ", "$secondary"), (duration(first), "$text"))
         if first
         else Content(""),

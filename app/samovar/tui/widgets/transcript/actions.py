@@ -4,7 +4,7 @@ from typing import Final
 
 from samovar.tui.widgets.transcript.attachments import render_attachments
 from samovar.tui.widgets.transcript.blocks import Kind
-from samovar.tui.widgets.transcript.entry import Entry
+from samovar.tui.widgets.transcript.entry import SUMMARY, Entry
 from samovar.tui.widgets.transcript.heading import FIRST_FILE_LINE
 from samovar.tui.widgets.transcript.layout import Layout
 from samovar.tui.widgets.transcript.markdown import code_in
@@ -101,7 +101,9 @@ def message_in_view(layout: Layout, view: range, current: int | None) -> int | N
 
 def kind_of(entry: Entry) -> str:
     """Return what one calls an entry that is copied."""
-    return {"assistant": "reply", "user": "message"}.get(entry.role, f"{entry.role} prompt")
+    return {"assistant": "reply", "user": "message", SUMMARY: "summary"}.get(
+        entry.role, f"{entry.role} prompt"
+    )
 
 
 def _may_hold_code(layout: Layout, index: int) -> bool:

@@ -9,7 +9,7 @@ from rich.style import Style
 
 from samovar.core.safe_text import clean
 from samovar.tui.widgets.transcript.attachments import render_attachments
-from samovar.tui.widgets.transcript.entry import Entry
+from samovar.tui.widgets.transcript.entry import SUMMARY, Entry
 from samovar.tui.widgets.transcript.page import Line, Page
 from samovar.tui.widgets.transcript.thoughts import has_thought
 
@@ -25,7 +25,7 @@ def render_heading(
     """Return the empty line before an entry, its heading with as many `hints` as there is room for, and its
     files, those in `unfolded` with their text.
     """
-    if not entry.is_message:
+    if not entry.has_heading:
         return [page.blank()]
     files = [line for _, line in render_attachments(page, entry, unfolded)]
     return [page.blank(), _name_line(page, entry, hints), *files]
@@ -35,6 +35,8 @@ def hints_of(entry: Entry) -> list[str]:
     """The keys that one would press on this message, the likeliest first."""
     if entry.state == "streaming":
         return []
+    if entry.role == SUMMARY:
+        return ["o read it", "u undo"]
     hints = ["g go on"] if entry.role == "assistant" and entry.state in {"cut", "stopped"} else []
     hints += ["o files"] if entry.attachments else []
     hints += ["o thinking"] if has_thought(entry) else []
@@ -102,9 +104,12 @@ def _fitting(hints: Sequence[str], room: int) -> str:
 
 def _name(page: Page, entry: Entry) -> tuple[str, Style]:
     styles = page.styles
-    return {"user": ("you", styles.role_you), "assistant": ("samovar", styles.role_samovar)}.get(
-        entry.role, (entry.role, styles.role_system)
-    )
+    names = {
+        "user": ("you", styles.role_you),
+        "assistant": ("samovar", styles.role_samovar),
+        SUMMARY: ("summarized", styles.role_system),
+    }
+    return names.get(entry.role, (entry.role, styles.role_system))
 
 
 def _versions(entry: Entry) -> str:

@@ -20,7 +20,7 @@ from samovar.tui.widgets.transcript.heights import Heights
 from samovar.tui.widgets.transcript.page import Line, Page
 from samovar.tui.widgets.transcript.parts import Part, Parts
 from samovar.tui.widgets.transcript.render import estimate_height, render_block, with_cursor
-from samovar.tui.widgets.transcript.thoughts import THOUGHT, answer, may_think, reply_blocks
+from samovar.tui.widgets.transcript.thoughts import MARKDOWN_ROLES, THOUGHT, answer, may_think, reply_blocks
 
 
 class Anchor(NamedTuple):
@@ -292,7 +292,7 @@ class Layout:
         self, index: int, text: str, before: Sequence[Block] = (), *, growing: bool = False
     ) -> list[Block]:
         entry = self.entries[index]
-        if entry.role != "assistant":
+        if entry.role not in MARKDOWN_ROLES:
             return resume(text, list(before), markdown=False)
         is_open = self.is_unfolded(index)
         return reply_blocks(entry, text, is_open=is_open, before=before, growing=growing)

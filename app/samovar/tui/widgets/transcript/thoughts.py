@@ -21,6 +21,8 @@ from samovar.tui.widgets.transcript.entry import Entry
 from samovar.tui.widgets.transcript.page import Line, Page
 from samovar.tui.widgets.transcript.wrap import wrap
 
+MARKDOWN_ROLES: Final = frozenset({"assistant", "answer"})
+"""Of entries that a model has written."""
 THOUGHT: Final = -1
 """Stands for the thinking where files have their numbers."""
 _OPENINGS: Final = tuple(opening for opening, _ in KNOWN_TAGS)
@@ -30,7 +32,7 @@ _BAR: Final = "│ "
 
 def may_think(entry: Entry, text: str) -> bool:
     """Whether a text of an entry begins with thinking, as far as can be told fast."""
-    if entry.role != "assistant":
+    if entry.role not in MARKDOWN_ROLES:
         return False
     return entry.thinks or (text[:64].lstrip()[:1] in _FIRST and text.lstrip().startswith(_OPENINGS))
 

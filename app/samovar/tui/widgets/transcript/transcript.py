@@ -15,7 +15,7 @@ from textual.timer import Timer
 
 from samovar.core.safe_text import clean
 from samovar.tui.widgets.transcript import actions, messages
-from samovar.tui.widgets.transcript.entry import Entry
+from samovar.tui.widgets.transcript.entry import SUMMARY, Entry
 from samovar.tui.widgets.transcript.heading import NAME_LINE, step_at
 from samovar.tui.widgets.transcript.layout import Anchor, Layout
 from samovar.tui.widgets.transcript.selecting import key_of, word_at
@@ -42,8 +42,11 @@ class Transcript(ChatScroll):
         Binding("right", "version(1)", "next version of the message", id="transcript.version_after"),
         Binding("f", "fork", "a new chat that goes as far as the message", id="transcript.fork"),
         Binding("d", "delete", "delete the message and all below it", id="transcript.delete"),
-        Binding("u", "undo", "undo the last delete", id="transcript.undo"),
+        Binding("u", "undo", "undo the last delete, or a summary on its mark", id="transcript.undo"),
         Binding("o", "unfold", "show or hide its files' text, or its thinking", id="transcript.unfold"),
+        Binding("t", "task('translate')", "translate the message", id="transcript.translate"),
+        Binding("w", "task('explain')", "what the message means: explain it", id="transcript.explain"),
+        Binding("a", "task('aside')", "ask something aside about the chat", id="transcript.aside"),
         Binding("y", "copy", "copy the message", id="transcript.copy"),
         Binding("c", "copy_code", "copy code", id="transcript.copy_code"),
     ]
@@ -59,6 +62,7 @@ class Transcript(ChatScroll):
     AgainWanted: TypeAlias = messages.AgainWanted
     ForkWanted: TypeAlias = messages.ForkWanted
     DeleteWanted: TypeAlias = messages.DeleteWanted
+    TaskWanted: TypeAlias = messages.TaskWanted
     UndoWanted: TypeAlias = messages.UndoWanted
     ContinueWanted: TypeAlias = messages.ContinueWanted
     SiblingWanted: TypeAlias = messages.SiblingWanted
@@ -290,7 +294,11 @@ class Transcript(ChatScroll):
         self._want(self.DeleteWanted)
 
     def action_undo(self) -> None:
-        self.post_message(self.UndoWanted(self))
+        self.post_message(self.UndoWanted(self, self.current))
+
+    def action_task(self, name: str) -> None:
+        if (entry_id := self.current) is not None:
+            self.post_message(self.TaskWanted(self, entry_id, name))
 
     def action_version(self, step: int) -> None:
         """Ask for the next or previous version of the current message, where there is one."""
@@ -321,7 +329,8 @@ class Transcript(ChatScroll):
             self.post_message(self.NothingToCopy(self, "reply"))
             return
         is_growing = self._live and entries[index].id == self._live_id
-        text = answer(entries[index], self._live_text if is_growing else clean(entries[index].text))
+        own = entries[index].attachments[0].text if entries[index].role == SUMMARY else entries[index].text
+        text = answer(entries[index], self._live_text if is_growing else clean(own))
         self._request_copy((text, actions.kind_of(entries[index])))
 
     def action_copy_code(self) -> None:

@@ -1,0 +1,364 @@
+"""The end of the context: the oldest messages are summarized, left out, or the user is told in time."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from samovar.chats.chat import Chat, Phase
+from samovar.chats.command_desk import CommandDesk
+from samovar.chats.side_tasks import TaskState
+from samovar.chats.slash import parse
+from samovar.config import Config
+from samovar.core.chat import SUMMARY_HEAD, Role
+from samovar.core.commands import Cancel, CountTokens
+from samovar.core.errors import SamovarError
+from samovar.core.events import HostReady, TokensCounted
+from samovar.core.request import FinishReason, Request, RequestStats
+from samovar.sessions.store import MessageState
+from tests.tui.desk import Desk, until
+from tests.tui.fake_client import MODEL
+
+CONTEXT = 1000
+SUMMARY = "They spoke of words."
+
+
+@pytest.fixture
+async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
+    made = Desk(tmp_path / "chats.db", Config(system_prompt="Be brief."))
+    await made.chats.load()
+    made.chats.handle(HostReady(msgspec.structs.replace(MODEL, context_tokens=CONTEXT)))
+    yield made
+    await made.close()
+
+
+def size(request: Request) -> int:
+    """What the fake engine says that a prompt takes."""
+    return sum(len(message.content) // 3 + 8 for message in request.messages)
+
+
+async def turn(desk: Desk, chat: Chat, text: str, reply: str = "word " * 30) -> Request:
+    await desk.chats.send(chat, text)
+    return await answer(desk, chat, reply)
+
+
+async def answer(desk: Desk, chat: Chat, reply: str = "word " * 30) -> Request:
+    """Let the running reply end, with the figures of its prompt."""
+    assert chat.reply is not None
+    request_id = chat.reply.request_id
+    await until(lambda: any(one.id == request_id for one in desk.client.requests))
+    request = next(one for one in desk.client.requests if one.id == request_id)
+    stats = RequestStats(prompt_tokens=size(request), generated_tokens=len(reply) // 3)
+    row = chat.reply.row
+    assert row is not None
+    desk.client.finish(request, reply, stats=stats, tokens=())
+    desk.hear()
+    await until(lambda: desk.store.messages.message(row.id).state is MessageState.COMPLETE)
+    return request
+
+
+async def fill(desk: Desk, chat: Chat, num_turns: int = 6) -> None:
+    """Turns of about 120 tokens each; past the mark (525 tokens) with the fifth one."""
+    for number in range(num_turns):
+        await turn(desk, chat, f"{number} " + "word " * 30)
+
+
+def summaries(desk: Desk) -> list[Request]:
+    """The summaries that have been asked for."""
+    return [
+        request
+        for request in desk.client.side_requests
+        if "conversation so far in at most" in request.messages[-1].content
+    ]
+
+
+async def summarize(
+    desk: Desk, chat: Chat, text: str = SUMMARY, reason: FinishReason = FinishReason.STOP
+) -> None:
+    """Let the summary that is being written end so."""
+    request = summaries(desk)[-1]
+    before = len(chat.compactions)
+    stats = RequestStats(prompt_tokens=size(request), generated_tokens=len(text) // 3)
+    desk.client.finish(
+        request, text, reason, stats=stats, error="out of luck" * (reason is FinishReason.FAILED)
+    )
+    desk.hear()
+    if reason is FinishReason.STOP and text.strip():
+        await until(lambda: len(chat.compactions) > before)
+    await until(lambda: not desk.chats.compacting.is_running(chat))
+
+
+async def test_the_oldest_part_is_summarized_ahead_of_time_and_stands_for_itself_then(desk: Desk) -> None:
+    chat = desk.chats.shown
+    await fill(desk, chat, 5)
+    (task,) = summaries(desk)
+    last_turn = desk.client.requests[-1]
+    assert task.messages[:-1] == last_turn.messages[: len(task.messages) - 1], "a beginning of the chat"
+    assert task.messages[-1].role is Role.USER
+    assert not task.store
+    assert not task.urgent
+    assert len(task.messages) < len(last_turn.messages), "the last turns stay as they are"
+    await summarize(desk, chat, f"  {SUMMARY}\n")
+    num_summarized = chat.compactions[0].num_messages
+    request = await turn(desk, chat, "and now?")
+    assert request.messages[0].content == f"Be brief.\n\n{SUMMARY_HEAD}\n{SUMMARY}"
+    assert len(request.messages) == 1 + 10 - num_summarized + 1
+    assert request.messages[-1].content == "and now?"
+    assert len(desk.store.path(chat.id)) == 12, "all of it stays readable"
+    assert not any("no longer sent" in str(change) for change in desk.told)
+    runs = [run for run in desk.chats.tasks.runs if run.spec.name == "compact"]
+    assert [(run.state, run.result) for run in runs] == [(TaskState.DONE, SUMMARY)]
+
+
+async def test_the_new_prompt_is_processed_ahead_and_is_what_the_next_turn_sends(desk: Desk) -> None:
+    chat = desk.chats.shown
+    await fill(desk, chat, 5)
+    await summarize(desk, chat)
+    await until(lambda: desk.client.prepared and SUMMARY in desk.client.prepared[-1].messages[0].content)
+    ahead = desk.client.prepared[-1]
+    request = await turn(desk, chat, "and now?")
+    assert request.messages[: len(ahead.messages) - 1] == ahead.messages[:-1]
+
+
+async def test_a_summary_survives_a_restart_and_reaches_other_windows(desk: Desk, tmp_path: Path) -> None:
+    chat = desk.chats.shown
+    await fill(desk, chat, 5)
+    other = Desk(tmp_path / "chats.db", Config())
+    await other.chats.load()
+    other.chats.show(chat.id)
+    await until(lambda: other.chats.shown.path)
+    await summarize(desk, chat)
+    await until(lambda: other.chats.shown.compactions == chat.compactions)
+    await other.close()
+
+
+async def test_a_summary_of_a_summary_covers_it(desk: Desk) -> None:
+    chat = desk.chats.shown
+    for number in range(16):
+        await turn(desk, chat, f"{number} " + "word " * 30)
+        if desk.chats.compacting.is_running(chat):
+            await summarize(desk, chat, f"summary {len(chat.compactions)}")
+    assert len(chat.compactions) >= 2
+    request = desk.client.requests[-1]
+    first, second = summaries(desk)[:2]
+    assert second.messages[0].content.endswith("summary 0")
+    assert "earlier summary" in second.messages[-1].content
+    assert "earlier summary" not in first.messages[-1].content
+    assert chat.compactions[1].num_messages > chat.compactions[0].num_messages
+    assert sum(1 for one in request.messages if one.role is Role.SYSTEM) == 1
+    most = max(size(one) for one in desk.client.requests)
+    assert most <= CONTEXT * 3 // 4
+    assert not any("no longer sent" in str(change) for change in desk.told)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason", "said"),
+    [
+        ("", FinishReason.STOP, "wrote nothing"),
+        ("on and on and on and", FinishReason.LENGTH, "cut off"),
+        ("", FinishReason.FAILED, "out of luck"),
+        ("They", FinishReason.HOST_LOST, "the engine stopped"),
+    ],
+)
+async def test_a_summary_that_fails_changes_nothing_and_is_told_once(
+    desk: Desk, text: str, reason: FinishReason, said: str
+) -> None:
+    chat = desk.chats.shown
+    await fill(desk, chat, 5)
+    await summarize(desk, chat, text, reason)
+    assert chat.compactions == ()
+    assert desk.store.compactions.of(chat.id) == ()
+    await turn(desk, chat, "short")
+    assert len(summaries(desk)) == 2, "tried again later"
+    await summarize(desk, chat, text, reason)
+    told = [str(change) for change in desk.told if "could not be summarized" in str(change)]
+    assert len(told) == 1
+    assert said in told[0]
+
+
+async def test_a_summary_that_was_cut_off_ends_with_its_last_sentence(desk: Desk) -> None:
+    chat = desk.chats.shown
+    await fill(desk, chat, 5)
+    request = summaries(desk)[-1]
+    desk.client.finish(request, "They spoke of words. And then", FinishReason.LENGTH)
+    desk.hear()
+    await until(lambda: chat.compactions)
+    assert chat.compactions[0].summary == "They spoke of words."
+
+
+async def test_a_chat_that_is_edited_meanwhile_stays_as_it_is(desk: Desk) -> None:
+    chat = desk.chats.shown
+    await fill(desk, chat, 5)
+    first = (chat.path or [])[0]
+    desk.chats.branches.begin_edit(chat, first.id)
+    await desk.chats.send(chat, "another beginning")
+    await answer(desk, chat)
+    await summarize(desk, chat, SUMMARY, FinishReason.LENGTH)  # whole sentences: good by itself
+    assert chat.compactions == ()
+    assert desk.store.compactions.of(chat.id) == ()
+    assert (await turn(desk, chat, "go on")).messages[0].content == "Be brief."
+
+
+async def test_deleting_the_chat_ends_its_summary(desk: Desk) -> None:
+    chat = desk.chats.shown
+    await fill(desk, chat, 5)
+    task = summaries(desk)[-1]
+    desk.chats.delete(chat.id)
+    assert Cancel(task.id) in desk.client.sent
+    await summarize(desk, chat, "", FinishReason.CANCELLED)
+    assert not any("could not be summarized" in str(change) for change in desk.told)
+
+
+async def test_a_message_without_room_waits_for_the_summary(desk: Desk) -> None:
+    chat = desk.chats.shown
+    await fill(desk, chat, 5)
+    await desk.chats.send(chat, "long " * 130)
+    assert chat.reply is not None
+    assert chat.reply.phase is Phase.SUMMARIZING
+    assert len(summaries(desk)) == 1, "the one that runs will do"
+    num_requests = len(desk.client.requests)
+    await summarize(desk, chat)
+    await until(lambda: len(desk.client.requests) > num_requests)
+    request = await answer(desk, chat)
+    assert SUMMARY in request.messages[0].content
+    assert request.messages[-1].content == "long " * 130
+
+
+async def test_a_message_without_room_has_a_summary_made(tmp_path: Path) -> None:
+    desk = Desk(tmp_path / "chats.db", Config(side_tasks="off"))
+    await desk.chats.load()
+    desk.chats.handle(HostReady(msgspec.structs.replace(MODEL, context_tokens=CONTEXT)))
+    chat = desk.chats.shown
+    await fill(desk, chat, 5)
+    assert summaries(desk) == [], "not ahead of time"
+    await desk.chats.send(chat, "long " * 130)
+    await until(lambda: summaries(desk))
+    (task,) = summaries(desk)
+    assert task.urgent
+    await summarize(desk, chat)
+    assert SUMMARY in (await answer(desk, chat)).messages[0].content
+    await desk.close()
+
+
+async def test_without_a_summary_the_oldest_turns_are_left_out_and_the_user_is_told(desk: Desk) -> None:
+    chat = desk.chats.shown
+    await fill(desk, chat, 5)
+    await desk.chats.send(chat, "long " * 130)
+    await summarize(desk, chat, "", FinishReason.FAILED)
+    request = await answer(desk, chat)
+    assert request.messages[0].content == "Be brief."
+    assert len(request.messages) < 12
+    assert size(request) <= CONTEXT * 3 // 4
+    assert any("could not be summarized: the first" in str(change) for change in desk.told)
+    await desk.chats.send(chat, "and more")
+    await summarize(desk, chat, "", FinishReason.FAILED)
+    following = await answer(desk, chat)
+    assert size(following) <= CONTEXT * 3 // 4, "what was left out does not come back"
+
+
+async def test_a_reply_that_waits_for_a_summary_can_be_stopped(tmp_path: Path) -> None:
+    desk = Desk(tmp_path / "chats.db", Config(side_tasks="off"))
+    await desk.chats.load()
+    desk.chats.handle(HostReady(msgspec.structs.replace(MODEL, context_tokens=CONTEXT)))
+    chat = desk.chats.shown
+    await fill(desk, chat, 5)
+    await desk.chats.send(chat, "long " * 130)
+    await until(lambda: summaries(desk))
+    (task,) = summaries(desk)
+    desk.chats.stop(chat)
+    assert chat.reply is None
+    await until(lambda: Cancel(task.id) in desk.client.sent)
+    await until(lambda: desk.store.path(chat.id)[-1].state is MessageState.STOPPED)
+    assert len(desk.client.requests) == 5, "the message itself was never sent"
+    await desk.close()
+
+
+async def test_compact_undo_and_compact_again(desk: Desk) -> None:
+    chat = desk.chats.shown
+    commands = CommandDesk(desk.chats)
+    with pytest.raises(SamovarError, match="nothing to summarize"):
+        await commands.run(parse("/compact"))
+    await fill(desk, chat, 4)
+    running = asyncio.create_task(commands.run(parse("/compact")))
+    await until(lambda: summaries(desk))
+    assert summaries(desk)[0].urgent
+    await summarize(desk, chat)
+    assert (await running).startswith("summarized: ")
+    assert "sent in full again" in await commands.run(parse("/undo"))
+    request = await turn(desk, chat, "a")
+    assert request.messages[0].content == "Be brief."
+    assert "stands again" in await commands.run(parse("/compact"))
+    request = await turn(desk, chat, "b")
+    assert SUMMARY in request.messages[0].content
+    assert [one.is_undone for one in desk.store.compactions.of(chat.id)] == [False]
+
+
+async def test_what_the_user_has_undone_is_not_done_again_ahead_of_time(desk: Desk) -> None:
+    chat = desk.chats.shown
+    await fill(desk, chat, 5)
+    await summarize(desk, chat)
+    await CommandDesk(desk.chats).run(parse("/undo"))
+    await turn(desk, chat, "short")
+    assert len(summaries(desk)) == 1
+
+
+async def test_a_message_that_fits_nowhere_is_not_stored_and_comes_back(desk: Desk) -> None:
+    chat = desk.chats.shown
+    sending = asyncio.create_task(desk.chats.send(chat, "word " * 900))
+    await until(lambda: desk.client.of(CountTokens))
+    counting = desk.client.of(CountTokens)[-1]
+    desk.chats.handle(TokensCounted(counting.request_id, (1200,)))
+    await sending
+    (failed,) = [change for change in desk.told if type(change).__name__ == "SendFailed"]
+    assert "1,208 tokens" in str(failed)
+    assert "holds 1,000" in str(failed)
+    assert not chat.in_store
+    assert desk.store.sessions() == []
+    assert desk.client.requests == []
+
+
+async def test_where_the_chat_stops_the_user_hears_the_choices_before_sending(tmp_path: Path) -> None:
+    desk = Desk(tmp_path / "chats.db", Config(context_full="stop"))
+    await desk.chats.load()
+    desk.chats.handle(HostReady(msgspec.structs.replace(MODEL, context_tokens=CONTEXT)))
+    chat = desk.chats.shown
+    await fill(desk, chat, 8)
+    sending = asyncio.create_task(desk.chats.send(chat, "word " * 120))
+    await until(lambda: desk.client.of(CountTokens))
+    desk.chats.handle(TokensCounted(desk.client.of(CountTokens)[-1].request_id, (121,)))
+    await sending
+    (failed,) = [change for change in desk.told if type(change).__name__ == "SendFailed"]
+    assert "will not fit" in str(failed)
+    assert "/compact" in str(failed)
+    assert "/set context_full shift" in str(failed)
+    assert len(desk.store.path(chat.id)) == 16
+    assert summaries(desk) == []
+    await desk.close()
+
+
+async def test_the_meter_shows_what_is_used_and_what_the_draft_adds(desk: Desk) -> None:
+    chat = desk.chats.shown
+    await turn(desk, chat, "one", "1" * 300)
+    request = desk.client.requests[-1]
+    use = desk.chats.meter.context_use(chat)
+    assert use is not None
+    assert use.used_tokens == size(request) + 100
+    assert (use.total_tokens, use.forecast_tokens) == (CONTEXT, use.used_tokens)
+    chat.draft = "word " * 500
+    desk.chats.meter.draft_changed(chat)
+    await until(lambda: desk.client.of(CountTokens))
+    desk.chats.handle(TokensCounted(desk.client.of(CountTokens)[-1].request_id, (901,)))
+    await until(lambda: "ContextChanged" in desk.names())
+
+    def forecast() -> int:
+        found = desk.chats.meter.context_use(chat)
+        assert found is not None
+        return found.forecast_tokens
+
+    await until(lambda: forecast() == use.used_tokens + 901 + 8)
+    full = desk.chats.meter.context_use(chat)
+    assert full is not None
+    assert full.is_filling
+    assert full.is_full
