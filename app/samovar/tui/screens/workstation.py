@@ -448,7 +448,7 @@ class Workstation(MessageKeys):
         if problem := await self._conversations.show_found(hit.session_id, hit.message_id):
             self._view.say_error(problem)
             return
-        self._view.go_to(hit.message_id)
+        self._view.go_to(hit.message_id, [part.text for part in hit.snippet if part.is_match])
 
     def action_cache(self) -> None:
         """Show or hide the cache panel: in its column where there is one, else over the chat."""
