@@ -5,7 +5,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 APP_STAMP := $(VENV)/.app-installed
 DEV_STAMP := $(VENV)/.dev-installed
-TESTS := $(wildcard $(addprefix tests/,unit engine tui model crash e2e))
+# Tests that mostly wait (for a screen, for a disk) run beside one another; an engine uses all cores, so
+# those with real ones run one after the other.
+LIGHT_TESTS := $(wildcard $(addprefix tests/,unit engine tui))
+HEAVY_TESTS := $(wildcard $(addprefix tests/,model crash e2e))
+WORKERS ?= 4
 CODE := $(wildcard app tests tools)
 
 .PHONY: setup run test check lint types dead clean lock soak bench
@@ -24,7 +28,12 @@ run: $(APP_STAMP)  ## start it; make run ARGS="--model path.gguf"
 	@$(BIN)/samovar $(ARGS)
 
 test: $(DEV_STAMP)  ## all tests; make test ARGS="tests/unit -k store"
-	$(BIN)/python -m pytest $(or $(ARGS),$(TESTS))
+ifeq ($(ARGS),)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(LIGHT_TESTS); light=$$?; \
+	$(BIN)/python -m pytest $(HEAVY_TESTS) && exit $$light
+else
+	$(BIN)/python -m pytest $(ARGS)
+endif
 
 check: lint types dead  ## all static checks
 

@@ -155,7 +155,13 @@ async def test_lowering_the_ram_limit_gives_the_memory_back(smollm2: Path, probe
     """From 1 GiB to 128 MiB while full; without soaking from 96 to 16 MiB."""
     full, low = (1 << 30, 128 << 20) if SOAK else (96 << 20, 16 << 20)
     settings = EngineSettings(
-        str(smollm2), context_tokens=8192, ram_limit=str(full), disk_limit="off", keep_alive_s=-1.0
+        str(smollm2),
+        context_tokens=8192,
+        kv_type_k="f32",  # twice the bytes for the same work
+        kv_type_v="f32",
+        ram_limit=str(full),
+        disk_limit="off",
+        keep_alive_s=-1.0,
     )
     with tempfile.TemporaryDirectory(prefix="samovar-soak-") as folder:
         async with Site(Path(folder), settings, probe_dir).front_end() as front_end:
@@ -164,7 +170,7 @@ async def test_lowering_the_ram_limit_gives_the_memory_back(smollm2: Path, probe
                 seen[-1].snapshot.host.bytes < full - (8 << 20)
             ):
                 since = len(front_end.events)
-                text = f"Letter {number}. " + " ".join(f"Line {n} of letter {number}." for n in range(500))
+                text = f"Letter {number}. " + " ".join(f"Line {n} of letter {number}." for n in range(250))
                 request = Request(
                     f"r{number}",
                     f"s{number}",

@@ -79,7 +79,13 @@ def test_a_short_text_is_not_held_up_by_a_long_one() -> None:
     assert "long" not in counted(engine)
 
 
-@pytest.mark.parametrize(("text", "known"), [("x" * MAX_BYTES, True), ("é" * MAX_BYTES, False)])
+@pytest.mark.parametrize(
+    ("text", "known"),
+    [
+        pytest.param("x" * MAX_BYTES, True, id="as long as may be"),
+        pytest.param("é" * MAX_BYTES, False, id="twice that in bytes"),
+    ],
+)
 def test_more_than_a_megabyte_is_refused_at_once(text: str, known: bool) -> None:
     engine = Engine()
     count(engine, "big", text)

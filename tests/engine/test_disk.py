@@ -263,6 +263,8 @@ def test_lowering_the_disk_limit_takes_effect_at_once(tmp_path: Path) -> None:
     engine.step(2)
     use = told(engine).disk
     assert use.limit_bytes == 40 * 1024
+    assert use.room_bytes is not None
+    assert use.room_bytes > use.bytes
     assert 0 < use.bytes <= 40 * 1024
     assert sum(-(-file.stat().st_size // 4096) * 4096 for file in files(tmp_path)) == use.bytes
 

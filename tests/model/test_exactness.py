@@ -79,6 +79,28 @@ def setting(request: pytest.FixtureRequest) -> Setting:
     return Setting(case, engine)
 
 
+class ColdReplies:
+    """What engines that held nothing have answered, for the whole run: none is asked the same twice."""
+
+    def __init__(self, probe_dir: Path) -> None:
+        self._probe_dir = probe_dir
+        self._replies: dict[tuple[EngineSettings, tuple[ChatMessage, ...]], Reply] = {}
+
+    def ask(self, settings: EngineSettings, messages: Sequence[ChatMessage]) -> Reply:
+        asked = (settings, tuple(messages))
+        if asked not in self._replies:
+            with Engine(settings, self._probe_dir) as engine:
+                reply = engine.ask("cold", messages)
+            assert reply.reused == 0
+            self._replies[asked] = reply
+        return self._replies[asked]
+
+
+@pytest.fixture(scope="session")
+def cold_replies(probe_dir: Path) -> ColdReplies:
+    return ColdReplies(probe_dir)
+
+
 @dataclass(frozen=True, slots=True)
 class Prompts:
     """One chat: an opening, a question behind its reply, that question edited, the opening edited."""
@@ -217,7 +239,9 @@ def check_restored_and_forked(setting: Setting, start_engine: StartEngine) -> Re
     return opening
 
 
-def test_replies_equal_cold_ones(setting: Setting, start_engine: StartEngine) -> None:
+def test_replies_equal_cold_ones(
+    setting: Setting, start_engine: StartEngine, cold_replies: ColdReplies
+) -> None:
     bound = setting.case.bound
     warm = start_engine(setting.engine)
     warm.focus("a")
@@ -225,9 +249,7 @@ def test_replies_equal_cold_ones(setting: Setting, start_engine: StartEngine) ->
     prompts = prompts_behind(opening, setting.case.own_words)
 
     def cold(messages: Sequence[ChatMessage]) -> Reply:
-        reply = start_engine(setting.engine).ask("cold", messages)
-        assert reply.reused == 0
-        return reply
+        return cold_replies.ask(setting.engine, messages)
 
     assert_identical(cold(prompts.opening), opening)
     question, edited_last = cold(prompts.question), cold(prompts.edited_last)
@@ -242,9 +264,11 @@ def test_replies_equal_cold_ones(setting: Setting, start_engine: StartEngine) ->
 
 
 @pytest.mark.parametrize("decode", [1, 2, 4])
-def test_stopped_in_prefill_and_asked_again(setting: Setting, start_engine: StartEngine, decode: int) -> None:
+def test_stopped_in_prefill_and_asked_again(
+    setting: Setting, start_engine: StartEngine, cold_replies: ColdReplies, decode: int
+) -> None:
     messages = opening_of(setting.case.own_words)
-    expected = start_engine(setting.engine).ask("cold", messages)
+    expected = cold_replies.ask(setting.engine, messages)
     engine = start_engine(setting.engine)
     engine.focus("a")
     with _stopping(engine, decode):
@@ -275,11 +299,11 @@ def _stopping(engine: Engine, decode: int) -> Iterator[None]:
         engine.backend.before_decode = lambda _batch: None
 
 
-def test_stopped_in_reply_and_asked_on(setting: Setting, start_engine: StartEngine) -> None:
+def test_stopped_in_reply_and_asked_on(
+    setting: Setting, start_engine: StartEngine, cold_replies: ColdReplies
+) -> None:
     messages = opening_of(setting.case.own_words)
-    engine = start_engine(setting.engine)
-    engine.focus("a")
-    num_chunks = -(-engine.ask("count", messages, max_tokens=1).finished.stats.prompt_tokens // 64)
+    num_chunks = -(-cold_replies.ask(setting.engine, messages).finished.stats.prompt_tokens // 64)
     engine = start_engine(setting.engine)
     engine.focus("a")
     with _stopping(engine, num_chunks + 3):
@@ -287,14 +311,16 @@ def test_stopped_in_reply_and_asked_on(setting: Setting, start_engine: StartEngi
     assert stopped.finished.reason is FinishReason.CANCELLED
     assert len(stopped.finished.tokens) == 3
     on = (*messages, stopped.message(), user("And then?"))
-    cold = start_engine(setting.engine).ask("cold", on)
+    cold = cold_replies.ask(setting.engine, on)
     assert_same_reply(cold, engine.ask("a", on), setting.case.bound)
 
 
-def test_interleaved_with_three_others(setting: Setting, start_engine: StartEngine) -> None:
-    opening = start_engine(setting.engine).ask("cold", opening_of(setting.case.own_words))
+def test_interleaved_with_three_others(
+    setting: Setting, start_engine: StartEngine, cold_replies: ColdReplies
+) -> None:
+    opening = cold_replies.ask(setting.engine, opening_of(setting.case.own_words))
     prompts = prompts_behind(opening, setting.case.own_words)
-    cold = start_engine(setting.engine).ask("cold", prompts.question)
+    cold = cold_replies.ask(setting.engine, prompts.question)
 
     engine = start_engine(setting.engine)
     engine.focus("a")

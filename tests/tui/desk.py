@@ -16,12 +16,14 @@ from tests.tui.fake_client import FakeClient
 class Desk:
     """Conversations over a fake client and a real store, and all they told."""
 
-    def __init__(self, file: Path, config: Config) -> None:
+    def __init__(self, file: Path, config: Config, tasks_dir: Path | None = None) -> None:
         self.client = FakeClient()
         self.told: list[changes.Change] = []
         self._own_store = Store.open(file)
         self.store = Store.open(file)  # another connection than the chats': it sees what has been committed
-        self.chats = Conversations(self.client, self._own_store, config, self.told.append)
+        self.chats = Conversations(
+            self.client, self._own_store, config, self.told.append, tasks_dir=tasks_dir
+        )
 
     async def close(self) -> None:
         await self.chats.close()

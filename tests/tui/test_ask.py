@@ -216,6 +216,14 @@ async def test_two_questions_at_once_keep_their_replies(
     assert [message.content for message in right_asked.messages] == ["Be brief.", "left\n\nright"]
 
 
+async def test_a_file_that_is_not_there_leaves_no_chat_behind(own_store: Store, store: Store) -> None:
+    client = FakeClient()
+    with pytest.raises(SamovarError, match="missing"):
+        await ask(client, own_store, CONFIG, Question("Read @./missing.txt", "new"))
+    assert client.requests == []
+    assert store.sessions() == []
+
+
 async def test_a_question_in_a_full_chat_leaves_out_its_oldest_turns_and_says_so(
     own_store: Store, store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:

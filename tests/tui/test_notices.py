@@ -69,6 +69,21 @@ async def test_a_ram_limit_is_confirmed_by_the_host_or_given_back(tmp_path: Path
         assert here.error == ""
 
 
+async def test_a_disk_limit_beyond_the_disk_says_what_there_is(tmp_path: Path) -> None:
+    async with station(tmp_path) as here:
+
+        async def take(setting: str, limit_bytes: int) -> None:
+            await here.send(f"/disk {setting}")
+            use = TierUse(limit_bytes=limit_bytes, setting=setting, room_bytes=41 << 30)
+            here.client.push(CacheChanged(CacheSnapshot(disk=use)))
+            await here.until(lambda: f"disk limit: {setting}" in here.activity)
+
+        await take("99TiB", 99 << 40)
+        assert "disk limit: 99TiB, more than the disk has room for (41 GiB)" in here.activity
+        await take("8GiB", 8 << 30)
+        assert "room for" not in here.activity
+
+
 async def test_a_refusal_goes_when_the_reply_has_ended(tmp_path: Path) -> None:
     async with station(tmp_path) as here:
         await here.send("one")

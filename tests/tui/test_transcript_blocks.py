@@ -131,6 +131,7 @@ def test_nothing_but_blank_lines_and_fences_is_lost(text: str) -> None:
         "```py\n" + "line\n" * 50_000,
         "1. a\n   ```\n" + "   code\n" * 50_000,
     ],
+    ids=["one word", "one line", "list", "table", "line of code", "code", "code in a list"],
 )
 def test_blocks_are_bounded(text: str) -> None:
     blocks = split(text)

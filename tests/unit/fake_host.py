@@ -1,6 +1,7 @@
 """A host that says what the test tells it to, behind a real socket."""
 
 import asyncio
+import contextlib
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,21 +12,23 @@ C = TypeVar("C", bound=commands.Command)
 
 
 class Call:
-    """One connection of the client's, seen from the host."""
+    """One connection of the client's, seen from the host. Once the client has no more to say it hangs up."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
+        self._arrived: asyncio.Queue[commands.Command | None] = asyncio.Queue()
+        self._listening = asyncio.create_task(self._listen())
+        self.hangs = False  # a host that never hangs up by itself
         self.heard: list[commands.Command] = []
 
     async def hear(self, kind: type[C]) -> C:
         """Read on until a command of a kind comes."""
-        while True:
-            length = int.from_bytes(await self._reader.readexactly(4), "big")
-            command = decode_command(await self._reader.readexactly(length))
+        while (command := await self._arrived.get()) is not None:
             self.heard.append(command)
             if isinstance(command, kind):
                 return command
+        raise AssertionError(f"the client hung up and sent no {kind.__name__}")
 
     async def welcome(self) -> None:
         await self.hear(commands.Hello)
@@ -41,6 +44,15 @@ class Call:
 
     def hang_up(self) -> None:
         self._writer.close()
+
+    async def _listen(self) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                length = int.from_bytes(await self._reader.readexactly(4), "big")
+                self._arrived.put_nowait(decode_command(await self._reader.readexactly(length)))
+        self._arrived.put_nowait(None)
+        if not self.hangs:
+            self.hang_up()
 
 
 class Exchange:

@@ -5,12 +5,13 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import TypeVar
 
 import msgspec
 import pytest
 
-from samovar.client.local import Launch, LocalClient
+from samovar.client.local import Launch, LocalClient, last_words
 from samovar.core import commands, events
 from samovar.core.chat import ChatMessage, Role, Sampling
 from samovar.core.errors import SamovarError
@@ -272,6 +273,28 @@ async def test_the_last_command_arrives_although_much_was_not_read(exchange: Exc
         assert (await call.hear(commands.Forget)).session == "chat"
         call.hang_up()
         await closing
+
+
+async def test_a_host_that_hangs_is_not_waited_for(exchange: Exchange) -> None:
+    async with front(exchange) as one:
+        call = await exchange.welcomed()
+        call.hangs = True
+        await one.hear(events.Welcome)
+        one.client.send(commands.Forget("chat"))
+    assert (await call.hear(commands.Forget)).session == "chat"
+
+
+def test_a_host_that_dies_on_a_full_disk_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = tmp_path / "host.log"
+    assert last_words(log) == "no log"
+    log.write_text("")
+    assert last_words(log) == "the log is empty"
+    free = 0
+    monkeypatch.setattr("shutil.disk_usage", lambda _path: SimpleNamespace(free=free))
+    assert last_words(log) == f"the disk is full: make room for {tmp_path}, then send again"
+    free = 1 << 30
+    log.write_text("one\nanother host has the lock\n")
+    assert last_words(log) == "another host has the lock"
 
 
 # ---- counts

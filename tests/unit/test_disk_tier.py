@@ -807,7 +807,18 @@ DEAD: Final = "999999999 1.00"
 
 
 @pytest.mark.parametrize("state", [0, 2])
-@pytest.mark.parametrize("writer", [DEAD, "", "x", "1 2 3", f"{2**70} 1.0", "-4 1.0", f"{os.getpid()} 1.00"])
+@pytest.mark.parametrize(
+    "writer",
+    [
+        DEAD,
+        "",
+        "x",
+        "1 2 3",
+        f"{2**70} 1.0",
+        "-4 1.0",
+        pytest.param(f"{os.getpid()} 1.00", id="another start"),
+    ],
+)
 def test_what_a_dead_process_left_half_done_is_swept(folder: Path, state: int, writer: str) -> None:
     tier = open_tier(folder)
     pieces = put_all(tier, PROMPT)

@@ -139,10 +139,12 @@ def test_lines_are_cut_to_the_terminal_and_whole_elsewhere(
     run: Run, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     title = "茶" * 80 + EVIL
-    store.exchange.take_in([chain(title=title, tags=("a" * 50, "b" * 50))])
+    store.exchange.take_in([chain(title=title, tags=("a" * 50, "b" * 50)), chain(title="Tea", tags=("c",))])
     _, out, _ = run("list")
     assert clean(title) in out
     assert "b" * 50 in out
+    where = {cell_len(line.partition("#")[0]) for line in out.splitlines()[1:]}
+    assert len(where) == 1, "the tags stand below one another"
     at_terminal(monkeypatch, columns=60)
     _, out, _ = run("list")
     assert max(cell_len(line) for line in out.splitlines()) <= 60

@@ -8,7 +8,20 @@ from typing import Final
 
 import msgspec
 
-from samovar.bench import branches, engine, idle, longchat, restart, search, startup, stops, switchboard
+from samovar.bench import (
+    branches,
+    engine,
+    idle,
+    longchat,
+    parallel,
+    restart,
+    search,
+    sidetasks,
+    startup,
+    stops,
+    switchboard,
+    typing,
+)
 from samovar.bench.driver import own_host
 from samovar.client.interface import Client
 from samovar.config import Config, resolve_model
@@ -55,15 +68,37 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     tree.add_argument("--repeats", type=_count, default=3, help="times each way is gone (default 3)")
     _add_common(tree, context=4096)
 
+    beside = kinds.add_parser(
+        "sidetasks", help="a chat with side tasks after each of its turns: what they cost, and cost the chat"
+    )
+    beside.add_argument("--turns", type=_count, default=5, help="questions after the opening (default 5)")
+    beside.add_argument(
+        "--own-words", type=_count, default=1200, help="words of the chat's opening (default 1200)"
+    )
+    _add_common(beside, context=4096)
+
     quiet = kinds.add_parser("idle", help="decode speed beside idle chats, compared with a chat alone")
     quiet.add_argument("--chats", type=_count, default=4, help="idle chats (default 4)")
     quiet.add_argument("--words", type=_count, default=1350, help="words in each (default 1350)")
     quiet.add_argument("--repeats", type=_count, default=7, help="replies on each side (default 7)")
     _add_common(quiet, context=8192)
 
+    many = kinds.add_parser(
+        "parallel", help="many chats that write at once; the chat in focus while side tasks run beside it"
+    )
+    many.add_argument("--tokens", type=_count, default=96, help="tokens of each reply (default 96)")
+    many.add_argument("--words", type=_count, default=350, help="words of each chat (default 350)")
+    many.add_argument("--repeats", type=_count, default=5, help="times each is measured (default 5)")
+    _add_common(many, context=8192)
+
     halt = kinds.add_parser("stops", help="time until a stop or a switch takes effect")
     halt.add_argument("--stops", type=_count, default=100, help="how many (default 100)")
     _add_common(halt, context=4096)
+
+    keys = kinds.add_parser("typing", help="first token after Enter, with and without work ahead")
+    keys.add_argument("--repeats", type=_count, default=3, help="messages of each kind (default 3)")
+    keys.add_argument("--speed", type=_count, default=1, help="type so many times as fast (default 1)")
+    _add_common(keys, context=8192)
 
     again = kinds.add_parser(
         "restart", help="a long chat asked cold, hot, and warm from disk after a restart"
@@ -118,12 +153,21 @@ def run(args: argparse.Namespace) -> int:
         case "branches":
             grown = asyncio.run(branches.run(factory, args.turns, args.own_words, args.repeats))
             _print(grown, branches.text(grown), as_json=args.json)
+        case "sidetasks":
+            cost = asyncio.run(sidetasks.run(factory, args.turns, args.own_words))
+            _print(cost, sidetasks.text(cost), as_json=args.json)
         case "idle":
             rest = asyncio.run(idle.run(factory, args.chats, args.words, repeats=args.repeats))
             _print(rest, idle.text(rest), as_json=args.json)
+        case "parallel":
+            at_once = asyncio.run(parallel.run(factory, args.tokens, args.words, args.repeats))
+            _print(at_once, parallel.text(at_once), as_json=args.json)
         case "stops":
             halted = asyncio.run(stops.run(factory, args.stops))
             _print(halted, stops.text(halted), as_json=args.json)
+        case "typing":
+            typed = asyncio.run(typing.run(factory, repeats=args.repeats, speed=args.speed))
+            _print(typed, typing.text(typed), as_json=args.json)
         case "restart":
             returned = asyncio.run(restart.run(settings, args.tokens, args.repeats))
             _print(returned, restart.text(returned), as_json=args.json)

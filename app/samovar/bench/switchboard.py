@@ -60,7 +60,7 @@ async def run(
             for turn in range(1, turns + 1)
             for number, chat in enumerate(chats, 1)
         ]
-    return Result(model.name, _summary(first), _summary(later))
+    return Result(model.name, summary(first), summary(later))
 
 
 async def _turn(driver: Driver, chat: Chat, text: str) -> Answer:
@@ -69,7 +69,8 @@ async def _turn(driver: Driver, chat: Chat, text: str) -> Answer:
     return answer
 
 
-def _summary(answers: Sequence[Answer]) -> Round:
+def summary(answers: Sequence[Answer]) -> Round:
+    """The figures of some requests."""
     if not answers:
         return Round(0, 0.0, 0.0, 0.0, 0.0, 0.0)
     stats = [answer.finished.stats for answer in answers]

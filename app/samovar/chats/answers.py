@@ -276,9 +276,15 @@ def _unasked(chat: Chat, reply: Reply) -> RequestFinished:
     return RequestFinished(reply.request_id, chat.id, FinishReason.CANCELLED, "", (), "", stats)
 
 
+def end_of(event: RequestFinished) -> tuple[MessageState, str]:
+    """The state in which a reply ends with this event, and the sentence that says why, if there is one."""
+    state = _END_STATES.get(event.reason, MessageState.COMPLETE)
+    return state, event.error or _DEFAULT_ERRORS.get(event.reason, "")
+
+
 def _ended(reply: Reply, event: RequestFinished, parent: StoredMessage, model: str) -> StoredMessage:
     """The reply as it ended, with what it goes on from."""
-    state = _END_STATES.get(event.reason, MessageState.COMPLETE)
+    state, error = end_of(event)
     before = reply.goes_on
     content = event.reply if before is None else before.content + event.reply
     tokens, tokenizer = event.tokens, event.tokenizer
@@ -303,7 +309,7 @@ def _ended(reply: Reply, event: RequestFinished, parent: StoredMessage, model: s
         tokens=tokens,
         tokenizer=tokenizer,
         stats=event.stats,
-        error=event.error or _DEFAULT_ERRORS.get(event.reason, ""),
+        error=error,
         model=model,
         place=row.place if row is not None else 0,
         num_siblings=row.num_siblings if row is not None else 1,

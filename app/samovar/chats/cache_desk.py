@@ -162,7 +162,8 @@ class CacheDesk:
         for limit, text in list(self._wanted.items()):
             if _is_set(self.snapshot, limit, text):
                 del self._wanted[limit]
-                self._notify(changes.Noticed(f"{_NAMES[limit]}: {text}"))
+                beyond = cache_words.beyond_the_disk(self.snapshot.disk) if limit is Limit.DISK else ""
+                self._notify(changes.Noticed(f"{_NAMES[limit]}: {text}{beyond}"))
         for session, pinned in list(self._pins.items()):
             row = self.row(session)
             if row is None or row.pinned is pinned:

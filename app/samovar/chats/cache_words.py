@@ -76,6 +76,13 @@ def lowered(use: TierUse) -> str:
     return f"lowered from {size}: memory is short"
 
 
+def beyond_the_disk(use: TierUse) -> str:
+    """`, more than the disk has room for (41 GiB)`; empty where its limit fits the disk."""
+    if use.room_bytes is None or use.limit_bytes is None or use.limit_bytes <= use.room_bytes:
+        return ""
+    return f", more than the disk has room for ({format_size(use.room_bytes)})"
+
+
 def set_aside(num_files: int) -> str:
     """`3 bad files set aside`; empty for none."""
     return f"{count(num_files)} bad {'file' if num_files == 1 else 'files'} set aside" if num_files else ""

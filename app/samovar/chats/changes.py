@@ -117,6 +117,20 @@ class TasksChanged(msgspec.Struct, frozen=True):
     """A side task began, went on or ended, or its result is gone."""
 
 
+class ComparisonGrew(msgspec.Struct, frozen=True):
+    """`text` has come behind answer number `place` (from 0 on) of the comparison in a chat."""
+
+    session: str
+    place: int
+    text: str
+
+
+class ComparisonChanged(msgspec.Struct, frozen=True):
+    """States or figures of the answers that are compared in a chat; or the comparison is over."""
+
+    session: str
+
+
 class Noticed(msgspec.Struct, frozen=True):
     """One line for the user."""
 
@@ -144,5 +158,7 @@ Change = (
     | RequestsTold
     | ContextChanged
     | TasksChanged
+    | ComparisonGrew
+    | ComparisonChanged
     | Noticed
 )

@@ -15,6 +15,7 @@ from samovar.chats.cache_desk import Limit
 from samovar.chats.chat import Chat
 from samovar.chats.conversation import Conversations
 from samovar.chats.roster import Order
+from samovar.chats.side_tasks import TaskRun
 from samovar.chats.work_ahead import SETTINGS
 from samovar.core.chat import Role
 from samovar.core.errors import SamovarError
@@ -23,10 +24,12 @@ from samovar.sessions import personas
 from samovar.sessions.settings import KINDS, SessionSettings
 from samovar.sessions.transfer.files import Format, format_of
 
-ANSWERED: Final = frozenset(
+TASKS: Final = frozenset("title summary keywords suggest aside translate explain task".split())
+"""The commands that `CommandDesk.start_task` does."""
+
+ANSWERED: Final = TASKS | frozenset(
     "rename system set persona tag untag star archive sort tagged archived retry continue edit fork undo"
-    " compact export import samples ahead pin unpin evict ram tokens disk"
-    " title summary keywords suggest aside translate explain task".split()
+    " compact export import samples ahead pin unpin evict ram tokens disk".split()
 )
 """The commands that `CommandDesk.run` does."""
 
@@ -91,11 +94,8 @@ class CommandDesk:
                 return self._work_ahead(text)
             case "evict":
                 cache.evict(chat.id)
-            case "task":
-                name, _, given = text.partition(" ")
-                return self._task(chat, name, given)
-            case "title" | "summary" | "keywords" | "suggest" | "aside" | "translate" | "explain":
-                return self._task(chat, command.name, text)
+            case name if name in TASKS:
+                self.start_task(command)
             case _:
                 cache.set_limit(Limit(command.name), text)
         return ""
@@ -151,10 +151,12 @@ class CommandDesk:
         self._conversations.profile.set_tags(chat, before | set(named) if adds else before - _bare(named))
         return f"tags: {', '.join(map(clean, chat.tags))}" if chat.tags else "no tags"
 
-    def _task(self, chat: Chat, name: str, text: str) -> str:
-        tasks = self._conversations.tasks
-        tasks.run(chat, tasks.spec(name), text=text)
-        return ""
+    def start_task(self, command: slash.SlashCommand) -> TaskRun:
+        """Start the side task that a command of `TASKS` asks for; SamovarError where it cannot be."""
+        tasks, name, text = self._conversations.tasks, command.name, command.argument
+        if name == "task":
+            name, _, text = text.partition(" ")
+        return tasks.run(self._conversations.shown, tasks.spec(name), text=text)
 
     def _work_ahead(self, text: str) -> str:
         ahead = self._conversations.work_ahead

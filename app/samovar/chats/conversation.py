@@ -19,6 +19,7 @@ from samovar.chats.branches import Branches
 from samovar.chats.cache_desk import CacheDesk
 from samovar.chats.chat import Chat
 from samovar.chats.compaction import Compacting, TaskEvent
+from samovar.chats.compare import Comparisons
 from samovar.chats.draft_keeper import DraftKeeper
 from samovar.chats.file_counts import FileCounts
 from samovar.chats.finder import Finder
@@ -104,6 +105,9 @@ class Conversations:
         self.branches = Branches(self._shared, self._sending.answer, self._appear, self.drafts.keep)
         self.work_ahead = WorkAhead(self._shared, self.sender, lambda: self.host, lambda: self.cache.snapshot)
         self.outbox = Outbox(self._shared, self._send_new, self.drafts.keep)
+        self.comparisons = Comparisons(
+            self._shared, self.sender, self._sending, self._file_counts, lambda: self._answers.model
+        )
 
     @property
     def chats(self) -> dict[str, Chat]:
@@ -208,6 +212,7 @@ class Conversations:
         chat = self.chats.pop(session)
         place = order.index(chat) if chat in order else 0
         self._answers.stop(chat)
+        self.comparisons.drop(session)
         self.tasks.deleted(chat)
         self.outbox.pause(chat, "the chat was deleted")
         self.compacting.deleted(chat)
@@ -297,7 +302,7 @@ class Conversations:
                 | PrefillProgressed()
                 | TokensGenerated()
                 | RequestFinished()
-            ) if self.tasks.handle(event):
+            ) if self.tasks.handle(event) or self.comparisons.handle(event):
                 pass
             case (
                 RequestQueued()
@@ -328,6 +333,7 @@ class Conversations:
         await self._watch.close()
         self.meter.close()
         self.compacting.close()
+        self.comparisons.close()
         await self._answers.close()
         self.drafts.flush()
         for chat in self.roster.deleted:

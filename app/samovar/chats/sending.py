@@ -13,12 +13,12 @@ from samovar.chats.draft_keeper import unsent_text
 from samovar.chats.file_counts import FileCounts
 from samovar.chats.profile import ChatProfile, Profile
 from samovar.chats.shared import Shared
-from samovar.chats.turns import Turn, head_of, store_end, store_turn
+from samovar.chats.turns import Turn, create_chat, head_of, store_end, store_turn
 from samovar.chats.watch import Watch
 from samovar.core.errors import SamovarError
 from samovar.sessions.encoding import storable
 from samovar.sessions.settings import SessionSettings
-from samovar.sessions.store import MessageState, Store
+from samovar.sessions.store import MessageState, Session, Store
 
 
 class Sending:
@@ -36,19 +36,13 @@ class Sending:
     async def send(self, chat: Chat, text: str) -> str:
         """Store a message, then ask for its reply. If it cannot be stored, nothing is sent: says why."""
         text, head, num_changes = storable(text), head_of(chat.path), self._shared.num_changes
-        is_new, title, system_prompt = not chat.in_store, chat.title, chat.system_prompt
-        settings, tags = chat.settings, chat.tags
+        is_new, sent_as = not chat.in_store, ChatProfile.of(chat)
         seen = None if chat.path is None else tuple(chat.path)
-        is_favourite, sent_as = chat.is_favourite, ChatProfile.of(chat)
         unsent = unsent_text(chat, sending=text)
 
         def work(store: Store) -> Turn:
             def create() -> None:
-                store.create_session(title, system_prompt, session_id=chat.id, settings=settings)
-                if tags:
-                    store.set_tags(chat.id, tags)
-                if is_favourite:
-                    store.set_favourite(chat.id, is_favourite=True)
+                create_chat(store, chat.id, sent_as)
 
             return store_turn(store, chat.id, text, head, seen, create if is_new else None, unsent)
 
@@ -63,7 +57,7 @@ class Sending:
         if num_changes == self._shared.num_changes:
             chat.take(turn.session)
         else:
-            self._take_turn(chat, turn, sent_as, is_new=is_new)
+            self.take_stored(chat, turn.session, sent_as, is_new=is_new)
         chat.updated_at = turn.reply.created_at
         if turn.path is not None:
             chat.path = turn.path
@@ -92,13 +86,13 @@ class Sending:
         # A list read meanwhile still has it.
         self._shared.keep(chat, "the chat is still in the store", work)
 
-    def _take_turn(self, chat: Chat, turn: Turn, sent_as: ChatProfile, *, is_new: bool) -> None:
-        """Take in what a turn says of its chat, but for what was changed here while it was stored.
+    def take_stored(self, chat: Chat, session: Session, sent_as: ChatProfile, *, is_new: bool) -> None:
+        """Take in what the store says of a chat, but for what was changed here while it was stored.
 
         A chat that was new then knew no place to store such changes.
         """
         wanted = ChatProfile.of(chat)
-        chat.title = chat.title or turn.session.title
+        chat.title = chat.title or session.title
         if is_new:
-            chat.title, chat.system_prompt = turn.session.title, turn.session.system_prompt
+            chat.title, chat.system_prompt = session.title, session.system_prompt
             self._profile.take(chat, sent_as, wanted)

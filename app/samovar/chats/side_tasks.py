@@ -403,9 +403,9 @@ class SideTasks:
         self._tell()
 
     def _forget_oldest(self) -> None:
-        for run in self._runs[: max(0, len(self._runs) - MAX_KEPT)]:
-            if not run.is_open:
-                self._runs.remove(run)
+        num_too_many = max(0, len(self._runs) - MAX_KEPT)
+        for run in [run for run in self._runs if not run.is_open][:num_too_many]:
+            self._runs.remove(run)
 
     # What is told
 

@@ -33,6 +33,7 @@ USAGES: Final = (
     Usage("set", "[NAME VALUE]", "set temperature, max_tokens, stop, … for this chat (- takes it back)"),
     Usage("edit", "[N]", "edit your last message, or your message number N, as another version"),
     Usage("retry", "[NAME VALUE]", "answer the last message again, also with another temperature or seed"),
+    Usage("compare", "[N] [TEXT]", "answer the last message, or a new text, N times side by side; keep one"),
     Usage("continue", "", "go on with a reply that was cut or stopped"),
     Usage("compact", "", "summarize the oldest messages now; they stay readable (/undo takes it back)"),
     Usage("fork", "", "a new chat that begins as this one does"),

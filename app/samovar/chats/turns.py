@@ -17,6 +17,7 @@ from msgspec import UNSET, UnsetType
 
 from samovar.chats.chat import auto_title
 from samovar.chats.mentions import attached
+from samovar.chats.profile import ChatProfile
 from samovar.core.chat import Role
 from samovar.core.errors import SamovarError
 from samovar.sessions.store import MessageState, Session, Store, StoredMessage
@@ -76,6 +77,15 @@ def store_turn(
         store.drafts.save(session_id, unsent)
     unseen = _unseen(store, message.parent_id, seen)
     return Turn(session, unseen, message, reply, store.compactions.of(session_id))
+
+
+def create_chat(store: Store, chat_id: str, profile: ChatProfile) -> None:
+    """Within a transaction: store a chat that nobody has written in yet."""
+    store.create_session(profile.title, profile.system_prompt, session_id=chat_id, settings=profile.settings)
+    if profile.tags:
+        store.set_tags(chat_id, profile.tags)
+    if profile.is_favourite:
+        store.set_favourite(chat_id, is_favourite=True)
 
 
 def _unseen(

@@ -6,6 +6,7 @@ Runs in the front end's event loop.
 import asyncio
 import contextlib
 import logging
+import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Collection, Iterable
@@ -41,6 +42,7 @@ log = logging.getLogger("samovar.client")
 RETRY_S: Final = 0.05
 CLOSE_WITHIN_S: Final = 1.0
 MAX_EARLY_DEATHS: Final = 3
+MIN_FREE_BYTES: Final = 64 << 10  # with less a host can neither log nor lock
 MAX_SILENT_HOSTS: Final = 100
 
 
@@ -347,7 +349,7 @@ class LocalClient:
             if self._process is None or self._process.poll() is not None:
                 code = self._process.returncode if self._process is not None else None
                 if starts >= MAX_EARLY_DEATHS and code != 0:
-                    self._fail(f"The engine host does not start ({_last_line(self._launch.log_file)}).")
+                    self._fail(f"The engine host does not start ({last_words(self._launch.log_file)}).")
                     return None
                 if code == 0 and starts:
                     await asyncio.sleep(10 * RETRY_S)  # another host holds the lock; its socket comes
@@ -467,10 +469,13 @@ class LocalClient:
             self._end(request_id, FinishReason.CANCELLED)
 
 
-def _last_line(path: Path) -> str:
-    """The end of a log, for an error message."""
+def last_words(log_file: Path) -> str:
+    """The end of a host's log, for an error message; on a full disk a host cannot even say what ails it."""
+    with contextlib.suppress(OSError):
+        if shutil.disk_usage(log_file.parent).free < MIN_FREE_BYTES:
+            return f"the disk is full: make room for {log_file.parent}, then send again"
     try:
-        lines = path.read_text(errors="replace").strip().splitlines()
+        lines = log_file.read_text(errors="replace").strip().splitlines()
     except OSError:
         return "no log"
     return lines[-1][:300] if lines else "the log is empty"

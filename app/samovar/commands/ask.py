@@ -19,6 +19,7 @@ from samovar.chats.answers import Answers, ReplyEvent
 from samovar.chats.archive import Archive
 from samovar.chats.changes import Change, Noticed
 from samovar.chats.chat import Chat, auto_title
+from samovar.chats.mentions import attached
 from samovar.chats.sent import Sender
 from samovar.chats.turns import Turn, store_turn
 from samovar.client.interface import Client
@@ -159,6 +160,8 @@ async def _chat(
 
     def work(store: Store) -> Turn:
         assert question.session
+        if store.find(question.session) is None:
+            attached(text, (), store.paste)  # a file that cannot be attached leaves no empty chat behind
         session = store.find_or_create(question.session, system_prompt)
         if question.system is not None and system_prompt != session.system_prompt:
             raise SamovarError(

@@ -36,11 +36,11 @@ def table(sessions: Sequence[Session], ids: Mapping[str, str], now: float, width
     rows = [_row(session, ids[session.id], now) for session in sessions]
     id_cells = max((cell_len(row[0]) for row in rows), default=0)
     time_cells = max((len(row[3]) for row in rows), default=0)
-    title_cells = max((min(_MAX_TITLE_CELLS, cell_len(row[1])) for row in rows), default=0)
+    title_cells = max((cell_len(row[1]) for row in rows), default=0)
     if width is not None:
         beside = id_cells + 2 + 2 + 2 + 8 + 2 + time_cells + 2
         tags = min(24, max((cell_len(row[4]) for row in rows), default=0))
-        title_cells = max(_MIN_TITLE_CELLS, min(title_cells, width - beside - tags))
+        title_cells = max(_MIN_TITLE_CELLS, min(title_cells, _MAX_TITLE_CELLS, width - beside - tags))
     lines = []
     for short_id, title, num_messages, updated, rest in [("id", "title", "messages", "updated", ""), *rows]:
         shown = title if width is None else cut(title, title_cells)

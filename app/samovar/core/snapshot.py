@@ -41,7 +41,8 @@ class TierUse(msgspec.Struct, frozen=True):
 
     `lowered_from` is the limit that was asked for while memory is short and `limit_bytes` lies below it.
     `queued_bytes` are still to be written. `quarantined` counts files that were set aside since the host
-    started. `problem` is a sentence for the user: why the tier does not work as it should.
+    started. `problem` is a sentence for the user: why the tier does not work as it should. `room_bytes` is
+    what the disk has room for, whatever the limit says; None for RAM, and if it is not known.
     """
 
     bytes: int = 0
@@ -55,6 +56,7 @@ class TierUse(msgspec.Struct, frozen=True):
     queued_bytes: int = 0
     quarantined: int = 0
     problem: str = ""
+    room_bytes: int | None = None
 
 
 class DiskModel(msgspec.Struct, frozen=True):

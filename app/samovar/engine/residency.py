@@ -121,20 +121,21 @@ class Residency:
 
     def make_room(self, plan: Plan, num_cells: int) -> bool:
         """Make sure that a slot and `num_cells` cells are there for `plan`, at the cost of idle sequences."""
-        taken = self._slots.get(plan.slot) if plan.slot is not None else None
+        for sequence in self._slots.idle():
+            if self.has_room(plan, num_cells):
+                break
+            if sequence.seq != plan.slot:
+                self.leave(sequence)
+        return self.has_room(plan, num_cells)
+
+    def has_room(self, plan: Plan, num_cells: int) -> bool:
+        """Whether a slot and `num_cells` cells are there for `plan`."""
         # A block that is used in part stands in the context whole for a moment.
         num_cells = max([num_cells, *(step.block.end for step in plan.steps)])
         if plan.source is Source.TAKE:
-            assert taken is not None
-            need_slot, need_cells = False, num_cells - len(taken.tokens)
-        else:
-            need_slot, need_cells = True, num_cells - plan.keep
-        for sequence in self._slots.idle():
-            if (self._slots.num_free or not need_slot) and need_cells <= self._free_cells():
-                break
-            if sequence is not taken:
-                self.leave(sequence)
-        return (self._slots.num_free > 0 or not need_slot) and need_cells <= self._free_cells()
+            assert plan.slot is not None
+            return num_cells - len(self._slots.get(plan.slot).tokens) <= self._free_cells()
+        return self._slots.num_free > 0 and num_cells - plan.keep <= self._free_cells()
 
     def try_shift(self, session: str, prompt: Sequence[int], at_least: int) -> None:
         """Let the session's idle sequence become a longer beginning of `prompt` by moving positions.

@@ -230,6 +230,7 @@ class DiskState:
     evictions: int = 0
     totals: Totals | None = None
     models: tuple[DiskModel, ...] = ()
+    room_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -546,6 +547,7 @@ class Swapper:
                 evictions=self._evictions + tier.evictions,
                 totals=self._totals,
                 models=self._models,
+                room_bytes=tier.room_bytes(),
             )
         except DiskError as error:
             self._fail(error)

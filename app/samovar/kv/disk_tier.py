@@ -145,6 +145,11 @@ class DiskTier:
             used = self._index.usage()[0]
             return self._limit(shutil.disk_usage(self._folder).free, used)
 
+    def room_bytes(self) -> int:
+        """What the disk has room for, with what the tier holds already."""
+        with self._guard():
+            return shutil.disk_usage(self._folder).free + self._index.usage()[0]
+
     def usage(self) -> tuple[int, int, int]:
         """(bytes, tokens, blocks) that the tier holds."""
         with self._guard():

@@ -137,7 +137,8 @@ def _texts(value: object) -> list[str]:
         return [text for item in value for text in _texts(item)]
     if value is None or isinstance(value, bool):
         return []
-    return [str(value)] if str(value).strip() else []
+    text = storable(str(value))  # JSON can spell what UTF-8 cannot
+    return [text] if text.strip() else []
 
 
 def _without_repeats(texts: Iterable[str]) -> tuple[str, ...]:

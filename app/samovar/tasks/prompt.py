@@ -17,7 +17,6 @@ from samovar.sessions.store import StoredMessage
 from samovar.tasks.spec import TaskSpec
 
 MAX_PROMPT_BYTES: Final = 8192
-VARIABLES: Final = ("input", "message", "subject", "title")
 
 
 class Filling(msgspec.Struct, frozen=True):
@@ -39,8 +38,8 @@ def checked_prompt(prompt: str) -> str:
     if not template.is_valid():
         raise SamovarError("prompt holds a $ that begins no variable; write $$ for a dollar sign")
     for name in template.get_identifiers():
-        if name not in VARIABLES:
-            known = ", ".join(f"${known}" for known in VARIABLES)
+        if name not in Filling.__struct_fields__:
+            known = ", ".join(f"${known}" for known in Filling.__struct_fields__)
             raise SamovarError(f"prompt holds ${name}, which stands for nothing; known are {known}")
     return prompt
 
@@ -52,7 +51,9 @@ def variables(prompt: str) -> set[str]:
 
 def instruction(spec: TaskSpec, filling: Filling) -> str:
     """What the model is told to do."""
-    return string.Template(spec.prompt).substitute(msgspec.structs.asdict(filling))
+    return string.Template(spec.prompt).substitute(
+        input=filling.input, message=filling.message, subject=filling.subject, title=filling.title
+    )
 
 
 def about(path: Sequence[StoredMessage], message: StoredMessage) -> str:

@@ -27,12 +27,16 @@ from samovar.core.events import HostFailed
 from samovar.sessions.store import Store
 from samovar.tui.alt_digits import make_alt_digits_keys
 from samovar.tui.bridge import Bridge
+from samovar.tui.screens.answer_panel import AnswerPanel
 from samovar.tui.screens.cache import CacheScreen
+from samovar.tui.screens.compare import CompareScreen
+from samovar.tui.screens.tasks import TasksScreen
 from samovar.tui.screens.workstation import Workstation
 from samovar.tui.theme import COLOR_NAMES, DEFAULT_THEME, load_themes, palette_of
 
 QUIT_TWICE_WITHIN_S: Final = 2.0
-_NAMED_ABOVE: Final = frozenset("new delete undo rename retry search cache help quit".split())
+_SAYING: Final = (CacheScreen, CompareScreen, TasksScreen)  # screens that show notices in their own place
+_NAMED_ABOVE: Final = frozenset("new delete undo rename retry compare tasks search cache help quit".split())
 
 
 def check_terminal(env: Mapping[str, str]) -> None:
@@ -50,6 +54,8 @@ class SamovarApp(App[None]):
         "app.tcss",
         "screens/workstation.tcss",
         "screens/cache.tcss",
+        "screens/compare.tcss",
+        "screens/tasks.tcss",
         "screens/help.tcss",
         "screens/question.tcss",
         "screens/search.tcss",
@@ -148,10 +154,12 @@ class SamovarApp(App[None]):
     def _show(self, change: Change) -> None:
         if self._workstation is None:
             return
-        above = next((screen for screen in self.screen_stack if isinstance(screen, CacheScreen)), None)
-        if above is not None:
-            above.apply(change)
-        if above is None or not isinstance(change, Noticed | LimitRefused):
+        above = [screen for screen in self.screen_stack if isinstance(screen, (*_SAYING, AnswerPanel))]
+        for screen in above:
+            screen.apply(change)
+        if not any(isinstance(screen, _SAYING) for screen in above) or not isinstance(
+            change, Noticed | LimitRefused
+        ):
             self._workstation.apply(change)
 
     # Themes
@@ -205,6 +213,11 @@ class SamovarApp(App[None]):
         yield SystemCommand("Delete chat", "undo brings it back", station.action_delete)
         yield SystemCommand("Undo delete", "bring back the chat deleted last", station.action_undo_delete)
         yield SystemCommand("Answer again", "ctrl+r: after a stop or a failure", station.action_retry)
+        yield SystemCommand(
+            "Compare", "several answers to the last message, side by side", station.action_compare
+        )
+        yield SystemCommand("Side tasks", "f8: what runs, what came of it", station.action_tasks)
+        yield SystemCommand("Run a side task", "choose one for this chat", station.action_run_task)
         yield SystemCommand("Stop reply", "esc", station.action_stop)
         yield SystemCommand("Theme", "choose other colours", self.action_change_theme)
         yield SystemCommand("Help", "f1: all keys and commands", station.action_help)

@@ -9,16 +9,18 @@ from samovar.chats.branches import Branches
 from samovar.chats.chat import Chat
 from samovar.chats.conversation import Conversations
 from samovar.core.errors import SamovarError
+from samovar.tui.task_desk import TaskDesk
 from samovar.tui.widgets.chat_view import ChatView
 from samovar.tui.widgets.transcript import SUMMARY, Transcript
-from samovar.tui.widgets.transcript.messages import Wanted
+from samovar.tui.widgets.transcript.messages import ASIDE, Wanted
 
 
 class MessageKeys(Screen[None]):
     """A screen with a chat in it. What is done shows by itself; what cannot be done is said in the view."""
 
-    def __init__(self, conversations: Conversations, view: ChatView) -> None:
+    def __init__(self, conversations: Conversations, view: ChatView, task_desk: TaskDesk) -> None:
         super().__init__()
+        self._task_desk = task_desk
         self._conversations = conversations
         self._view = view
 
@@ -58,6 +60,16 @@ class MessageKeys(Screen[None]):
             return f"deleted from here on; {'u or ' if chat.path else ''}/undo brings it back"
 
         self._branch(event, deed)
+
+    @on(Transcript.TaskWanted)
+    def _run_task(self, event: Transcript.TaskWanted) -> None:
+        """Run a side task on the message that is selected; an aside is about the whole chat."""
+        if event.task == ASIDE:
+            self._task_desk.start_named(self._view.chat, event.task)
+        elif event.entry_id.isdigit():
+            self._task_desk.start_named(self._view.chat, event.task, int(event.entry_id))
+        else:
+            self._view.say("that is no message: press it on one of the chat")
 
     @on(Transcript.UndoWanted)
     def _undo_branch(self, event: Transcript.UndoWanted) -> None:

@@ -13,7 +13,7 @@ from textual.containers import Horizontal
 
 from samovar.chats import cache_words, changes, slash
 from samovar.chats.chat import Chat
-from samovar.chats.command_desk import ANSWERED, CommandDesk
+from samovar.chats.command_desk import ANSWERED, TASKS, CommandDesk
 from samovar.chats.conversation import Conversations
 from samovar.core.errors import SamovarError
 from samovar.core.safe_text import clean
@@ -22,10 +22,13 @@ from samovar.tui.list_desk import ListDesk
 from samovar.tui.rows import arrangement, prompt_colors, row_maker
 from samovar.tui.screens.cache import CacheScreen
 from samovar.tui.screens.chat_settings import ChatSettings
+from samovar.tui.screens.compare import CompareScreen
 from samovar.tui.screens.help import GLYPH_KEYS, WRITING_KEYS, HelpScreen, command_group, group_of
 from samovar.tui.screens.message_keys import MessageKeys
 from samovar.tui.screens.search import SearchScreen
-from samovar.tui.theme import palette_of
+from samovar.tui.screens.tasks import TasksScreen
+from samovar.tui.task_desk import TaskDesk
+from samovar.tui.theme import palette_of, session_color
 from samovar.tui.widgets.cache_panel import CachePanel
 from samovar.tui.widgets.chat_view import ChatView
 from samovar.tui.widgets.composer import Composer, MessageInput
@@ -33,6 +36,7 @@ from samovar.tui.widgets.queue_rows import QueueRows
 from samovar.tui.widgets.session_list import NEW, SessionList, SessionRow
 from samovar.tui.widgets.sidebar import Sidebar
 from samovar.tui.widgets.status_bar import StatusBar, status_figures
+from samovar.tui.widgets.task_lines import TaskLines
 from samovar.tui.widgets.transcript import Transcript
 
 UNDO_WITHIN_S: Final = 30.0
@@ -61,6 +65,7 @@ class Workstation(MessageKeys):
         Binding("ctrl+o", "go_to_chat", "go to a chat by a few letters", id="go_to_chat", priority=True),
         Binding("f6", "rename", "rename the chat", id="rename", priority=True),
         Binding("f7", "settings", "settings of the chat", id="settings", priority=True),
+        Binding("f8", "tasks", "side tasks: what runs, what came of it", id="tasks", priority=True),
         Binding("ctrl+up", "step(-1)", "previous chat", id="previous", priority=True),
         Binding("ctrl+down", "step(1)", "next chat", id="next", priority=True),
         Binding(
@@ -75,9 +80,10 @@ class Workstation(MessageKeys):
         self, conversations: Conversations, desk: CommandDesk, max_fps: int, clock: Callable[[], float]
     ) -> None:
         view = ChatView(conversations.shown, max_fps=max_fps, clock=clock, id="chat")
-        super().__init__(conversations, view)
+        super().__init__(conversations, view, TaskDesk(conversations, view, clock, max_fps))
         self._desk = desk
         self._clock = clock
+        self._max_fps = max_fps
         self._sidebar = Sidebar(id="sidebar")
         self._panel = CachePanel(clock=clock, id="panel")
         self._status = StatusBar(id="status")
@@ -94,6 +100,7 @@ class Workstation(MessageKeys):
 
     def on_mount(self) -> None:
         self.app.theme_changed_signal.subscribe(self, lambda _: self._draw_cache())
+        self.app.theme_changed_signal.subscribe(self, lambda _: self._draw_tasks())
         self._draw_rows()
         self._draw_cache()
 
@@ -125,8 +132,12 @@ class Workstation(MessageKeys):
             case changes.LimitRefused(command, text, error):
                 self._view.give_back(f"/{command} {text}")
                 self._view.say_error(error)
-            case changes.VerifyMoved() | changes.RequestsTold() | changes.TasksChanged():
+            case changes.TasksChanged():
+                self._draw_tasks()
+            case changes.VerifyMoved() | changes.RequestsTold():
                 pass  # the cache screen asked for it
+            case changes.ComparisonGrew() | changes.ComparisonChanged():
+                pass  # that has a screen of its own
             case changes.SendFailed(session, text, error):
                 self._give_back(session, text)
                 self._view.say_error(error)
@@ -146,6 +157,12 @@ class Workstation(MessageKeys):
             self._deleted_last = ""
             self._sidebar.set_note("")
         self._sidebar.set_rows(ids, self._row_maker(), shown, arrangement(self._conversations.roster))
+
+    def _draw_tasks(self) -> None:
+        palette = palette_of(self.app.current_theme)
+        self._sidebar.tasks.set_runs(
+            self._conversations.tasks.runs, lambda session: session_color(palette, session)
+        )
 
     def _row_maker(self) -> Callable[[str], SessionRow]:
         return row_maker(self._conversations.chats, self._conversations.snapshot)
@@ -247,12 +264,24 @@ class Workstation(MessageKeys):
             self._view.give_back(text)
             self._view.say_error(str(error))
             return
+        if command.name in TASKS:
+            self._start_task(text, command)
+            return
         if command.name in ANSWERED:
             self.run_worker(self._answer_command(text, command), group="command")
             return
         typed_since = self._view.take_text()  # it belongs to the chat that the command leads to
         self._carry_out(command)
         self._view.give_back(typed_since)
+
+    def _start_task(self, text: str, command: slash.SlashCommand) -> None:
+        try:
+            run = self._desk.start_task(command)
+        except SamovarError as error:
+            self._view.give_back(text)
+            self._view.say_error(str(error))
+            return
+        self._task_desk.show(run)
 
     async def _answer_command(self, text: str, command: slash.SlashCommand) -> None:
         """Do it; what cannot be done goes back to its writer."""
@@ -276,6 +305,10 @@ class Workstation(MessageKeys):
                 self.action_cache()
             case "search":
                 self.action_search(command.argument)
+            case "tasks":
+                self.action_tasks()
+            case "compare":
+                self.action_compare(command.argument)
             case "help":
                 self.action_help()
             case _:
@@ -374,6 +407,8 @@ class Workstation(MessageKeys):
             group_of("READING · tab or a click goes there, esc back", Transcript.BINDINGS),
             group_of("CHAT SETTINGS · f7 goes there", ChatSettings.BINDINGS),
             CacheScreen.help_group(),
+            TasksScreen.help_group(),
+            CompareScreen.help_group(),
             command_group(),
             GLYPH_KEYS,
         ]
@@ -425,6 +460,35 @@ class Workstation(MessageKeys):
         """Show everything about the cache."""
         self.remove_class("-panel-open")
         self.app.push_screen(CacheScreen(self._conversations, self._clock))
+
+    def action_tasks(self) -> None:
+        """Show all side tasks."""
+        self._task_desk.open_screen()
+
+    @on(TaskLines.Chosen)
+    def _show_task(self, event: TaskLines.Chosen) -> None:
+        self._task_desk.open_screen(event.run_id)
+
+    def action_run_task(self) -> None:
+        """Choose a side task to run on the shown chat."""
+        self._task_desk.choose(self._view.chat)
+
+    def action_compare(self, argument: str = "") -> None:
+        """Have the last message, or a new text, answered several times side by side."""
+        self.run_worker(self._compare(self._view.chat, argument), group="command")
+
+    async def _compare(self, chat: Chat, argument: str) -> None:
+        comparisons = self._conversations.comparisons
+        try:
+            wish = comparisons.wish(chat, argument, self._desk.personas_dir)
+            comparison = await comparisons.begin(chat, wish)
+        except SamovarError as error:
+            if argument:
+                self._view.give_back(f"/compare {argument}")
+            self._view.say_error(str(error))
+            return
+        screen = CompareScreen(comparisons, comparison, max_fps=self._max_fps)
+        self.app.push_screen(screen, lambda told: self._view.say(told or ""))
 
     def action_new(self) -> None:
         self._conversations.new()

@@ -86,6 +86,11 @@ class RowList(ScrollView, can_focus=True):
         """Cells that a row has for its parts."""
         return max(0, self.size.width - 3)
 
+    def go_to(self, key: str) -> None:
+        """Put the cursor on this row, if it is there."""
+        if key in self._keys:
+            self._go_to(self._keys.index(key))
+
     def set_empty(self, text: str) -> None:
         """What is shown while there are no rows."""
         if text != self._empty:

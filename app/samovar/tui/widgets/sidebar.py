@@ -18,6 +18,7 @@ from samovar.sessions.tags import joined_tags, split_tags
 from samovar.tui.widgets.line import Line
 from samovar.tui.widgets.parts import fitted
 from samovar.tui.widgets.session_list import NEW, SessionList, SessionRow, Wish, tag_words
+from samovar.tui.widgets.task_lines import TaskLines
 
 _TITLE_KEYS: Final = "enter saves · esc cancels"
 _TAG_KEYS: Final = "tags, with spaces between\nenter saves · esc cancels"
@@ -121,6 +122,7 @@ class Sidebar(Vertical):
         )
         self._filter.cursor_blink = False
         self._lines = Static("", id="list-note")
+        self.tasks = TaskLines(id="task-lines")
         self._num_chats = -1
         self._arrangement = ""
         self._note = ""
@@ -134,6 +136,7 @@ class Sidebar(Vertical):
         yield self._filter
         yield self.sessions
         yield self._lines
+        yield self.tasks
         yield TitleInput(id="title-input", compact=True, select_on_focus=False)
 
     def set_rows(
@@ -152,6 +155,7 @@ class Sidebar(Vertical):
 
     def on_resize(self) -> None:
         self._draw_heading()
+        self.tasks.set_room(self.size.height)
 
     def _draw_heading(self) -> None:
         """`CHATS · #work   12`: a long arrangement goes to the next line."""

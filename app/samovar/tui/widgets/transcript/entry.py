@@ -22,11 +22,11 @@ class AttachmentLine(msgspec.Struct, frozen=True, gc=False):
 class Entry(msgspec.Struct, frozen=True, gc=False):
     """One message as the transcript shows it.
 
-    `role` is "user", "assistant", "system", `SUMMARY` (the mark behind what has been summarized) or "note" (a
-    line of Samovar's own, without a heading). `meta`
-    stands behind the heading: parts of (text, style), joined as they are, where style is one of "faint",
-    "secondary", "green", "brass", "teal" and "red". `state` is "complete", "streaming", "stopped", "cut" or
-    "failed". It is number `place` (from 0 on) of `num_siblings` versions.
+    `role` is "user", "assistant", "system", `SUMMARY` (the mark behind what has been summarized), or without
+    a heading "note" (a line of Samovar's own) or "answer" (as the assistant's). `meta` stands behind the
+    heading: parts of (text, style), joined as they are, where style is one of "faint", "secondary", "green",
+    "brass", "teal" and "red". `state` is "complete", "streaming", "stopped", "cut" or "failed". It is number
+    `place` (from 0 on) of `num_siblings` versions.
     """
 
     id: str
@@ -42,3 +42,8 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     def is_message(self) -> bool:
         """Whether it can be worked on; a note belongs to the message above it."""
         return self.role != "note"
+
+    @property
+    def has_heading(self) -> bool:
+        """Whether a line above it says who wrote it."""
+        return self.role not in {"note", "answer"}

@@ -24,7 +24,7 @@ def render_heading(
     """Return the empty line before an entry, its heading with as many `hints` as there is room for, and its
     files, those in `unfolded` with their text.
     """
-    if not entry.is_message:
+    if not entry.has_heading:
         return [page.blank()]
     files = [line for _, line in render_attachments(page, entry, unfolded)]
     return [page.blank(), _name_line(page, entry, hints), *files]

@@ -372,4 +372,4 @@ class Layout:
 
 
 def _is_markdown(entry: Entry) -> bool:
-    return entry.role == "assistant"
+    return entry.role in {"assistant", "answer"}

@@ -1,11 +1,15 @@
 """What the transcript posts: what the user wants done with a message. Handlers are `on_transcript_…`."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from textual.message import Message
 
 if TYPE_CHECKING:
     from samovar.tui.widgets.transcript.view import ChatScroll
+
+
+ASIDE: Final = "aside"
+"""The side task that is about the whole chat, whichever message is the current one."""
 
 
 class _Posted(Message):
@@ -54,6 +58,14 @@ class SiblingWanted(Wanted, namespace="transcript"):
     def __init__(self, transcript: "ChatScroll", entry_id: str, step: int) -> None:
         super().__init__(transcript, entry_id)
         self.step = step
+
+
+class TaskWanted(Wanted, namespace="transcript"):
+    """The user wants the side task of this name to be run on this message."""
+
+    def __init__(self, transcript: "ChatScroll", entry_id: str, task: str) -> None:
+        super().__init__(transcript, entry_id)
+        self.task = task
 
 
 class UndoWanted(_Posted, namespace="transcript"):

@@ -43,6 +43,9 @@ class Transcript(ChatScroll):
         Binding("d", "delete", "delete the message and all below it", id="transcript.delete"),
         Binding("u", "undo", "undo the last delete, or a summary on its mark", id="transcript.undo"),
         Binding("o", "unfold", "show or hide the text of its files", id="transcript.unfold"),
+        Binding("t", "task('translate')", "translate the message", id="transcript.translate"),
+        Binding("w", "task('explain')", "what the message means: explain it", id="transcript.explain"),
+        Binding("a", "task('aside')", "ask something aside about the chat", id="transcript.aside"),
         Binding("y", "copy", "copy the message", id="transcript.copy"),
         Binding("c", "copy_code", "copy code", id="transcript.copy_code"),
     ]
@@ -58,6 +61,7 @@ class Transcript(ChatScroll):
     AgainWanted: TypeAlias = messages.AgainWanted
     ForkWanted: TypeAlias = messages.ForkWanted
     DeleteWanted: TypeAlias = messages.DeleteWanted
+    TaskWanted: TypeAlias = messages.TaskWanted
     UndoWanted: TypeAlias = messages.UndoWanted
     ContinueWanted: TypeAlias = messages.ContinueWanted
     SiblingWanted: TypeAlias = messages.SiblingWanted
@@ -279,6 +283,10 @@ class Transcript(ChatScroll):
 
     def action_undo(self) -> None:
         self.post_message(self.UndoWanted(self, self.current))
+
+    def action_task(self, name: str) -> None:
+        if (entry_id := self.current) is not None:
+            self.post_message(self.TaskWanted(self, entry_id, name))
 
     def action_version(self, step: int) -> None:
         """Ask for the next or previous version of the current message, where there is one."""
