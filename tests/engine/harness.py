@@ -245,6 +245,7 @@ class Engine:
         urgent: bool = False,
         json_schema: str = "",
         grammar: str = "",
+        may_shift: bool = False,
     ) -> Asked:
         request = Request(
             id=f"r{next(self._ids)}",
@@ -259,6 +260,7 @@ class Engine:
             urgent=urgent,
             json_schema=json_schema,
             grammar=grammar,
+            may_shift=may_shift,
         )
         asked = Asked(request, self._prompts.build(request.messages), client)
         self.asked[request.id] = asked

@@ -17,7 +17,7 @@ from samovar.kv.eviction import choose_victims
 from samovar.kv.host_tier import Blob, HostTier, Limits, held_bytes
 from samovar.kv.index import PrefixIndex
 from samovar.kv.ledger import Ledger
-from samovar.kv.planner import Plan, Resident, RestoreStep, Source, make_plan
+from samovar.kv.planner import Cut, Plan, Resident, RestoreStep, Source, make_plan
 
 WRITE_PATIENCE_S: Final = 0.25
 SHRINK_PATIENCE_S: Final = 2.0
@@ -200,9 +200,10 @@ class Mover:
         """
         start = time.perf_counter()
         size = self._index.block_tokens
-        end = len(sequence.tokens)
+        end = sequence.num_exact
+        tail = tail and end == len(sequence.tokens)
         while (p0 := len(sequence.stored) * size) + size <= end:
-            if p0 + size < end and not self._still_exact(sequence, p0):
+            if p0 + size < len(sequence.tokens) and not self._still_exact(sequence, p0):
                 break
             block = self._capture(sequence, p0, p0 + size, evict=evict)
             if block is None:
@@ -271,6 +272,8 @@ class Mover:
 
     def trim(self, sequence: ContextSequence, num_tokens: int) -> None:
         """Keep the first `num_tokens` positions; all or nothing where the family cannot trim."""
+        if sequence.exact is not None and num_tokens <= sequence.exact:
+            sequence.exact = None
         if num_tokens >= len(sequence.tokens):
             return
         if not self._backend.remove(sequence.seq, num_tokens, -1):
@@ -280,6 +283,16 @@ class Mover:
         self._hold(sequence, sequence.stored[: num_tokens // self._index.block_tokens])
         self.cells.trim(sequence.seq, num_tokens)
 
+    def shift(self, sequence: ContextSequence, cut: Cut) -> None:
+        """Drop a part of an idle sequence and move what follows it down: no longer what is computed anew."""
+        assert sequence.idle
+        self.trim(sequence, cut.end)
+        self._backend.shift(sequence.seq, cut.p0, cut.p1)
+        self.cells.cut(sequence.seq, cut.p0, cut.p1)
+        del sequence.tokens[cut.p0 : cut.p1]
+        sequence.exact = cut.p0 if sequence.exact is None else min(cut.p0, sequence.exact)
+        self.refresh_stored(sequence)
+
     def undo(self, sequence: ContextSequence) -> None:
         """After an aborted decode: drop all cells beyond `sequence.tokens`, which it does not know of.
 
@@ -288,6 +301,7 @@ class Mover:
         if not self._backend.remove(sequence.seq, len(sequence.tokens), -1):
             self._backend.remove(sequence.seq, -1, -1)
             sequence.tokens.clear()
+            sequence.exact = None
             self._hold(sequence, [])
             self.cells.trim(sequence.seq, 0)
 
@@ -308,7 +322,7 @@ class Mover:
     def refresh_stored(self, sequence: ContextSequence) -> None:
         """Look up again which whole blocks of a sequence are in the cache."""
         size = self._index.block_tokens
-        chain = self._index.chain(sequence.tokens)
+        chain = self._index.chain(sequence.tokens[: sequence.num_exact])
         self._hold(sequence, [block for block in chain if block.num_tokens == size])
 
     @staticmethod

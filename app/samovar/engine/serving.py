@@ -354,7 +354,10 @@ class Serving:
             return
         running.looked_on_disk = True
         resident = self._slots.of_session(running.request.session)
-        goes_on = resident is not None and running.known[: len(resident.tokens)] == resident.tokens
+        is_usable = resident is not None and (resident.exact is None or running.request.may_shift)
+        goes_on = (
+            resident is not None and is_usable and running.known[: len(resident.tokens)] == resident.tokens
+        )
         if not (goes_on and resident is not None and resident.tokens):
             running.fetch = disk.fetch(running.request.session, running.known[:-1])
 
@@ -379,8 +382,13 @@ class Serving:
         # Beside others it needs room to grow, or it would have to leave again after a few tokens.
         num_cells = self._backend.traits.num_cells
         reserve = min(256, num_cells // 8) if self.running else 1
+        may_shift = running.request.may_shift and self._backend.traits.can_shift and not running.is_side_task
+        if may_shift:
+            self._residency.try_shift(session, known, match.num_tokens)
         while True:
-            residents = self._residency.residents(session, side_task=running.is_side_task)
+            residents = self._residency.residents(
+                session, side_task=running.is_side_task, may_shift=may_shift
+            )
             plan = make_plan(known, session, residents, match, family)
             running.reusable = plan.resume
             reason = self._reason_to_wait(running, plan)

@@ -35,7 +35,7 @@ from samovar.tui.screens.workstation import Workstation
 from samovar.tui.theme import COLOR_NAMES, DEFAULT_THEME, load_themes, palette_of
 
 QUIT_TWICE_WITHIN_S: Final = 2.0
-_LIVE: Final = (CacheScreen, CompareScreen, TasksScreen, AnswerPanel)  # screens that hear of changes too
+_SAYING: Final = (CacheScreen, CompareScreen, TasksScreen)  # screens that show notices in their own place
 _NAMED_ABOVE: Final = frozenset("new delete undo rename retry compare tasks search cache help quit".split())
 
 
@@ -154,10 +154,12 @@ class SamovarApp(App[None]):
     def _show(self, change: Change) -> None:
         if self._workstation is None:
             return
-        above = [screen for screen in self.screen_stack if isinstance(screen, _LIVE)]
+        above = [screen for screen in self.screen_stack if isinstance(screen, (*_SAYING, AnswerPanel))]
         for screen in above:
             screen.apply(change)
-        if not above or not isinstance(change, Noticed | LimitRefused):
+        if not any(isinstance(screen, _SAYING) for screen in above) or not isinstance(
+            change, Noticed | LimitRefused
+        ):
             self._workstation.apply(change)
 
     # Themes

@@ -139,6 +139,7 @@ class TasksScreen(Screen[Taken | NewTask | None]):
             run = runs[run_id]
             return task_text.task_row(run, self._title(run), self._color(run.session), width)
 
+        self._list.styles.height = max(2, min(len(runs), self.size.height // 3))  # the result has the rest
         self._list.set_rows(list(runs), parts)
         num_open = sum(run.is_open for run in runs.values())
         facts = f"   {num_open} under way" if num_open else ""
