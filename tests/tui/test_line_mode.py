@@ -122,3 +122,15 @@ async def test_a_search_prints_what_was_found(line: Line, monkeypatch: pytest.Mo
     await line.until(lambda: any("kettle is red" in text for text in told))
     line.keys.send_text("/search nowhere\r")
     await line.until(lambda: "nothing found" in told)
+
+
+async def test_answers_are_compared_and_the_chosen_one_is_kept(line: Line) -> None:
+    line.keys.send_text("/compare 2 why\r")
+    await line.until(lambda: len(line.client.side_requests) == 2)
+    first, second = line.client.side_requests
+    line.client.finish(first, "one way")
+    line.client.finish(second, "another way")
+    line.keys.send_text("9\r2\r")
+    await line.until(lambda: line.witness.sessions())
+    path = line.witness.path(first.session)
+    assert [message.content for message in path] == ["why", "another way"]
