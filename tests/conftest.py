@@ -15,6 +15,11 @@ hypothesis.settings.register_profile("samovar", deadline=None)
 hypothesis.settings.load_profile("samovar")
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Long texts go by their length: names are sent to every process of a run, and shown."""
+    return f"{argname} of {len(val)}" if isinstance(val, str | bytes) and len(val) > 200 else None
+
+
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """`SAMOVAR_HOME` of this test; no other variable of Samovar's is set."""

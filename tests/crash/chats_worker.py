@@ -52,9 +52,8 @@ class Worker:
         self._file = Path(job.file)
         self._store = self._wire.open(self._file)
         self._client = self._new_client()
-        config = Config(
-            sampling=SamplingConfig(max_tokens=24), side_tasks="off"
-        )  # it knows what it did itself
+        # It knows what it did itself: a title that comes from nowhere would be an error.
+        config = Config(sampling=SamplingConfig(max_tokens=24), side_tasks="off")
         self._chats = Conversations(self._client, self._store, config, self._hear)
         self._places: dict[str, int] = {}  # of running replies, by chat
         self._ending: dict[str, asyncio.Task[None]] = {}

@@ -170,7 +170,7 @@ async def test_lowering_the_ram_limit_gives_the_memory_back(smollm2: Path, probe
                 seen[-1].snapshot.host.bytes < full - (8 << 20)
             ):
                 since = len(front_end.events)
-                text = f"Letter {number}. " + " ".join(f"Line {n} of letter {number}." for n in range(500))
+                text = f"Letter {number}. " + " ".join(f"Line {n} of letter {number}." for n in range(250))
                 request = Request(
                     f"r{number}",
                     f"s{number}",

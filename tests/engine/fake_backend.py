@@ -166,6 +166,7 @@ class FakeBackend:
             add_bos=False,
             control_tokens={"<|im_start|>": IM_START, "<|im_end|>": IM_END},
             tokenizer=TOKENIZER,
+            can_shift=kind is Kind.DENSE,
         )
         everyone = range(num_slots + 1)
         self._attention: dict[int, dict[int, Cell]] = {seq: {} for seq in everyone}
@@ -345,6 +346,24 @@ class FakeBackend:
             for pos in [pos for pos in cells if first <= pos < last]:
                 del cells[pos]
         return True
+
+    def shift(self, seq: int, p0: int, p1: int) -> None:
+        """What moves keeps its values, which tell of the positions it was computed at."""
+        assert self.loaded, "the model sleeps"
+        assert self.traits.can_shift
+        cells = self._attention[seq]
+        assert 0 <= p0 < p1 <= len(cells)
+        others = [
+            id(cell) for other, mine in self._attention.items() if other != seq for cell in mine.values()
+        ]
+        for pos in range(p0, p1):
+            del cells[pos]
+        moved = [cells.pop(pos) for pos in sorted(cells) if pos >= p1]
+        assert not {id(cell) for cell in moved} & set(others), "no other sequence owns what moves"
+        for pos, cell in enumerate(moved, p0):
+            cell.pos = pos
+            cell.value = hash((cell.value, "shifted"))
+            cells[pos] = cell
 
     def copy(self, source: int, target: int, p0: int, p1: int) -> None:
         assert self.loaded, "the model sleeps"

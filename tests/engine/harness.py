@@ -28,6 +28,7 @@ from tests.engine.fake_backend import TOKENIZER, FakeBackend, Kind, cold_reply
 BLOCK = 16
 CLIENT = "a"
 MAX_IDLE_STEPS = 30
+MAX_STEPS = 5000
 HOST_READY = events.HostReady(
     events.ModelInfo("fake", "fake.gguf", "dense", 400, 400, "f16", "f16", TOKENIZER, "f", BLOCK, True)
 )
@@ -241,8 +242,10 @@ class Engine:
         store: bool | None = None,
         client: str = CLIENT,
         stop: tuple[str, ...] = (),
+        urgent: bool = False,
         json_schema: str = "",
         grammar: str = "",
+        may_shift: bool = False,
     ) -> Asked:
         request = Request(
             id=f"r{next(self._ids)}",
@@ -254,8 +257,10 @@ class Engine:
             max_tokens=max_tokens,
             stop=stop,
             store=not side_task if store is None else store,
+            urgent=urgent,
             json_schema=json_schema,
             grammar=grammar,
+            may_shift=may_shift,
         )
         asked = Asked(request, self._prompts.build(request.messages), client)
         self.asked[request.id] = asked
@@ -277,6 +282,14 @@ class Engine:
             session, messages, max_tokens=max_tokens, side_task=side_task, store=store, stop=stop
         )
         self.drain()
+        return asked
+
+    def prepare(self, session: str, messages: list[ChatMessage], *, client: str = CLIENT) -> Asked:
+        """Submit a `PREPARE`."""
+        request = Request(f"p{next(self._ids)}", session, tuple(messages), RequestKind.PREPARE)
+        asked = Asked(request, (), client)
+        self.asked[request.id] = asked
+        self.post(commands.Submit(request), client)
         return asked
 
     def chat(self, session: str, history: list[ChatMessage], text: str, max_tokens: int = 12) -> Asked:
@@ -301,6 +314,7 @@ class Engine:
             if self.swapper is not None and self.swap_eagerly:
                 self.swapper.serve_all()
             self.loop.serve_once(wait=False)
+            self.seen |= {tuple(work.tokens or ()) for work in self.loop.preparing.works}
             self.swapped_out |= {r.request.id for r in self.loop.serving.waiting if r.started}
             self.check()
 
@@ -327,6 +341,14 @@ class Engine:
             if len(cold_reply(self.kind, prompt, num_tokens)) >= num_tokens:
                 return messages
         raise AssertionError("no such message")
+
+    def serve_until(self, happened: Callable[[], bool]) -> None:
+        """Serve until something has happened."""
+        for _ in range(MAX_STEPS):
+            if happened():
+                return
+            self.step()
+        raise AssertionError("it does not happen")
 
     def run_until_started(self, asked: Asked) -> None:
         while asked.started is None:
@@ -385,10 +407,13 @@ class Engine:
             holds.update(list(disk._in_flight))
             fetches |= {id(f): f for f in disk._fetches.values()}
             fetches |= {id(r.fetch): r.fetch for r in loop.serving.waiting if r.fetch is not None}
+            fetches |= {id(w.fetch): w.fetch for w in loop.preparing.works if w.fetch is not None}
             for fetch in fetches.values():
                 holds.update(block.key for block in fetch.held)
         blocks = list(loop.index)
         assert {block.key: block.users for block in blocks if block.users} == dict(holds)
+        ahead = loop.ledger.ahead
+        assert ahead.tokens == ahead.used_tokens + ahead.wasted_tokens + ahead.open_tokens
         host = loop.host
         assert {block.key for block in blocks} == set(host._blobs)
         coming = [blob for fetch in disk._fetches.values() for blob in fetch.blobs] if disk else []
@@ -409,6 +434,10 @@ class Engine:
         """The reply is the cold one (or a beginning of it), and the counts are right."""
         end, prompt = asked.finished, asked.prompt
         stats = end.stats
+        if asked.request.kind is RequestKind.PREPARE:
+            assert (asked.started, end.reply, end.tokens) == (None, "", ())
+            assert end.reason in (FinishReason.STOP, FinishReason.CANCELLED, FinishReason.FAILED)
+            return
         assert asked.text == end.reply
         assert end.tokenizer == TOKENIZER
         if end.reason is FinishReason.FAILED and asked.started is None:
@@ -452,6 +481,21 @@ class Engine:
         assert all(sequence.idle for sequence in self.loop.slots.used())
         assert not self.loop.serving.running
         assert not self.loop.serving.waiting
+        assert not self.loop.preparing.works
+
+    def check_nothing_is_held(self) -> None:
+        """After all has ended: the context has chats that are looked at, and nothing once nobody looks."""
+        focused = self.loop._residency.focused()
+        used = [sequence.session for sequence in self.loop.slots.used()]
+        assert set(used) <= focused
+        assert len(used) == len(set(used))
+        for client in list(self.loop._residency._focus):
+            self.client_gone(client)
+        self.loop._take_commands(0.0)
+        assert self.loop.slots.num_free == self.loop.slots.num_slots
+        assert self.loop.mover.cells.num_used == 0
+        assert not any(block.users for block in self.loop.index)
+        self.check()
 
     def context_of(self, session: str) -> list[int]:
         """Tokens of the session's idle sequence, empty when it is not in the context."""

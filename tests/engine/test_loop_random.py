@@ -45,8 +45,18 @@ class EngineMachine(RuleBasedStateMachine):
         tokens=st.sampled_from(["unlimited", "150"]),
         chunk=st.sampled_from([4, 16, 32]),
         shared=st.integers(0, 40),
+        costs=st.sampled_from([(10.0, 0.0, 0.1, 0.0), (14.0, 10.0, 6.0, 0.0036), (900.0, 700.0, 400.0, 0.5)]),
     )
-    def start(self, num_cells: int, num_slots: int, ram: str, tokens: str, chunk: int, shared: int) -> None:
+    def start(
+        self,
+        num_cells: int,
+        num_slots: int,
+        ram: str,
+        tokens: str,
+        chunk: int,
+        shared: int,
+        costs: tuple[float, float, float, float],
+    ) -> None:
         self.engine = Engine(
             self.kind,
             num_cells=num_cells,
@@ -55,6 +65,8 @@ class EngineMachine(RuleBasedStateMachine):
             token_limit=tokens,
             chunk=chunk,
         )
+        machine = self.engine.machine
+        machine.decode_ms, machine.extra_ms, machine.token_ms, machine.cell_ms = costs
         self.histories = {name: [system(words(shared))] for name in SESSIONS}
 
     def submit(self, session: str, messages: list[ChatMessage], max_tokens: int | None, client: str) -> None:
@@ -97,10 +109,31 @@ class EngineMachine(RuleBasedStateMachine):
         self.histories[copy] = self.histories[origin][:]
         self.submit(copy, [*self.histories[copy], user(text)], 6, "a")
 
-    @rule(session=sessions, text=texts, store=st.booleans(), client=clients)
-    def side_task(self, session: str, text: str, store: bool, client: str) -> None:
+    @rule(session=sessions, text=texts, store=st.booleans(), urgent=st.booleans(), client=clients)
+    def side_task(self, session: str, text: str, store: bool, urgent: bool, client: str) -> None:
         messages = [*self.histories[session], user(text)]
-        self.engine.submit(session, messages, max_tokens=5, side_task=True, store=store, client=client)
+        self.engine.submit(
+            session, messages, max_tokens=5, side_task=True, store=store, urgent=urgent, client=client
+        )
+
+    @rule(session=sessions, text=texts, count=st.integers(2, 6))
+    def compare(self, session: str, text: str, count: int) -> None:
+        messages = [*self.histories[session], user(text)]
+        for _ in range(count):
+            self.engine.submit(session, messages, max_tokens=5, side_task=True)
+
+    @rule(session=sessions, text=texts, client=clients)
+    def prepare(self, session: str, text: str, client: str) -> None:
+        self.engine.prepare(session, [*self.histories[session], user(text)], client=client)
+
+    @rule(session=sessions, text=texts, more=texts)
+    def type_and_send(self, session: str, text: str, more: str) -> None:
+        self.settle(session)
+        self.engine.focus(session)
+        for draft in ("", text):
+            self.engine.prepare(session, [*self.histories[session], user(draft)])
+            self.engine.step(3)
+        self.submit(session, [*self.histories[session], user(text + more)], 6, "a")
 
     @rule(count=st.integers(1, 20))
     def serve(self, count: int) -> None:
@@ -109,6 +142,10 @@ class EngineMachine(RuleBasedStateMachine):
     @rule()
     def serve_all(self) -> None:
         self.engine.drain()
+
+    @rule(seconds=st.floats(0, 100))
+    def time_goes_by(self, seconds: float) -> None:
+        self.engine.machine.now += seconds
 
     @rule(data=st.data())
     @precondition(lambda self: self.engine.busy)
@@ -158,8 +195,17 @@ class EngineMachine(RuleBasedStateMachine):
         self.engine.post(commands.SetKeepAlive(-1.0))
         self.engine.step()
 
+    @rule()
+    def stop(self) -> None:
+        self.engine.close()
+        self.engine.check_all_ended()
+        self.engine.check_nothing_is_held()
+        self.start(400, 4, "unlimited", "unlimited", 16, 10, (14.0, 10.0, 6.0, 0.0))
+        self.latest = {}
+
     def teardown(self) -> None:
         self.engine.check_all_ended()
+        self.engine.check_nothing_is_held()
 
 
 @pytest.mark.parametrize("kind", Kind)

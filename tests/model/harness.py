@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Final, TypeVar
+from typing import Final, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -67,6 +67,7 @@ class RecordingBackend:
         self.is_end = backend.is_end
         self.remove = backend.remove
         self.copy = backend.copy
+        self.shift = backend.shift
         self.oldest_pos = backend.oldest_pos
         self.state_size = backend.state_size
         self.save = backend.save
@@ -159,7 +160,7 @@ class Engine:
         self._news = threading.Condition()
         self._thread = threading.Thread(target=self.loop.run, name="engine", daemon=True)
 
-    def __enter__(self) -> "Engine":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -205,6 +206,7 @@ class Engine:
         store: bool = True,
         json_schema: str = "",
         grammar: str = "",
+        may_shift: bool = False,
     ) -> str:
         """Send a request; returns its id."""
         request = Request(
@@ -218,6 +220,7 @@ class Engine:
             store=store,
             json_schema=json_schema,
             grammar=grammar,
+            may_shift=may_shift,
         )
         self.last_submitted = request.id
         self.send(commands.Submit(request))

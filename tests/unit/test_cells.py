@@ -66,6 +66,15 @@ class NaiveCells:
             if p0 <= cell.get(source, -1) < p1:
                 cell[target] = cell[source]
 
+    def cut(self, seq: int, p0: int, p1: int) -> None:
+        """`seq_rm` of a range, then `seq_add` of what follows, which looks for room from the start again."""
+        for cell in self.cells:
+            if p0 <= cell.get(seq, -1) < p1:
+                del cell[seq]
+            elif cell.get(seq, -1) >= p1:
+                cell[seq] -= p1 - p0
+        self.head = 0
+
     def of(self, seq: int) -> list[int]:
         return [i for _, i in sorted((cell[seq], i) for i, cell in enumerate(self.cells) if seq in cell)]
 
@@ -112,6 +121,13 @@ class CellsMachine(RuleBasedStateMachine):
     def trim(self, seq: int, keep: int) -> None:
         self.naive.seq_rm(seq, keep)
         self.mirror.trim(seq, keep)
+
+    @rule(seq=st.integers(0, 3), p0=st.integers(0, 20), count=st.integers(1, 10))
+    def cut(self, seq: int, p0: int, count: int) -> None:
+        length = len(self.naive.of(seq))
+        if p0 + count <= length:
+            self.naive.cut(seq, p0, p0 + count)
+            self.mirror.cut(seq, p0, p0 + count)
 
     @invariant()
     def same_cells(self) -> None:

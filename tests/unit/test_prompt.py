@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from samovar.core.chat import ChatMessage, Role
 from samovar.core.errors import SamovarError
-from samovar.engine.prompt import BEGIN, BREAK, CHATML, END, PromptBuilder, fallback_template
+from samovar.engine.prompt import BEGIN, BREAK, CHATML, END, GROWS, PromptBuilder, fallback_template
 from tests.engine.fake_backend import IM_END, IM_START, TOKENIZER, FakeBackend, Kind
 
 BOS = 258
@@ -236,3 +236,54 @@ def test_an_open_reply_is_text_whatever_it_holds(asked: str, text: str) -> None:
     for mark in (BREAK, BEGIN, END):
         text = text.replace(mark, "\ufffd")
     assert prompts.text_of(begun) == text
+
+
+# ---- what stays however the last message goes on
+
+
+@given(st.text(), st.text())
+def test_a_stable_prefix_begins_every_longer_message(begun: str, more: str) -> None:
+    prompts = builder()
+    history = [system("be brief"), user("x"), reply(" a0 b1", AS_BYTES)]
+    stable = prompts.stable_prefix([*history, user(begun)])
+    whole = prompts.build([*history, user(begun + more)])
+    assert len(stable) >= len(prompts.build(history[:1])) - len(ASSISTANT)
+    # The toy tokenizer joins at most four characters, the last of which may still be missing.
+    assert stable[:-4] == whole[: max(0, len(stable) - 4)]
+
+
+def test_the_stable_prefix_of_an_empty_message_ends_in_its_header() -> None:
+    prompts = builder()
+    expected = [*turn("system", "be brief"), IM_START, *toy.tokenize("user\n")]
+    assert list(prompts.stable_prefix([system("be brief"), user("")])) == expected
+
+
+def test_a_word_that_may_go_on_is_not_stable_and_a_whole_one_is() -> None:
+    prompts = builder()
+    header = [IM_START, *toy.tokenize("user\n")]
+    assert list(prompts.stable_prefix([user(" a0 a")])) == [*header, *toy.tokenize(" a0")]
+    assert list(prompts.stable_prefix([user(" a0 a1")])) == [*header, *toy.tokenize(" a0 a1")]
+
+
+@pytest.mark.parametrize(
+    "template", ["{{ messages[-1].content | upper | length }}", "{{ messages | length }}"]
+)
+def test_a_template_that_changes_the_message_is_asked_twice(template: str) -> None:
+    prompts = builder(template)
+    stable = prompts.stable_prefix([user("x")])
+    assert stable == prompts.build([user("x")])[: len(stable)]
+
+
+def test_drafts_leave_nothing_in_the_memory_of_texts() -> None:
+    prompts = builder()
+    prompts.build([system("be brief"), user("x")])
+    prompts.stable_prefix([system("be brief"), user("")])
+    before = prompts._fragment_characters
+    for draft in ("a", "a draft", "a draft that grows"):
+        prompts.stable_prefix([system("be brief"), user(draft)])
+    assert prompts._fragment_characters == before
+
+
+def test_marks_in_a_draft_are_replaced() -> None:
+    prompts = builder()
+    assert prompts.stable_prefix([user(f"{GROWS} a0")]) == prompts.stable_prefix([user("\ufffd a0")])

@@ -88,8 +88,6 @@ def test_every_step_serves_somebody_and_never_more_than_it_may(
     assert chosen
     assert all(by_id[name].decoding for name in step.decode)
     assert len(set(step.decode)) == len(step.decode)
-    if any(job.rank is not Rank.PREPARE for job in jobs):
-        assert all(job.rank is not Rank.PREPARE for job in chosen), "work ahead stands back"
     assert (step.chunk > 0) == (step.prefill is not None)
     if step.prefill is not None:
         first = by_id[step.prefill]
@@ -109,15 +107,14 @@ def test_every_step_serves_somebody_and_never_more_than_it_may(
         assert step.expected_ms <= budget_ms * ALONE_FACTOR * 1.0001
 
 
-def test_the_focused_chat_comes_first_then_chats_then_side_tasks_then_work_ahead() -> None:
+def test_the_focused_chat_comes_first_then_chats_then_side_tasks() -> None:
     jobs = [
-        job("ahead", Rank.PREPARE, arrival=0),
         job("side", Rank.SIDE_TASK, arrival=1),
         job("late", Rank.CHAT, arrival=3),
         job("early", Rank.CHAT, arrival=2),
         job("focused", Rank.FOCUSED, arrival=4),
     ]
-    for expected in ("focused", "early", "late", "side", "ahead"):
+    for expected in ("focused", "early", "late", "side"):
         assert plan(jobs).prefill == expected
         jobs = [other for other in jobs if other.id != expected]
 

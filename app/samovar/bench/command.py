@@ -20,6 +20,7 @@ from samovar.bench import (
     startup,
     stops,
     switchboard,
+    typing,
 )
 from samovar.bench.driver import own_host
 from samovar.client.interface import Client
@@ -94,6 +95,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     halt.add_argument("--stops", type=_count, default=100, help="how many (default 100)")
     _add_common(halt, context=4096)
 
+    keys = kinds.add_parser("typing", help="first token after Enter, with and without work ahead")
+    keys.add_argument("--repeats", type=_count, default=3, help="messages of each kind (default 3)")
+    keys.add_argument("--speed", type=_count, default=1, help="type so many times as fast (default 1)")
+    _add_common(keys, context=8192)
+
     again = kinds.add_parser(
         "restart", help="a long chat asked cold, hot, and warm from disk after a restart"
     )
@@ -159,6 +165,9 @@ def run(args: argparse.Namespace) -> int:
         case "stops":
             halted = asyncio.run(stops.run(factory, args.stops))
             _print(halted, stops.text(halted), as_json=args.json)
+        case "typing":
+            typed = asyncio.run(typing.run(factory, repeats=args.repeats, speed=args.speed))
+            _print(typed, typing.text(typed), as_json=args.json)
         case "restart":
             returned = asyncio.run(restart.run(settings, args.tokens, args.repeats))
             _print(returned, restart.text(returned), as_json=args.json)

@@ -90,10 +90,14 @@ class Driver:
             raise SamovarError(f"The engine did not answer for {TIMEOUT_S:.0f} seconds.") from None
         raise SamovarError("The connection to the engine was closed.")
 
-    async def ask(self, request: Request) -> Answer:
-        """Open the request's session and submit it, as the screen does; wait for the whole reply."""
+    async def ask(self, request: Request, *, focus: bool = True) -> Answer:
+        """Open the request's session and submit it, as the screen does; wait for the whole reply.
+
+        Without `focus` the session is open already.
+        """
         start = time.perf_counter()
-        self.send(Focus(request.session))
+        if focus:
+            self.send(Focus(request.session))
         self.send(Submit(request))
         first_ms: float | None = None
 

@@ -204,7 +204,14 @@ class WorkAhead:
             return
         if self._asked.get(chat.id) != messages and self._is_next(chat):
             self._asked[chat.id] = messages
-            request = Request(uuid.uuid4().hex, chat.id, messages, kind=RequestKind.PREPARE, title=chat.title)
+            request = Request(
+                id=uuid.uuid4().hex,
+                session=chat.id,
+                messages=messages,
+                kind=RequestKind.PREPARE,
+                title=chat.title,
+                may_shift=self._sender.context_full(chat) == "shift",
+            )
             self._pending[request.id] = chat.id
             self._shared.client.send(Submit(request))
 

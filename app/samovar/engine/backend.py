@@ -27,6 +27,7 @@ class ModelTraits:
 
     `control_tokens` maps the text of each control token to its id. `tokenizer` is a short id of the
     vocabulary: generated token ids are valid wherever it is equal. `num_cells` is the context's size.
+    `can_shift`: positions in the context can be moved (`Backend.shift`).
     """
 
     name: str
@@ -41,6 +42,7 @@ class ModelTraits:
     add_bos: bool
     control_tokens: dict[str, int]
     tokenizer: str
+    can_shift: bool = False
 
 
 @dataclass(slots=True)
@@ -103,6 +105,13 @@ class Backend(Protocol):
 
     def remove(self, seq: int, p0: int, p1: int) -> bool:
         """Drop the cells `[p0, p1)` of a sequence (-1 for "to the end"); False if the family cannot."""
+
+    def shift(self, seq: int, p0: int, p1: int) -> None:
+        """Drop the cells `[p0, p1)` of a sequence and move those behind them down to `p0`.
+
+        Only where `traits.can_shift`; no other sequence may own what moves. No state of what has moved may be
+        saved before the next decode, which turns its keys.
+        """
 
     def copy(self, source: int, target: int, p0: int, p1: int) -> None:
         """Give `target` the cells `[p0, p1)` of `source` as well."""

@@ -65,6 +65,15 @@ class CellMirror:
         if freed:
             self._head = min(self._head, *freed)
 
+    def cut(self, seq: int, p0: int, p1: int) -> None:
+        """Positions `[p0, p1)` of `seq` go, and those behind them move down."""
+        cells = self._cells.get(seq, [])
+        for cell in cells[p0:p1]:
+            self._owners[cell] -= 1
+            self.num_used -= not self._owners[cell]
+        del cells[p0:p1]
+        self._head = 0
+
     def count(self, seq: int) -> int:
         return len(self._cells.get(seq, ()))
 

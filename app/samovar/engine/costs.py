@@ -6,6 +6,9 @@ from samovar.engine.scheduler import MAX_CHUNK_BESIDE, StepCosts
 
 CELL_PART: Final = 2.8e-4
 """What a cell adds to a decode step, as a part of it, until it is known: measured, SmolLM2 on two cores."""
+EXTRA_PART: Final = 0.7
+BESIDE_PART: Final = 1.5
+"""The same of a further sequence, as a part of a step, and of a token in a small chunk, of one in a large."""
 _KEEP: Final = 0.98
 _KEEP_LINE: Final = 0.998
 _FEW: Final = 5
@@ -18,13 +21,13 @@ class Mean:
 
     def __init__(self, default: float) -> None:
         self.value = default
-        self._count = 0
+        self.count = 0
 
     def add(self, value: float) -> None:
-        if self._count >= _FEW:
+        if self.count >= _FEW:
             value = min(value, self.value + (_OUTLIER - 1) * max(self.value, 1.0))
-        self._count += 1
-        self.value += (value - self.value) * max(1 / self._count, 1 - _KEEP)
+        self.count += 1
+        self.value += (value - self.value) * max(1 / self.count, 1 - _KEEP)
 
 
 class DecodeCost:
@@ -76,8 +79,8 @@ class CostModel:
     def __init__(self) -> None:
         default = StepCosts()
         self._decode = DecodeCost(default.decode_step_ms)
-        self._extra = Mean(default.extra_decode_ms)
         self._prefill = Mean(default.prefill_token_ms)
+        self._extra = Mean(default.extra_decode_ms)
         self._beside = Mean(default.beside_token_ms)
 
     @property
@@ -86,9 +89,13 @@ class CostModel:
         return self._decode.cell_ms
 
     def at(self, cells: int) -> StepCosts:
-        """Costs while the highest used cell is `cells`."""
+        """Costs while the highest used cell is `cells`. What was not seen yet follows from what was."""
+        decode, prefill = self._decode.at(cells), self._prefill.value
         return StepCosts(
-            self._prefill.value, self._decode.at(cells), max(0.0, self._extra.value), self._beside.value
+            prefill,
+            decode,
+            max(0.0, self._extra.value) if self._extra.count else EXTRA_PART * decode,
+            self._beside.value if self._beside.count else BESIDE_PART * prefill,
         )
 
     def learn(self, num_decode: int, chunk: int, cells: int, ms: float) -> None:
@@ -102,5 +109,5 @@ class CostModel:
         elif not chunk:
             self._extra.add((ms - decode_ms) / (num_decode - 1))
         elif chunk <= MAX_CHUNK_BESIDE:
-            others_ms = (num_decode - 1) * max(0.0, self._extra.value)
+            others_ms = (num_decode - 1) * self.at(cells).extra_decode_ms
             self._beside.add(max(0.0, (ms - decode_ms - others_ms) / chunk))

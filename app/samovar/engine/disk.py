@@ -38,7 +38,7 @@ class Fetch:
 
     `then` is called once, when nothing more comes. `num_read` tokens were read. Once it was released nobody
     waits for it (`is_wanted`), and it holds nothing. What is on its way for a chat that was deleted meanwhile
-    (`is_forgotten`) does not enter RAM.
+    (`is_forgotten`) does not enter RAM. Others leave RAM for it only if it `may_evict`.
     """
 
     ticket: int
@@ -51,6 +51,7 @@ class Fetch:
     is_open: bool = True
     is_wanted: bool = True
     is_forgotten: bool = False
+    may_evict: bool = True
     num_read: int = 0
     ms: float = 0.0
     t_start: float = field(default_factory=time.monotonic)
@@ -144,6 +145,8 @@ class Disk:
         session: str,
         tokens: Sequence[int],
         then: Callable[[Fetch], None] | None = None,
+        *,
+        may_evict: bool = True,
     ) -> Fetch | None:
         """Bring what RAM lacks of `tokens` from disk; None if there is nothing to wait for."""
         if self.is_off or (self.state.problem and not self.state.is_open) or not tokens:
@@ -155,7 +158,7 @@ class Disk:
         held = [b for b in match.blocks if b.num_tokens == size and b.end <= match.num_tokens]
         for block in held:
             block.users += 1
-        fetch = Fetch(next(self._tickets), session, tuple(tokens), held, then)
+        fetch = Fetch(next(self._tickets), session, tuple(tokens), held, then, may_evict=may_evict)
         self._fetches[fetch.ticket] = fetch
         parent = held[-1].key if held else None
         self._swapper.post(swap.Find(fetch.ticket, fetch.tokens, len(held) * size, parent))
@@ -193,7 +196,7 @@ class Disk:
                 continue
             if row.end <= here and row.num_tokens < self._index.block_tokens:
                 break  # RAM has as much of it
-            blob = self._mover.reserve(row.size, row.num_tokens)
+            blob = self._mover.reserve(row.size, row.num_tokens, evict=fetch.may_evict)
             if blob is None:
                 break
             rows.append(row)

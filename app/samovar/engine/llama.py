@@ -273,6 +273,11 @@ class LlamaBackend:
             add_bos=bool(C.llama_vocab_get_add_bos(model.vocab)),
             control_tokens=model.control_tokens(),
             tokenizer=model.tokenizer_id(),
+            can_shift=(
+                model.family.can_trim
+                and model.family.window == 0
+                and bool(C.llama_memory_can_shift(self._memory))
+            ),
         )
         self.tokenize = model.tokenize
         self.piece = model.piece
@@ -341,6 +346,10 @@ class LlamaBackend:
 
     def remove(self, seq: int, p0: int, p1: int) -> bool:
         return bool(C.llama_memory_seq_rm(self._memory, seq, p0, p1))
+
+    def shift(self, seq: int, p0: int, p1: int) -> None:
+        C.llama_memory_seq_rm(self._memory, seq, p0, p1)
+        C.llama_memory_seq_add(self._memory, seq, p1, -1, p0 - p1)
 
     def copy(self, source: int, target: int, p0: int, p1: int) -> None:
         C.llama_memory_seq_cp(self._memory, source, target, p0, p1)

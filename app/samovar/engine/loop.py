@@ -18,6 +18,7 @@ from samovar.engine.control import CacheControl
 from samovar.engine.counting import Counting
 from samovar.engine.disk import Disk, MakeSwapper
 from samovar.engine.mover import Mover
+from samovar.engine.preparing import Preparing
 from samovar.engine.prompt import PromptBuilder
 from samovar.engine.records import Records
 from samovar.engine.report import Reporter
@@ -151,13 +152,31 @@ class EngineLoop:
             has_news=lambda: not self._inbox.empty(),
             clock=clock,
         )
+        self.preparing = Preparing(
+            backend,
+            settings,
+            block_tokens=self.block_tokens,
+            prompts=self.prompts,
+            slots=self.slots,
+            index=self.index,
+            host=self.host,
+            mover=self.mover,
+            ledger=self.ledger,
+            residency=self._residency,
+            control=self._control,
+            sleep=self.sleep,
+            emit=emit,
+            publish=self._publish,
+            has_news=lambda: not self._inbox.empty(),
+        )
 
     # ---- from other threads
 
     def post(self, message: Envelope | ClientGone) -> None:
         """Hand over a command. What the user waits for ends the step that is under way. Any thread."""
         self._inbox.put(message)
-        if self.serving.abortable and isinstance(message, Envelope) and self._interrupts(message):
+        abortable = self.serving.abortable or self.preparing.abortable
+        if abortable and isinstance(message, Envelope) and self._interrupts(message):
             self._backend.interrupt()
 
     def _interrupts(self, message: Envelope) -> bool:
@@ -171,7 +190,9 @@ class EngineLoop:
             case commands.StopHost():
                 return True
             case commands.Submit(request):
-                return cheap and (request.urgent or request.kind is RequestKind.CHAT)
+                is_waited_for = request.urgent or request.kind is RequestKind.CHAT
+                is_more = self.preparing.abortable and request.kind is not RequestKind.PREPARE
+                return cheap and (is_waited_for or is_more)
             case commands.Cancel(request_id):
                 return cheap or request_id in self.serving.in_step
             case commands.Focus(session):
@@ -192,6 +213,7 @@ class EngineLoop:
             self.serve_once(wait=True)
         for running in self.serving.all():
             self.serving.finish(running, FinishReason.CANCELLED, "The engine host was stopped.")
+        self.preparing.cancel(lambda _: True, "The engine host was stopped.")
         self._counting.refuse_all()
         if self._control.disk is not None:
             self._control.disk.close(FLUSH_S)
@@ -201,6 +223,7 @@ class EngineLoop:
         self._backend.clear_interrupt()
         serving = self.serving
         busy = serving.running or self._counting.is_open or not all(map(serving.is_fetching, serving.waiting))
+        busy = busy or self._may_prepare()
         self._take_commands(min(TICK_S, self.sleep.due_in_s()) if wait and not busy else 0.0)
         if self._stopping:
             return
@@ -212,10 +235,18 @@ class EngineLoop:
             self.sleep.touch()
             if time.perf_counter() - self._t_snapshot > SNAPSHOT_S:
                 self._publish()
-        elif not self.serving.waiting and not self._counting.is_open:
+        elif self._may_prepare():
+            self.preparing.step()
+            if time.perf_counter() - self._t_snapshot > SNAPSHOT_S:
+                self._publish()
+        elif not (self.serving.waiting or self.preparing.works or self._counting.is_open):
             self._tick()
         self._counting.count_slice()
         self.mover.keep_within_limits()
+
+    def _may_prepare(self) -> bool:
+        """Whether there is work to do ahead, and nothing else."""
+        return self.preparing.is_ready and not (self.serving.running or self.serving.waiting)
 
     def _tick(self) -> None:
         """What is due while nothing runs; called every second at least, so it must be cheap."""
@@ -246,6 +277,7 @@ class EngineLoop:
             for running in self.serving.all():
                 if running.client == message.client:
                     self.serving.finish(running, FinishReason.CANCELLED)
+            self.preparing.cancel(lambda work: work.client == message.client)
             self._residency.drop_idle()
             return
         client = message.client
@@ -256,6 +288,7 @@ class EngineLoop:
                 for running in self.serving.all():
                     if running.request.id == request_id:
                         self.serving.finish(running, FinishReason.CANCELLED)
+                self.preparing.cancel(lambda work: work.request.id == request_id)
             case commands.Focus(session):
                 self._residency.look_at(client, session)
                 self._bring_in(session)
@@ -282,12 +315,23 @@ class EngineLoop:
             case commands.Hello():
                 pass
             case command:
+                if isinstance(command, commands.Evict):
+                    self.preparing.cancel(lambda work: work.session == command.session)
                 self._control.handle(client, command)
                 self._publish()
 
     def _submit(self, client: str, request: Request) -> None:
+        ids = {running.request.id for running in self.serving.all()}
+        if request.id in ids | {work.request.id for work in self.preparing.works}:
+            self._emit(client, events.CommandRefused(f"A request with the id {request.id} is under way."))
+            return
         try:
-            self.serving.submit(client, request)
+            if request.kind is RequestKind.PREPARE:
+                is_chat_open = self.serving.has_open_chat(request.session)
+                self.preparing.submit(client, request, is_chat_open=is_chat_open)
+            else:
+                self.preparing.make_way(request)
+                self.serving.submit(client, request)
         except ModelChangedError:
             self._emit(None, events.HostStopping())
             self._stopping = True
@@ -309,6 +353,8 @@ class EngineLoop:
         for running in self.serving.all():
             if running.request.session == session:
                 self.serving.finish(running, FinishReason.CANCELLED)
+        self.preparing.cancel(lambda work: work.session == session)
+        self.ledger.ahead.forget(session)
         for sequence in self.slots.idle():
             if sequence.session == session:
                 self._residency.leave(sequence)
@@ -321,7 +367,7 @@ class EngineLoop:
         snapshot = self._reporter.snapshot(
             self._records,
             frozenset(r.request.session for r in self.serving.running.values()),
-            self.serving.active(),
+            (*self.serving.active(), *self.preparing.active()),
             self.serving.others_share(),
             self._control,
         )

@@ -17,7 +17,7 @@ from samovar.kv.eviction import choose_victims
 from samovar.kv.host_tier import Blob, HostTier, Limits, held_bytes
 from samovar.kv.index import PrefixIndex
 from samovar.kv.ledger import Ledger
-from samovar.kv.planner import Plan, Resident, RestoreStep, Source, make_plan
+from samovar.kv.planner import Cut, Plan, Resident, RestoreStep, Source, make_plan
 
 WRITE_PATIENCE_S: Final = 0.25
 SHRINK_PATIENCE_S: Final = 2.0
@@ -191,25 +191,27 @@ class Mover:
 
     # ---- out of the context
 
-    def capture_new(self, sequence: ContextSequence, *, tail: bool = False) -> None:
+    def capture_new(self, sequence: ContextSequence, *, tail: bool = False, evict: bool = True) -> None:
         """Store the whole blocks of `sequence` that are not in the cache yet, and its tail if asked.
 
+        Without `evict`, only as far as there is room without others having to leave.
         Families with state at the end only, and sliding windows, must be asked right at a block's end:
         what has been missed there cannot be made up for.
         """
         start = time.perf_counter()
         size = self._index.block_tokens
-        end = len(sequence.tokens)
+        end = sequence.num_exact
+        tail = tail and end == len(sequence.tokens)
         while (p0 := len(sequence.stored) * size) + size <= end:
-            if p0 + size < end and not self._still_exact(sequence, p0):
+            if p0 + size < len(sequence.tokens) and not self._still_exact(sequence, p0):
                 break
-            block = self._capture(sequence, p0, p0 + size)
+            block = self._capture(sequence, p0, p0 + size, evict=evict)
             if block is None:
                 break
             block.users += 1
             sequence.stored.append(block)
         if tail and len(sequence.stored) * size < end < (len(sequence.stored) + 1) * size:
-            self._capture(sequence, len(sequence.stored) * size, end)
+            self._capture(sequence, len(sequence.stored) * size, end, evict=evict)
         self.capture_s += time.perf_counter() - start
 
     def _still_exact(self, sequence: ContextSequence, p0: int) -> bool:
@@ -218,7 +220,7 @@ class Mover:
             return False
         return not self._family.window or self._backend.oldest_pos(sequence.seq) <= p0
 
-    def _capture(self, sequence: ContextSequence, p0: int, p1: int) -> Block | None:
+    def _capture(self, sequence: ContextSequence, p0: int, p1: int, *, evict: bool) -> Block | None:
         """Copy the cells `[p0, p1)` into a block behind `sequence.stored`; None if it cannot be kept."""
         parent = sequence.stored[-1] if sequence.stored else None
         tokens = sequence.tokens[p0:p1]
@@ -233,9 +235,9 @@ class Mover:
         backend.copy(sequence.seq, scratch, p0, p1)
         try:
             size = backend.state_size(scratch)
-            blob = self.reserve(size, len(tokens)) if size else None
+            blob = self.reserve(size, len(tokens), evict=evict) if size else None
             if blob is None:
-                self._ledger.not_stored += 1
+                self._ledger.not_stored += evict
                 return None
             with blob.address() as address:
                 written = backend.save(scratch, address, size)
@@ -247,9 +249,11 @@ class Mover:
             backend.remove(scratch, -1, -1)
         return self.adopt(parent, tokens, blob, [sequence.session])
 
-    def reserve(self, size: int, num_tokens: int) -> Blob | None:
-        """Memory for the blob of a block, for which others may have to leave; None if there is no room."""
-        if not self._make_room(held_bytes(size, num_tokens), num_tokens):
+    def reserve(self, size: int, num_tokens: int, *, evict: bool = True) -> Blob | None:
+        """Memory for the blob of a block, for which others leave with `evict`; None if there is no room."""
+        more_bytes = held_bytes(size, num_tokens)
+        has_room = not self._host.limits.off and self._host.excess(more_bytes, num_tokens) == (0, 0)
+        if not has_room and not (evict and self._make_room(more_bytes, num_tokens)):
             return None
         return self._host.try_reserve(size, num_tokens)
 
@@ -268,6 +272,8 @@ class Mover:
 
     def trim(self, sequence: ContextSequence, num_tokens: int) -> None:
         """Keep the first `num_tokens` positions; all or nothing where the family cannot trim."""
+        if sequence.exact is not None and num_tokens <= sequence.exact:
+            sequence.exact = None
         if num_tokens >= len(sequence.tokens):
             return
         if not self._backend.remove(sequence.seq, num_tokens, -1):
@@ -277,6 +283,16 @@ class Mover:
         self._hold(sequence, sequence.stored[: num_tokens // self._index.block_tokens])
         self.cells.trim(sequence.seq, num_tokens)
 
+    def shift(self, sequence: ContextSequence, cut: Cut) -> None:
+        """Drop a part of an idle sequence and move what follows it down: no longer what is computed anew."""
+        assert sequence.idle
+        self.trim(sequence, cut.end)
+        self._backend.shift(sequence.seq, cut.p0, cut.p1)
+        self.cells.cut(sequence.seq, cut.p0, cut.p1)
+        del sequence.tokens[cut.p0 : cut.p1]
+        sequence.exact = cut.p0 if sequence.exact is None else min(cut.p0, sequence.exact)
+        self.refresh_stored(sequence)
+
     def undo(self, sequence: ContextSequence) -> None:
         """After an aborted decode: drop all cells beyond `sequence.tokens`, which it does not know of.
 
@@ -285,6 +301,7 @@ class Mover:
         if not self._backend.remove(sequence.seq, len(sequence.tokens), -1):
             self._backend.remove(sequence.seq, -1, -1)
             sequence.tokens.clear()
+            sequence.exact = None
             self._hold(sequence, [])
             self.cells.trim(sequence.seq, 0)
 
@@ -292,6 +309,8 @@ class Mover:
         """Drop a sequence's cells and free its slot; returns the tokens it held."""
         start = time.perf_counter()
         num_tokens = len(sequence.tokens)
+        num_stored = len(sequence.stored) * self._index.block_tokens
+        self._ledger.ahead.left(sequence.session, sequence.tokens, num_stored)
         self._hold(sequence, [])
         self._backend.remove(sequence.seq, -1, -1)
         self.cells.trim(sequence.seq, 0)
@@ -303,7 +322,7 @@ class Mover:
     def refresh_stored(self, sequence: ContextSequence) -> None:
         """Look up again which whole blocks of a sequence are in the cache."""
         size = self._index.block_tokens
-        chain = self._index.chain(sequence.tokens)
+        chain = self._index.chain(sequence.tokens[: sequence.num_exact])
         self._hold(sequence, [block for block in chain if block.num_tokens == size])
 
     @staticmethod

@@ -1,33 +1,41 @@
 """From messages to token ids: the model's own chat template, and generated tokens kept as generated.
 
-Engine thread; no llama.cpp here, only the tokenizer it is given. Three marks, Unicode noncharacters that no
+Engine thread; no llama.cpp here, only the tokenizer it is given. Four marks, Unicode noncharacters that no
 text holds, travel through the template:
 
 - `BREAK` inside every control-token text that a message contains, so that the template's own control
   tokens are the only ones in the rendered text (a user who types `<|im_end|>` sends text);
-- `BEGIN` and `END` around replies whose token ids are known, so that they are not tokenized again.
+- `BEGIN` and `END` around replies whose token ids are known, so that they are not tokenized again;
+- `GROWS` behind a last message that may still grow.
 """
 
 import datetime
 import json
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import jinja2
 import jinja2.sandbox
+import msgspec
 
 from samovar.core.chat import ChatMessage, Role, open_reply
 from samovar.core.errors import SamovarError
+from samovar.kv.index import common_prefix
 
 BREAK: Final = "\ufdd0"
 BEGIN: Final = "\ufdd1"
 END: Final = "\ufdd2"
-_MARKS: Final = re.compile(f"[{BREAK}{BEGIN}{END}]")
+GROWS: Final = "\ufdd3"
+_MARKS: Final = re.compile(f"[{BREAK}{BEGIN}{END}{GROWS}]")
 _REPLY: Final = re.compile(f"{BEGIN}([^{BEGIN}{END}]*){END}")
 _CACHED_CHARACTERS: Final = 8_000_000
+_CONTINUATIONS: Final = ("s", " a", "\n", ".", "1")
+"""How a message may go on: what all of them leave as it is, most others do too."""
+_BEGINNINGS: Final = ("s", "1")
+_LAST_CHARACTERS: Final = 100
 
 # A template is foreign code: it may fail in any of these ways.
 _TEMPLATE_ERRORS: Final = (
@@ -98,7 +106,7 @@ class PromptBuilder:
         chosen = fallback_template(control_tokens) if template is None else Template("", template)
         self.stop = chosen.stop
         self._tokenize = tokenize
-        self._piece = piece
+        self._pieces = _Pieces(piece)
         self._control = dict(control_tokens)
         self._tokenizer = tokenizer
         self._control_texts = {token: text for text, token in self._control.items()}
@@ -142,8 +150,57 @@ class PromptBuilder:
 
     def _asking(self, messages: Sequence[ChatMessage]) -> tuple[int, ...]:
         """The prompt up to the place of the reply to `messages`, all of which are complete."""
+        text, replies = self._rendered(messages)
+        return self._tokens_of(text, replies)
+
+    def stable_prefix(self, messages: Sequence[ChatMessage]) -> tuple[int, ...]:
+        """The tokens that the prompt begins with, however the last message, which is the user's, goes on.
+
+        A guess where the tokenizer joins in an unusual way: to be compared with the prompt, as all that is
+        reused. Of an empty last message it is what stands before its text. SamovarError as from `build`.
+        """
+        assert messages[-1].role is Role.USER
+        text, replies = self._rendered(messages, grows=True)
+        head, mark, tail = text.partition(GROWS)
+        if not mark or GROWS in tail:
+            # The template does not take the text as it is, so it is asked about two ends of it.
+            last = messages[-1]
+            grown = [
+                self._asking([*messages[:-1], msgspec.structs.replace(last, content=last.content + more)])
+                for more in ("", " a a")
+            ]
+            return grown[0][: common_prefix(*grown)]
+        fixed, growing = self._split_open(head)
+        more = (*_CONTINUATIONS, self._until_control(tail)) if messages[-1].content else _BEGINNINGS
+        return (*self._tokens_of(fixed, replies), *self._stable_tokens(growing.replace(BREAK, ""), more))
+
+    def _stable_tokens(self, text: str, continuations: Iterable[str]) -> list[int]:
+        """Tokens of `text` that none of the `continuations` changes. They are looked at by its last words."""
+        # Not by way of the cache: these texts never come again.
+        tokens = self._tokenize(text) if text else []
+        end = text[text.rfind(" ", 0, max(0, len(text) - _LAST_CHARACTERS)) + 1 :]
+        alone = self._tokenize(end) if end else []
+        same = min(common_prefix(alone, self._tokenize(end + more)) for more in continuations)
+        return tokens[: max(0, len(tokens) - len(alone) + same)]
+
+    def _split_open(self, head: str) -> tuple[str, str]:
+        """Rendered text up to its last control token or known reply, and the text behind that."""
+        pos = head.rfind(END) + 1
+        if self._control_pattern is not None:
+            for found in self._control_pattern.finditer(head, pos):
+                pos = found.end()
+        return head[:pos], head[pos:]
+
+    def _until_control(self, tail: str) -> str:
+        found = self._control_pattern.search(tail) if self._control_pattern is not None else None
+        return tail[: found.start()] if found is not None else tail
+
+    def _rendered(
+        self, messages: Sequence[ChatMessage], *, grows: bool = False
+    ) -> tuple[str, Iterable[ChatMessage]]:
+        """The prompt as text, and the replies that are marked in it, in order."""
         known = {i: message for i, message in enumerate(messages) if self._known_tokens(message)}
-        text = self._render(messages, known)
+        text = self._render(messages, known, grows=grows)
         if known and not self._intact(text, messages, known):
             # The template changed a reply (it drops reasoning, say): that reply is tokenized as rendered.
             kept = {
@@ -151,11 +208,15 @@ class PromptBuilder:
                 for i, message in known.items()
                 if f"{BEGIN}{self._escape(message.content)}{END}" in text
             }
-            text = self._render(messages, kept)
+            text = self._render(messages, kept, grows=grows)
             known = kept if self._intact(text, messages, kept) else {}
             if not known:
-                text = self._render(messages, known)
-        replies = iter(known.values())
+                text = self._render(messages, known, grows=grows)
+        return text, known.values()
+
+    def _tokens_of(self, text: str, known: Iterable[ChatMessage]) -> tuple[int, ...]:
+        """Tokens of rendered text, in which the replies `known` are marked."""
+        replies = iter(known)
         tokens: list[int] = [] if self._bos is None else [self._bos]
         pos = 0
         for found in _REPLY.finditer(text):
@@ -169,7 +230,7 @@ class PromptBuilder:
 
     def text_of(self, tokens: Sequence[int]) -> str:
         """The text that tokens spell; control tokens spell nothing."""
-        return b"".join(map(self._piece, tokens)).decode("utf-8", "replace")
+        return b"".join(map(self._pieces.__getitem__, tokens)).decode("utf-8", "replace")
 
     def control_text(self, token: int) -> str:
         """How a control token is written; empty for any other token."""
@@ -200,12 +261,16 @@ class PromptBuilder:
             return text
         return self._control_pattern.sub(lambda found: found[0][:1] + BREAK + found[0][1:], text)
 
-    def _render(self, messages: Sequence[ChatMessage], known: Mapping[int, ChatMessage]) -> str:
+    def _render(
+        self, messages: Sequence[ChatMessage], known: Mapping[int, ChatMessage], *, grows: bool = False
+    ) -> str:
         rendered = []
         for i, message in enumerate(messages):
             content = self._escape(message.content)
             if i in known:
                 content = f"{BEGIN}{content}{END}"
+            if grows and i == len(messages) - 1:
+                content += GROWS
             rendered.append({"role": message.role.value, "content": content})
         try:
             return self._apply(rendered)
@@ -255,6 +320,18 @@ class PromptBuilder:
             dropped, _ = self._fragments.popitem(last=False)
             self._fragment_characters -= len(dropped)
         return tokens
+
+
+class _Pieces(dict[int, bytes]):
+    """Tokens' bytes. Long chats are spelled for every prompt, and to ask the model takes time."""
+
+    def __init__(self, read: Callable[[int], bytes]) -> None:
+        super().__init__()
+        self._read = read
+
+    def __missing__(self, token: int) -> bytes:
+        piece = self[token] = self._read(token)
+        return piece
 
 
 def _environment() -> jinja2.Environment:

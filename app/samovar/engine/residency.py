@@ -12,8 +12,8 @@ from samovar.core import events
 from samovar.engine.mover import Arrival, Mover
 from samovar.engine.slots import ContextSequence, Slots
 from samovar.kv.family import Family
-from samovar.kv.index import PrefixIndex
-from samovar.kv.planner import Plan, Resident, Source, make_plan
+from samovar.kv.index import PrefixIndex, common_prefix
+from samovar.kv.planner import Plan, Resident, Source, find_cut, make_plan
 
 COMPACT_S: Final = 1.0
 
@@ -73,14 +73,17 @@ class Residency:
             self.drop_idle(plan.slot, session)
             self.arrive(plan, tokens, session, read_ms)
 
-    def residents(self, session: str, *, side_task: bool = False) -> list[Resident]:
-        """The context as planning for `session` sees it: a focused chat's cells are that chat's alone."""
+    def residents(self, session: str, *, side_task: bool = False, may_shift: bool = False) -> list[Resident]:
+        """The context as planning for `session` sees it: a focused chat's cells are that chat's alone.
+
+        What is not exact any more is seen by a request of the same session that `may_shift`.
+        """
         focused = self.focused()
         return [
             Resident(
                 s.seq,
                 s.session,
-                s.tokens,
+                s.tokens if may_shift and s.session == session else s.tokens[: s.num_exact],
                 busy=not s.idle or (s.session in focused and (side_task or s.session != session)),
                 oldest_pos=self._oldest_pos(s.seq) if self._family.window else 0,
             )
@@ -118,20 +121,37 @@ class Residency:
 
     def make_room(self, plan: Plan, num_cells: int) -> bool:
         """Make sure that a slot and `num_cells` cells are there for `plan`, at the cost of idle sequences."""
-        taken = self._slots.get(plan.slot) if plan.slot is not None else None
+        for sequence in self._slots.idle():
+            if self.has_room(plan, num_cells):
+                break
+            if sequence.seq != plan.slot:
+                self.leave(sequence)
+        return self.has_room(plan, num_cells)
+
+    def has_room(self, plan: Plan, num_cells: int) -> bool:
+        """Whether a slot and `num_cells` cells are there for `plan`."""
         # A block that is used in part stands in the context whole for a moment.
         num_cells = max([num_cells, *(step.block.end for step in plan.steps)])
         if plan.source is Source.TAKE:
-            assert taken is not None
-            need_slot, need_cells = False, num_cells - len(taken.tokens)
-        else:
-            need_slot, need_cells = True, num_cells - plan.keep
-        for sequence in self._slots.idle():
-            if (self._slots.num_free or not need_slot) and need_cells <= self._free_cells():
-                break
-            if sequence is not taken:
-                self.leave(sequence)
-        return (self._slots.num_free > 0 or not need_slot) and need_cells <= self._free_cells()
+            assert plan.slot is not None
+            return num_cells - len(self._slots.get(plan.slot).tokens) <= self._free_cells()
+        return self._slots.num_free > 0 and num_cells - plan.keep <= self._free_cells()
+
+    def try_shift(self, session: str, prompt: Sequence[int], at_least: int) -> None:
+        """Let the session's idle sequence become a longer beginning of `prompt` by moving positions.
+
+        Does nothing where more than that, `at_least` tokens, can be had exactly, or where another sequence
+        owns cells that would move: what they share are equal tokens from the start on.
+        """
+        sequence = max(
+            (s for s in self._slots.idle() if s.session == session), key=lambda s: len(s.tokens), default=None
+        )
+        cut = find_cut(prompt, sequence.tokens) if sequence is not None else None
+        if sequence is None or cut is None or cut.num_left <= at_least:
+            return
+        others = (s for s in self._slots.used() if s is not sequence)
+        if all(common_prefix(other.tokens, sequence.tokens) <= cut.p1 for other in others):
+            self._mover.shift(sequence, cut)
 
     def arrive(self, plan: Plan, tokens: Sequence[int], session: str, read_ms: float = 0.0) -> Arrival:
         """Carry out a plan for which there is room."""

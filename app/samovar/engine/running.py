@@ -56,6 +56,7 @@ class Running:
     t_last: float = 0.0
     reused: TierTokens = field(default_factory=TierTokens)
     processed: int = 0
+    ahead: int = 0
     restore_ms: float = 0.0
     mismatch: Mismatch | None = None
     fetch: Fetch | None = None
@@ -90,10 +91,6 @@ class Running:
             return ActivePhase.QUEUED
         return ActivePhase.WRITING if self.decoding else ActivePhase.READING
 
-    @property
-    def is_prepare(self) -> bool:
-        return self.request.kind is RequestKind.PREPARE
-
     def total_wait_s(self, now: float) -> float:
         """How long it has waited so far, all times together."""
         return self.waited_s + (now - self.t_waiting if self.t_waiting is not None else 0.0)
@@ -118,4 +115,5 @@ class Running:
             first_token_ms=first_ms,
             tokens_per_second=rate,
             mismatch=self.mismatch,
+            ahead_tokens=self.ahead,
         )

@@ -24,7 +24,6 @@ class Rank(enum.IntEnum):
     FOCUSED = 0  # what the user looks at, or waits for
     CHAT = 1
     SIDE_TASK = 2
-    PREPARE = 3  # work ahead: only while there is nothing else
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +106,8 @@ def plan_step(
     within three times the budget while nobody waits for a token.
     """
     assert jobs
-    served = [job for job in jobs if job.rank is not Rank.PREPARE] or list(jobs)
-    focused = [job for job in served if job.rank is Rank.FOCUSED]
-    others = _in_turn([job for job in served if job.rank is not Rank.FOCUSED])
+    focused = [job for job in jobs if job.rank is Rank.FOCUSED]
+    others = _in_turn([job for job in jobs if job.rank is not Rank.FOCUSED])
     decode = [job.id for job in focused if job.decoding]
     reading = sorted((job for job in focused if not job.decoding), key=lambda job: job.arrival)
     num_focused = len(decode)

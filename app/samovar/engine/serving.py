@@ -4,7 +4,7 @@ Engine thread. Owns what waits and what runs. The scheduler says who is in a ste
 leave the context for it, `mover` does that; here is what becomes of each request on the way.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final
 
 from samovar.core import events
@@ -42,7 +42,7 @@ LONG_STEP_MS: Final = 25.0
 LOOK_S: Final = 0.05
 """While nothing changes but that replies grow, those who wait are looked at this often."""
 PREFIX_GAIN: Final = 16
-"""Tokens that another request must be about to process, so that it is worth waiting for them."""
+"""Tokens that another request must be about to process, so that it is worth beginning to wait for them."""
 CELLS_PART: Final = 0.10
 """Of a step of the focused chat: what the cells of others may cost it. What runs leaves a little later."""
 CELLS_LEAVE: Final = 1.5
@@ -130,9 +130,6 @@ class Serving:
 
     def submit(self, client: str, request: Request) -> None:
         """Take in a request. ModelChangedError, after the request has failed, if the host has to end."""
-        if any(request.id == running.request.id for running in self.all()):
-            self._emit(client, events.CommandRefused(f"A request with the id {request.id} is under way."))
-            return
         self._arrivals += 1
         stop = request.stop + self._prompts.stop
         begun = open_reply(request.messages)
@@ -168,8 +165,6 @@ class Serving:
     # ---- who is how urgent
 
     def _own_rank(self, running: Running) -> Rank:
-        if running.is_prepare:
-            return Rank.PREPARE
         if running.request.urgent:
             return Rank.FOCUSED
         if running.is_side_task:
@@ -200,7 +195,7 @@ class Serving:
         """All that has not ended: what waits in its order, then what runs."""
         now = self._clock()
         waiting = sorted(self.waiting, key=lambda r: self._urgency(r, now))
-        positions = {r.request.id: i for i, r in enumerate(_counted(waiting), 1)}
+        positions = {r.request.id: i for i, r in enumerate(waiting, 1)}
         return tuple(
             ActiveRequest(
                 id=running.request.id,
@@ -230,7 +225,7 @@ class Serving:
         self._count_foreign()
         self._start_waiting(now)
         self._step_aside(now)
-        waiting = _counted(sorted(self.waiting, key=lambda r: self._urgency(r, now)))
+        waiting = sorted(self.waiting, key=lambda r: self._urgency(r, now))
         if waiting:
             costs = self._costs.at(self._mover.cells.highest)
             self._queue.tell(waiting, list(self.running.values()), self._focused(), costs, now)
@@ -238,8 +233,6 @@ class Serving:
     def _start_waiting(self, now: float) -> None:
         room = True
         for running in sorted(self.waiting, key=lambda r: self._urgency(r, now)):
-            if running.is_prepare and any(not r.is_prepare for r in self.all() if not self.is_fetching(r)):
-                continue
             self._look_on_disk(running)
             if self.is_fetching(running):
                 running.wait = WaitReason.DISK
@@ -277,7 +270,7 @@ class Serving:
 
     def _most_patient(self) -> Running | None:
         """Of those who run after having waited for very long, the one that did so for the longest time."""
-        patient = [r for r in self.running.values() if r.waited_s >= PATIENCE_S and not r.is_prepare]
+        patient = [r for r in self.running.values() if r.waited_s >= PATIENCE_S]
         return max(patient, key=lambda r: r.waited_s, default=None)
 
     def _cell_limit(self) -> float:
@@ -308,8 +301,6 @@ class Serving:
 
     def _reason_to_wait(self, running: Running, plan: Plan) -> WaitReason | None:
         """What a request had better wait for although there is room."""
-        if running.is_prepare:
-            return None
         leader = self._leader(running, plan.resume)
         if leader is not None:
             rank = min(self._rank(running), self._rank(leader))
@@ -323,12 +314,13 @@ class Serving:
 
     def _leader(self, running: Running, resume: int) -> Running | None:
         """Who is processing more of the same beginning right now than the `resume` tokens that are there."""
-        need, family = resume + PREFIX_GAIN, self._backend.traits.family
+        family = self._backend.traits.family
+        need = resume + (1 if running.wait is WaitReason.PREFIX else PREFIX_GAIN)
         head = running.known[:need]
         if need >= len(running.known):
             return None
         for other in self.running.values():
-            if other.decoding or other.is_prepare or other.sequence is None or other.known[:need] != head:
+            if other.decoding or other.sequence is None or other.known[:need] != head:
                 continue
             common = common_prefix(other.known, running.known[:-1])
             if not family.can_share:
@@ -362,7 +354,10 @@ class Serving:
             return
         running.looked_on_disk = True
         resident = self._slots.of_session(running.request.session)
-        goes_on = resident is not None and running.known[: len(resident.tokens)] == resident.tokens
+        is_usable = resident is not None and (resident.exact is None or running.request.may_shift)
+        goes_on = (
+            resident is not None and is_usable and running.known[: len(resident.tokens)] == resident.tokens
+        )
         if not (goes_on and resident is not None and resident.tokens):
             running.fetch = disk.fetch(running.request.session, running.known[:-1])
 
@@ -387,8 +382,13 @@ class Serving:
         # Beside others it needs room to grow, or it would have to leave again after a few tokens.
         num_cells = self._backend.traits.num_cells
         reserve = min(256, num_cells // 8) if self.running else 1
+        may_shift = running.request.may_shift and self._backend.traits.can_shift and not running.is_side_task
+        if may_shift:
+            self._residency.try_shift(session, known, match.num_tokens)
         while True:
-            residents = self._residency.residents(session, side_task=running.is_side_task)
+            residents = self._residency.residents(
+                session, side_task=running.is_side_task, may_shift=may_shift
+            )
             plan = make_plan(known, session, residents, match, family)
             running.reusable = plan.resume
             reason = self._reason_to_wait(running, plan)
@@ -409,6 +409,8 @@ class Serving:
         sequence = arrival.sequence
         sequence.owner = running.request.id
         running.sequence = sequence
+        if running.request.store and len(sequence.tokens) % self._block_tokens == 0:
+            self._mover.capture_new(sequence)  # work ahead, for which nothing was evicted
         now = self._clock()
         self._end_wait(running, now)
         self.running[running.request.id] = running
@@ -418,6 +420,8 @@ class Serving:
             running.started = True
             running.t_started = max(running.t_arrived, now - ms / 1000)
             running.reused = TierTokens(arrival.kept, arrival.restored - arrival.from_disk, arrival.from_disk)
+            if not running.is_side_task:
+                running.ahead = self._ledger.ahead.asked(session, running.prompt, running.reused.total)
             running.sampler = self._backend.new_sampler(running.request.sampling, known, running.grammar)
             self._note_start(running)
             stats = running.stats()
@@ -693,6 +697,8 @@ class Serving:
             self._end_wait(running, self._clock())
         self.running.pop(request.id, None)
         self.changed = True
+        if not self._focused():
+            self._share.pause()
         self._end_fetch(running)
         if not running.stream.stopped:
             running.unsent_text += running.stream.finish()
@@ -738,8 +744,3 @@ class Serving:
                 self._residency.leave(sequence)
             self._residency.drop_idle()
         self._publish()
-
-
-def _counted(waiting: Iterable[Running]) -> list[Running]:
-    """Those who stand in the queue: work ahead does not."""
-    return [running for running in waiting if not running.is_prepare]

@@ -11,6 +11,8 @@ class ContextSequence:
 
     Its positions `[0, len(tokens))` are in the context. `stored` are the whole blocks of that prefix that
     are in the cache, without a gap from position 0. `owner` is the request that runs on it, if one does.
+    `exact` is None where the cells are what these tokens give from scratch. Once positions have been moved,
+    only the first `exact` ones are: what follows is this session's alone, and never stored.
     """
 
     seq: int
@@ -19,6 +21,12 @@ class ContextSequence:
     stored: list[Block] = field(default_factory=list)
     owner: str | None = None
     last_used: int = 0
+    exact: int | None = None
+
+    @property
+    def num_exact(self) -> int:
+        """Leading tokens whose cells anybody may use."""
+        return len(self.tokens) if self.exact is None else min(self.exact, len(self.tokens))
 
     @property
     def idle(self) -> bool:

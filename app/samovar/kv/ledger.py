@@ -6,6 +6,7 @@ from typing import Final
 
 from samovar.core.request import RequestStats
 from samovar.core.snapshot import LastRequest, Totals
+from samovar.kv.ahead import Ahead
 
 MAX_RECENT: Final = 200
 
@@ -30,6 +31,7 @@ class Ledger:
     """What the cache has done. Owned by the engine thread."""
 
     def __init__(self) -> None:
+        self.ahead = Ahead()
         self.prefill = Rate()
         self.decode = Rate()
         self.last: LastRequest | None = None
@@ -79,6 +81,9 @@ class Ledger:
             disk_write_ms=self.disk_write_ms,
             disk_evictions=self.disk_evictions,
             quarantined=self.quarantined,
+            ahead_tokens=self.ahead.tokens,
+            ahead_used_tokens=self.ahead.used_tokens,
+            ahead_wasted_tokens=self.ahead.wasted_tokens,
         )
 
     def new_totals(self) -> Totals:

@@ -8,10 +8,13 @@ prompt   |───────────────────────�
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from samovar.kv.block import Block
 from samovar.kv.family import Family
 from samovar.kv.index import Match, common_prefix
+
+MIN_MOVED: Final = 32
 
 
 class Source(enum.Enum):
@@ -51,6 +54,44 @@ class Plan:
     keep: int
     steps: tuple[RestoreStep, ...]
     resume: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Of a sequence's tokens `[0, end)`, `[p0, p1)` are dropped and the rest moves down.
+
+    tokens   |── kept ──|── dropped ──|── moved ──|─ trimmed ─|
+             0          p0            p1          end
+    """
+
+    p0: int
+    p1: int
+    end: int
+
+    @property
+    def num_left(self) -> int:
+        """Tokens that are in place afterwards."""
+        return self.end - (self.p1 - self.p0)
+
+
+def find_cut(prompt: Sequence[int], tokens: Sequence[int]) -> Cut | None:
+    """How a sequence becomes a longer beginning of `prompt` by dropping a part of it; None if it cannot.
+
+    At least `MIN_MOVED` tokens have to be had by that, and one of the prompt is left to process.
+    """
+    p0 = common_prefix(prompt, tokens)
+    wanted = list(prompt[p0 : len(prompt) - 1])
+    head = wanted[:MIN_MOVED]
+    if len(head) < MIN_MOVED:
+        return None
+    best: Cut | None = None
+    for p1 in range(p0 + 1, len(tokens) - MIN_MOVED + 1):
+        if tokens[p1] != head[0] or list(tokens[p1 : p1 + MIN_MOVED]) != head:
+            continue
+        end = p1 + common_prefix(wanted, tokens[p1:])
+        if best is None or end - p1 > best.end - best.p1:
+            best = Cut(p0, p1, end)
+    return best
 
 
 def make_plan(

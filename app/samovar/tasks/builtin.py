@@ -1,7 +1,8 @@
 """The side tasks that come with Samovar. Values only.
 
 Their instructions are short: what stands behind the cached chat is processed each time, with the end of the
-turn before and the beginning of the answer about 40 tokens at most.
+turn before and the beginning of the answer about 40 tokens at most. They do not speak of JSON, whose form the
+schema sees to: small models only begin to write about it.
 """
 
 from typing import Final
@@ -13,7 +14,7 @@ _TITLE_SCHEMA: Final = (
     '"required":["title"],"additionalProperties":false}'
 )
 _TAGS_SCHEMA: Final = (
-    '{"type":"object","properties":{"tags":{"type":"array","minItems":2,"maxItems":5,'
+    '{"type":"object","properties":{"tags":{"type":"array","minItems":2,"maxItems":4,'
     '"items":{"type":"string","minLength":2,"maxLength":24}}},'
     '"required":["tags"],"additionalProperties":false}'
 )
@@ -25,7 +26,7 @@ _REPLIES_SCHEMA: Final = (
 
 TITLE: Final = TaskSpec(
     "title",
-    'Name the topic of this chat in two to six words, as JSON: {"title": "…"}',
+    "Write a title for this chat in two to six words.",
     help="give this chat a title that says what it is about",
     output=Output.TITLE,
     when=When.FIRST_REPLY,
@@ -41,7 +42,7 @@ SUMMARY: Final = TaskSpec(
 )
 KEYWORDS: Final = TaskSpec(
     "keywords",
-    'List two to five keywords of this chat as JSON: {"tags": ["…"]}',
+    "List three keywords of this chat.",
     help="find keywords of this chat and add them to its tags",
     output=Output.TAGS,
     max_tokens=96,
@@ -50,7 +51,7 @@ KEYWORDS: Final = TaskSpec(
 )
 SUGGEST: Final = TaskSpec(
     "suggest",
-    'Suggest three short messages I could send next, as JSON: {"replies": ["…"]}',
+    "Write three short questions that I could ask you next.",
     help="suggest what you could write next",
     output=Output.COMPOSER,
     max_tokens=160,
