@@ -119,6 +119,7 @@ class Chat:
     set_aside: str = ""  # the draft that an edit has taken the place of
     queued: list[str] = field(default_factory=list)
     queue_paused: str = ""
+    on_its_way: str = ""  # a message that has left composer or queue, and is not stored yet
     path_revision: int = 0
     compactions: tuple[Compaction, ...] = ()  # of all its branches, the oldest first
     sending: bool = False

@@ -40,7 +40,7 @@ PROGRESS_S: Final = 0.1
 TEXT_S: Final = 0.03
 """Tokens that come faster than this share an event: each wakes other threads, on the cores that decode."""
 LONG_STEP_MS: Final = 25.0
-LOOK_S: Final = 0.05
+LOOK_S: Final = 0.1
 """While nothing changes but that replies grow, those who wait are looked at this often."""
 PREFIX_GAIN: Final = 16
 """Tokens that another request must be about to process, so that it is worth beginning to wait for them."""

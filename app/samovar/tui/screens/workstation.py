@@ -230,7 +230,7 @@ class Workstation(MessageKeys):
 
     @on(MessageInput.Pasted)
     def _pasted(self, event: MessageInput.Pasted) -> None:
-        self._conversations.drafts.keep_paste(event.paste)
+        self._conversations.drafts.keep_paste(self._view.chat, event.paste)
         size = f"{len(event.paste.text.splitlines()):,} lines"
         self._view.say(f"pasted {size} as {event.paste.name}: it travels with the message as a file")
 

@@ -258,7 +258,8 @@ class Foot(Widget):
             return Content.assemble(("tab ", "$secondary"), (names, "$faint")).truncate(width, ellipsis=True)
         if self._command:
             return Content.assemble((_explained(self._command), "$faint")).truncate(width, ellipsis=True)
-        left = width - 2 - min(self._activity.cell_length, _LEAST_ACTIVITY)
+        told = self._activity.cell_length + (2 + cell_len(self._aside) if self._aside else 0)
+        left = width - 2 - (told if self._aside and told <= width else min(told, _LEAST_ACTIVITY))
         meter = next((meter for meter in self._meters if meter.cell_length <= left), Content(""))
         end = Content.assemble("   ", meter) if meter.plain else meter
         width -= end.cell_length
