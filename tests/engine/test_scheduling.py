@@ -13,7 +13,7 @@ from samovar.core.chat import ChatMessage
 from samovar.core.events import RequestQueued, WaitReason
 from samovar.core.request import FinishReason
 from samovar.core.snapshot import ActivePhase, CacheSnapshot
-from samovar.engine.serving import PATIENCE_S
+from samovar.engine.admission import PATIENCE_S
 from tests.engine.fake_backend import Kind
 from tests.engine.harness import BLOCK, Asked, Engine, system, user, words
 
