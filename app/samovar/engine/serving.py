@@ -206,6 +206,7 @@ class Serving:
             max_chunk=self._settings.prefill_chunk,
             budget_ms=self._settings.step_budget_ms,
             block_tokens=self._block_tokens,
+            may_cross=self._backend.traits.family.can_capture_late,
         )
 
     def _fill(self, plan: StepPlan) -> tuple[Batch, dict[str, int]]:
@@ -232,9 +233,9 @@ class Serving:
     def _measure(self, plan: StepPlan, cells: int, seconds: float) -> None:
         """Learn from a step, made with the highest used cell at `cells`, and book who had its time."""
         ms = 1000 * seconds
-        if plan.prefill and not plan.decode:
+        if plan.prefill and not plan.decode and plan.chunk > 1:
             self._ledger.prefill.add(plan.chunk, seconds)
-        elif not plan.prefill:
+        elif plan.decode and not plan.prefill:
             self._ledger.decode.add(len(plan.decode), seconds)
         self._costs.learn(len(plan.decode), plan.chunk, cells, ms)
         if plan.focused_ms is None:
@@ -258,23 +259,24 @@ class Serving:
         now = self._clock()
         # Somebody may wait for what was just read.
         self._requests.changed = self._requests.changed or plan.prefill is not None
-        placed: list[tuple[int, int]] = []
+        placed: dict[int, int] = {}
         for running in in_batch:
             sequence = running.sequence
             assert sequence is not None
             count = plan.chunk if running.request.id == plan.prefill else 1
-            placed.append((sequence.seq, count))
+            placed[sequence.seq] = count
             running.t_served = now
             pos = len(sequence.tokens)
             if pos < len(running.prompt):
                 running.processed += min(count, len(running.prompt) - pos)
             sequence.tokens.extend(running.known[pos : pos + count])
-        self._mover.cells.place(placed)
+        self._mover.cells.place(list(placed.items()))
         sampled = {running.request.id: self._sample(running, rows) for running in in_batch}
         for running in in_batch:
             sequence = running.sequence
             assert sequence is not None
-            if running.request.store and len(sequence.tokens) % self._block_tokens == 0:
+            # Where a step ends beyond the end of a block, that can be captured here too.
+            if running.request.store and len(sequence.tokens) % self._block_tokens < placed[sequence.seq]:
                 self._mover.capture_new(sequence)
                 if self._control.disk is not None:
                     self._control.disk.persist_if_tight(sequence.stored)
