@@ -1,5 +1,7 @@
 """When which beginning of a draft is processed ahead."""
 
+import itertools
+
 import pytest
 
 from samovar.chats.ahead_policy import (
@@ -114,6 +116,17 @@ def test_a_message_is_not_taken_for_complete_too_often() -> None:
     policy.begin()
     policy.typed("Yes.", now)
     assert policy.due(now + SENTENCE_S) == Beginning("Yes.", complete=True)
+
+
+def test_a_sentence_is_prepared_in_growing_pieces() -> None:
+    policy, whole = AheadPolicy(), "Could you explain how a steam engine works"
+    prepared, now = type_text(policy, whole)
+    assert not any(beginning.complete for beginning in prepared)
+    texts = [beginning.text for beginning in prepared]
+    assert texts[0] == "Could "
+    assert texts[-1] == "Could you explain how a steam engine "
+    assert all(b.startswith(a) and len(b) >= len(a) + 3 for a, b in itertools.pairwise(texts))
+    assert policy.due(now + PAUSE_S) == Beginning(whole, complete=True)
 
 
 def test_what_only_gets_shorter_is_left_alone_until_it_goes_on_differently() -> None:
