@@ -289,9 +289,13 @@ class Engine:
         self.drain()
         return asked
 
-    def prepare(self, session: str, messages: list[ChatMessage], *, client: str = CLIENT) -> Asked:
+    def prepare(
+        self, session: str, messages: list[ChatMessage], *, client: str = CLIENT, complete: bool = False
+    ) -> Asked:
         """Submit a `PREPARE`."""
-        request = Request(f"p{next(self._ids)}", session, tuple(messages), RequestKind.PREPARE)
+        request = Request(
+            f"p{next(self._ids)}", session, tuple(messages), RequestKind.PREPARE, complete=complete
+        )
         asked = Asked(request, (), client)
         self.asked[request.id] = asked
         self.post(commands.Submit(request), client)

@@ -25,10 +25,10 @@ from samovar.engine.records import Records
 from samovar.engine.requests import OpenRequests
 from samovar.engine.residency import Residency
 from samovar.engine.running import Running
-from samovar.engine.scheduler import Job, StepPlan, plan_step
+from samovar.engine.scheduler import SHORT_TAIL, Job, StepPlan, plan_step
 from samovar.engine.share import CAP_MS, Share
 from samovar.engine.sleep import ModelChangedError, Sleep
-from samovar.engine.slots import Slots
+from samovar.engine.slots import ContextSequence, Slots
 from samovar.engine.stream import TextStream
 from samovar.engine.telling import TEXT_S, Emit, Telling
 from samovar.kv.explain import Previous
@@ -146,11 +146,9 @@ class Serving:
 
     def step(self) -> None:
         """Process some tokens of what runs, and tell what came of it."""
-        self._residency.compact(
-            lambda s: (
-                not self._host.limits.off and (s.idle or self._requests.running[s.owner or ""].request.store)
-            )
-        )
+        if not any(r.t_first is None and r.todo <= SHORT_TAIL for r in self._requests.focused()):
+            # A first token that is a step away is not kept waiting.
+            self._residency.compact(self._may_reload)
         plan = self._plan()
         batch, rows = self._fill(plan)
         self.in_step = frozenset((*plan.decode, plan.prefill or ""))
@@ -183,6 +181,11 @@ class Serving:
                         )
                     elif running.todo > 1 and not self._backend.traits.family.can_trim:
                         self._admission.requeue(running)
+
+    def _may_reload(self, sequence: ContextSequence) -> bool:
+        if self._host.limits.off:
+            return False
+        return sequence.owner is None or self._requests.running[sequence.owner].request.store
 
     def _plan(self) -> StepPlan:
         now = self._clock()
