@@ -154,6 +154,24 @@ def test_what_runs_and_is_heavy_leaves_when_the_focused_chat_begins_and_goes_on_
     engine.check_all_ended()
 
 
+def test_a_side_task_that_leaves_nothing_behind_begins_anew_after_it_had_to_leave() -> None:
+    engine = slow()
+    task = engine.submit("heavy", [user(words(1000))], max_tokens=5, side_task=True)
+    engine.serve_until(lambda: task.started is not None)
+    engine.step(4)
+    assert not task.text
+    first = engine.submit("focused", focused_chat(engine), max_tokens=REPLY)
+    engine.serve_until(has_text(first))
+    assert [s.session for s in engine.loop.slots.used()] == ["focused"]
+    end(engine, first)
+    assert reasons(engine, task) == [WaitReason.FOCUS]
+    end(engine, task)
+    assert task.finished.reason in (FinishReason.STOP, FinishReason.LENGTH)
+    assert task.finished.stats.processed_tokens > len(task.prompt), "some of it was read twice"
+    assert engine.loop.index.match(task.prompt).num_tokens < BLOCK, "nothing of it is in the cache"
+    engine.check_all_ended()
+
+
 def test_whoever_has_waited_very_long_for_the_focused_chat_goes_on_beside_it() -> None:
     engine = slow()
     messages = focused_chat(engine)

@@ -76,6 +76,7 @@ class Admission:
         self._telling = telling
         self._clock = clock
         self.foreign_cells = 0
+        self._coming_cells = 0  # of these requests, once they have read their prompts
         self._t_looked = 0.0
 
     def admit(self) -> None:
@@ -118,18 +119,24 @@ class Admission:
             running.wait = reason
 
     def _count_foreign(self) -> None:
-        """How many used cells are not the focused chats', nor of those who have waited long enough."""
+        """How many cells are not the focused chats', nor of those who have waited long enough."""
         if self._backend.traits.family.whole_state:
             return
         focused = self._residency.focused()
+        guests = [
+            running
+            for running in self._requests.running.values()
+            if running.request.session not in focused and not self._goes_on_anyway(running)
+        ]
+        names = {running.request.id for running in guests}
         own = [
             sequence.seq
             for sequence in self._slots.used()
-            if sequence.session in focused
-            or (sequence.owner is not None and self._goes_on_anyway(self._requests.running[sequence.owner]))
+            if sequence.session in focused or (sequence.owner is not None and sequence.owner not in names)
         ]
         cells = self._mover.cells
         self.foreign_cells = cells.num_used - cells.count_union(own)
+        self._coming_cells = sum(running.todo for running in guests)
 
     def _goes_on_anyway(self, running: Running) -> bool:
         """Whether its cells are no reason to leave: urgent, or the one that waited longest."""
@@ -151,13 +158,14 @@ class Admission:
         """Whether its cells would cost the focused chat little."""
         kept = plan.keep if plan.source is not Source.FRESH else 0
         growth = min(REPLY_CELLS, self._queue.tokens_left(running))
-        return self.foreign_cells + len(running.known) - kept + growth <= self._cell_limit()
+        cells = self.foreign_cells + self._coming_cells + len(running.known) - kept + growth
+        return cells <= self._cell_limit()
 
     def _step_aside(self, now: float) -> None:
         """While a focused request runs, what costs it too much leaves the context, the least urgent first."""
         while self._requests.focused():
             self._count_foreign()
-            if self.foreign_cells <= CELLS_LEAVE * self._cell_limit():
+            if self.foreign_cells + self._coming_cells <= CELLS_LEAVE * self._cell_limit():
                 return
             leaving = [r for r in self._requests.running.values() if not self._goes_on_anyway(r)]
             if not leaving:
