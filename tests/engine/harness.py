@@ -290,11 +290,22 @@ class Engine:
         return asked
 
     def prepare(
-        self, session: str, messages: list[ChatMessage], *, client: str = CLIENT, complete: bool = False
+        self,
+        session: str,
+        messages: list[ChatMessage],
+        *,
+        client: str = CLIENT,
+        complete: bool = False,
+        may_shift: bool = False,
     ) -> Asked:
         """Submit a `PREPARE`."""
         request = Request(
-            f"p{next(self._ids)}", session, tuple(messages), RequestKind.PREPARE, complete=complete
+            f"p{next(self._ids)}",
+            session,
+            tuple(messages),
+            RequestKind.PREPARE,
+            complete=complete,
+            may_shift=may_shift,
         )
         asked = Asked(request, (), client)
         self.asked[request.id] = asked

@@ -452,6 +452,39 @@ def test_without_a_cache_a_draft_is_prepared_where_its_chat_stands(kind: Kind) -
     engine.check_all_ended()
 
 
+def test_what_nobody_looks_at_any_longer_is_not_prepared_where_nothing_can_be_kept() -> None:
+    engine = Engine(Kind.DENSE, ram_limit="off")
+    history = chat_with_a_turn(engine)
+    ahead = engine.prepare("s", [*history, user(words(60))])
+    engine.step(3)
+    assert not ahead.ended
+    done = totals(engine)[0]
+    engine.focus("other")
+    engine.drain()
+    assert ahead.finished.reason is FinishReason.CANCELLED
+    assert totals(engine)[0] == done
+    engine.check_all_ended()
+
+
+@every_kind
+def test_a_chat_that_another_client_is_served_in_is_not_prepared(kind: Kind) -> None:
+    engine = Engine(kind)
+    history = chat_with_a_turn(engine)
+    asked = engine.submit("s", engine.talkative(history, 9, 12), client="b")
+    engine.run_until_started(asked)
+    ahead = engine.prepare("s", [*history, user(words(5))], client="a")
+    engine.step()
+    assert ahead.finished.reason is FinishReason.CANCELLED
+    assert not asked.ended
+    engine.drain()
+    other = engine.prepare("s", [*asked.history(), user(words(60))], client="a")
+    engine.step(2)
+    engine.post(commands.Cancel(other.request.id), client="b")
+    engine.step()
+    assert other.finished.reason is FinishReason.CANCELLED, "any front end may end what it knows the name of"
+    engine.check_all_ended()
+
+
 @trimming
 def test_after_enter_cells_are_brought_down_behind_the_first_token(kind: Kind) -> None:
     engine = Engine(kind, num_cells=3000)

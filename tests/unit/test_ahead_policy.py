@@ -112,7 +112,7 @@ def test_a_message_is_not_taken_for_complete_too_often() -> None:
         policy.typed(text, now + PAUSE_S)
     assert guesses[0] == 3
     assert all(b - a >= GUESS_CHARACTERS for a, b in itertools.pairwise(guesses))
-    assert len(guesses) == len(text) // GUESS_CHARACTERS
+    assert len(guesses) == 1 + (len(text) - 1) // GUESS_CHARACTERS
     policy.begin()
     policy.typed("Yes.", now)
     assert policy.due(now + SENTENCE_S) == Beginning("Yes.", complete=True)

@@ -23,8 +23,8 @@ SENTENCE_S: Final = 0.05
 PAUSE_S: Final = 1.0
 MIN_GROWTH: Final = 3
 """Characters. Less is not worth a step of its own while the next word is being typed."""
-GUESS_CHARACTERS: Final = 80
-"""Of a message for each time that it was wrongly taken for complete. Such a guess costs some five tokens."""
+GUESS_CHARACTERS: Final = 64
+"""Of a message for each time that it is wrongly taken for complete: that costs five tokens of a dozen."""
 _WHOLE_WORDS: Final = re.compile(r".*\S\s", re.DOTALL)
 _SENTENCE_END: Final = re.compile(
     r"""[.?!\u2026\u3002\uff1f\uff01]['")\]}\u2019\u201d\u00bb\u300d\u300f\uff09]*\Z"""

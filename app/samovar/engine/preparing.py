@@ -234,13 +234,12 @@ class Preparing:
             return
         session = work.session
         is_looked_at = session in self._residency.focused()
-        leaves_nothing = not is_looked_at and (self._host.limits.off or not work.request.store)
         if not is_looked_at:
             # Its cells leave again: only whole blocks outlast that.
             del tokens[len(tokens) - len(tokens) % self._block_tokens :]
         work.tokens = tokens
         idle = [s.tokens for s in self._slots.idle() if s.session == session]
-        if leaves_nothing or len(tokens) >= self._backend.traits.num_cells:
+        if self._leaves_nothing(work) or len(tokens) >= self._backend.traits.num_cells:
             self._finish(work, FinishReason.CANCELLED)
         elif (
             any(common_prefix(tokens, other) == len(tokens) for other in idle)
@@ -250,6 +249,11 @@ class Preparing:
             self._finish(work, FinishReason.STOP)
         elif self._control.disk is not None and not any(other == tokens[: len(other)] for other in idle):
             work.fetch = self._control.disk.fetch(session, tokens, may_evict=False)
+
+    def _leaves_nothing(self, work: Work) -> bool:
+        """Whether all that it does is lost with its cells, which nobody keeps."""
+        is_stored = work.request.store and not self._host.limits.off
+        return not is_stored and work.session not in self._residency.focused()
 
     def _in_place(self, work: Work) -> ContextSequence | None:
         """The sequence that it has got to, if nobody else has taken or changed it since."""
@@ -264,9 +268,10 @@ class Preparing:
         tokens, session = work.tokens, work.session
         assert tokens is not None
         match = self._index.match(tokens)
-        residents = self._residency.residents(session)
+        may_shift = work.request.may_shift and self._backend.traits.can_shift
+        residents = self._residency.residents(session, may_shift=may_shift)
         plan = make_plan(tokens, session, residents, match, self._family, whole=True)
-        if not self._is_safe(plan, session):
+        if self._leaves_nothing(work) or not self._is_safe(plan, session):
             self._finish(work, FinishReason.CANCELLED)
             return None
         self._residency.drop_idle(plan.slot, session)
