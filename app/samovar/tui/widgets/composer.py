@@ -258,8 +258,11 @@ class Foot(Widget):
             return Content.assemble(("tab ", "$secondary"), (names, "$faint")).truncate(width, ellipsis=True)
         if self._command:
             return Content.assemble((_explained(self._command), "$faint")).truncate(width, ellipsis=True)
-        left = width - 2 - min(self._activity.cell_length, _LEAST_ACTIVITY)
-        meter = next((meter for meter in self._meters if meter.cell_length <= left), Content(""))
+        aside = cell_len(self._aside) + 2 if self._aside else 0
+        left = width - 3 - aside - min(self._activity.cell_length, _LEAST_ACTIVITY)
+        *longer, shortest = self._meters or (Content(""),)
+        fitting = (meter for meter in longer if meter.cell_length <= left - cell_len(_HINTS[2]))
+        meter = next(fitting, shortest if shortest.cell_length <= left else Content(""))
         end = Content.assemble("   ", meter) if meter.plain else meter
         width -= end.cell_length
         activity = self._activity.truncate(width, ellipsis=True)
