@@ -22,6 +22,7 @@ from prompt_toolkit.patch_stdout import patch_stdout
 
 from samovar.chats import cache_words, changes, slash
 from samovar.chats.command_desk import ANSWERED, CommandDesk
+from samovar.chats.compare import Comparison
 from samovar.chats.conversation import Conversations
 from samovar.chats.side_tasks import SideTasks, TaskState
 from samovar.client.interface import Client
@@ -29,6 +30,7 @@ from samovar.config import Config
 from samovar.core.chat import Role
 from samovar.core.errors import SamovarError
 from samovar.core.figures import count, duration, mib, percent, rate
+from samovar.core.reasoning import Streamed, answer_of
 from samovar.core.request import RequestStats
 from samovar.core.safe_text import clean
 from samovar.core.snapshot import CacheSnapshot, TierUse
@@ -66,9 +68,12 @@ class LineMode:
         self._desk = CommandDesk(self._conversations, personas_dir)
         self._ended = asyncio.Event()
         self._is_unread = False
+        self._is_keeping = False  # what comes into the chat has been printed as an answer to compare
         self._told_stage = ""
         self._told_runs = set[str]()  # side tasks whose end has been printed
         self._unsent = ""  # a text that could not be sent: the next prompt starts with it
+        self._streamed: Streamed | None = None  # the reply that is being printed
+        self._was_thinking = False
         self._printed = set[tuple[int, str]]()  # messages of the shown chat, with what was printed of them
         self._prompt: PromptSession[str] = PromptSession(
             history=_History(str(history_file)),
@@ -164,6 +169,8 @@ class LineMode:
                 self._ended.clear()
                 await self._desk.run(command)
                 await self._wait_for_reply()
+            case "compare":
+                await self._compare(command.argument)
             case "edit":
                 await self._desk.run(command)
                 self._unsent = chats.shown.draft
@@ -179,6 +186,52 @@ class LineMode:
                 for line in cache_lines(chats.snapshot):
                     _say(line)
         return True
+
+    async def _compare(self, argument: str) -> None:
+        """Print several answers one after another, and ask which of them is kept."""
+        comparisons, chat = self._conversations.comparisons, self._conversations.shown
+        wish = comparisons.wish(chat, argument, self._desk.personas_dir)
+        comparison = await comparisons.begin(chat, wish)
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGINT, comparisons.stop, comparison)
+        try:
+            for place, answer in enumerate(comparison.answers, 1):
+                while answer.message is None:
+                    self._ended.clear()
+                    await self._ended.wait()
+                _say(f"── {place} · {clean(answer.variant.label)} ──", "head")
+                _say(clean(answer.text))
+                _say(clean(answer.message.error), "error" if not answer.text else "faint")
+                if answer.stats is not None:
+                    _say(cost_line(answer.stats), "faint")
+        finally:
+            loop.remove_signal_handler(signal.SIGINT)
+        self._is_keeping = True
+        try:
+            await self._keep(comparison)
+        finally:
+            self._is_keeping = False
+            comparisons.discard(comparison)
+
+    async def _keep(self, comparison: Comparison) -> None:
+        comparisons, num_answers = self._conversations.comparisons, len(comparison.answers)
+        asked: PromptSession[str] = PromptSession()  # what is chosen is no line of the history
+        while True:
+            try:
+                chosen = (await asked.prompt_async(f"keep 1 … {num_answers}, all, or none › ")).strip()
+            except (KeyboardInterrupt, EOFError):
+                return
+            if chosen in ("", "none"):
+                return
+            if chosen == "all":
+                refusal = await comparisons.keep_all(comparison, 0)
+            elif chosen.isascii() and chosen.isdigit() and 1 <= int(chosen[:4]) <= num_answers:
+                refusal = await comparisons.keep(comparison, int(chosen) - 1)
+            else:
+                refusal = f"write a number from 1 to {num_answers}, all or none"
+            if not refusal:
+                return
+            _say(refusal, "error")
 
     async def _search(self, text: str) -> None:
         """Print what a search finds, with the chats' numbers in the list."""
@@ -230,8 +283,10 @@ class LineMode:
     def _on_change(self, change: changes.Change) -> None:
         shown = self._conversations.shown.id
         match change:
+            case changes.ReplyBegan(session) if session == shown:
+                self._streamed = None
             case changes.ReplyGrew(session, text) if session == shown:
-                _say(clean(text), end="")
+                self._grow(text)
             case changes.ReplyEnded(session=session, message=message) if session == shown:
                 self._end_reply(message)
             case changes.ChatShown() if self._conversations.shown.path is not None:
@@ -240,6 +295,8 @@ class LineMode:
                 self._is_unread = True
             case changes.PathChanged(session) if session == shown and self._is_unread:
                 self._show_chat()
+            case changes.PathChanged(session) if session == shown and self._is_keeping:
+                self._printed |= {(one.id, one.content) for one in self._conversations.shown.path or ()}
             case changes.PathChanged(session) if session == shown:
                 self._show_news()
             case changes.MessageAdded(session, message) if session == shown:
@@ -251,6 +308,8 @@ class LineMode:
                 _say(text, "error")
             case changes.Noticed(text):
                 _say(text, "faint")
+            case changes.ComparisonChanged():
+                self._ended.set()
             case changes.TasksChanged():
                 self._tell_tasks()
             case changes.HostChanged():
@@ -261,7 +320,24 @@ class LineMode:
             case _:
                 pass
 
+    def _grow(self, text: str) -> None:
+        """Print what has come of the reply, its thinking faint."""
+        reply = self._conversations.shown.reply
+        if self._streamed is None:
+            self._streamed = Streamed(thinks=reply is not None and reply.thinks)
+            self._was_thinking = False
+        self._print_pieces(self._streamed.push(text))
+
+    def _print_pieces(self, pieces: Sequence[tuple[bool, str]]) -> None:
+        for is_thinking, piece in pieces:
+            if self._was_thinking and not is_thinking:
+                _say("\n")
+            self._was_thinking = is_thinking
+            _say(clean(piece), "faint" if is_thinking else "", end="")
+
     def _end_reply(self, message: StoredMessage) -> None:
+        if self._streamed is not None:
+            self._print_pieces(self._streamed.finish())
         self._printed.add((message.id, message.content))
         _say("")
         if message.stats is not None:
@@ -292,7 +368,9 @@ class LineMode:
         for message in messages:
             self._printed.add((message.id, message.content))
             _say(f"{'you' if message.role is Role.USER else 'samovar'}:", "head")
-            _say(clean(message.content))
+            thinks = message.stats is not None and message.stats.thinking_tokens > 0
+            is_reply = message.role is Role.ASSISTANT
+            _say(clean(answer_of(message.content, thinks=thinks) if is_reply else message.content))
 
     def _tell_tasks(self) -> None:
         """Print what came of the side tasks that have ended."""
