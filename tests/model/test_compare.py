@@ -21,7 +21,9 @@ OWN_TOKENS: Final = 8  # what an answer may process for itself: the last token a
 
 
 def test_four_answers_to_a_long_prompt_process_it_once(smollm2: Path, start_engine: StartEngine) -> None:
-    engine = start_engine(EngineSettings(str(smollm2), context_tokens=4096, disk_limit="off"))
+    engine = start_engine(
+        EngineSettings(str(smollm2), context_tokens=4096, disk_limit="off", step_budget_ms=1e4)
+    )
     messages = (system(words(100, seed=0)), user(words(1900, seed=1)))
     engine.focus("chat")
     requests = [

@@ -144,3 +144,15 @@ async def test_what_came_of_a_side_task_is_printed_when_it_ends(
     await line.until(lambda: any(text.startswith("/summary") for text in told))
     assert any(text.split()[:2] == ["aside", "done"] for text in told)
     assert told.count("aside:") == 1
+
+
+async def test_answers_are_compared_and_the_chosen_one_is_kept(line: Line) -> None:
+    line.keys.send_text("/compare 2 why\r")
+    await line.until(lambda: len(line.client.side_requests) == 2)
+    first, second = line.client.side_requests
+    line.client.finish(first, "one way")
+    line.client.finish(second, "another way")
+    line.keys.send_text("9\r2\r")
+    await line.until(lambda: line.witness.sessions())
+    path = line.witness.path(first.session)
+    assert [message.content for message in path] == ["why", "another way"]

@@ -99,7 +99,7 @@ async def open_comparison(pilot: Pilot[None], client: FakeClient) -> None:
     assert comparison is not None
     await wait_for(pilot, lambda: comparison.answers[2].position == 2)
     await wait_for(pilot, lambda: comparison.answers[1].num_tokens == 3)
-    await pilot.pause()
+    await settled(pilot, "depend on their order" if pilot.app.size.width > 100 else "keep the cells")
 
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}")

@@ -5,6 +5,7 @@ answer is kept nothing is stored and the chat is as it was. Runs in the event lo
 `Comparison`. Never imports Textual.
 """
 
+import dataclasses
 import enum
 import random
 import uuid
@@ -93,6 +94,7 @@ class Comparison:
     wish: Wish
     path: tuple[StoredMessage, ...]
     answers: tuple[Answer, ...]
+    num_left_out: int = 0  # of the first messages, for which the context has no room
 
     @property
     def asked(self) -> StoredMessage:
@@ -165,7 +167,9 @@ class Comparisons:
         requests = [self._request(chat, path, variant) for variant in wish.variants]
         pairs = zip(requests, wish.variants, strict=True)
         answers = tuple(Answer(request.id, variant) for request, variant in pairs)
-        comparison = self._open[chat.id] = Comparison(chat, wish, path, answers)
+        comparison = self._open[chat.id] = Comparison(
+            chat, wish, path, answers, self._sender.sent(chat, path).num_left_out
+        )
         for place, request in enumerate(requests):
             self._running[request.id] = (comparison, place)
         for request in requests:
@@ -268,9 +272,7 @@ class Comparisons:
 
     def _request(self, chat: Chat, path: Sequence[StoredMessage], variant: Variant) -> Request:
         settings, sampling = variant.settings, self._shared.config.sampling
-        asker = chat
-        if variant.system_prompt != chat.system_prompt:
-            asker = Chat.fresh(variant.system_prompt, chat.created_at, chat.id)
+        asker = dataclasses.replace(chat, system_prompt=variant.system_prompt)
         return Request(
             id=uuid.uuid4().hex,
             session=chat.id,

@@ -22,6 +22,7 @@ from prompt_toolkit.patch_stdout import patch_stdout
 
 from samovar.chats import cache_words, changes, slash
 from samovar.chats.command_desk import ANSWERED, CommandDesk
+from samovar.chats.compare import Comparison
 from samovar.chats.conversation import Conversations
 from samovar.chats.side_tasks import SideTasks, TaskState
 from samovar.client.interface import Client
@@ -67,6 +68,7 @@ class LineMode:
         self._desk = CommandDesk(self._conversations, personas_dir)
         self._ended = asyncio.Event()
         self._is_unread = False
+        self._is_keeping = False  # what comes into the chat has been printed as an answer to compare
         self._told_stage = ""
         self._told_runs = set[str]()  # side tasks whose end has been printed
         self._unsent = ""  # a text that could not be sent: the next prompt starts with it
@@ -167,6 +169,8 @@ class LineMode:
                 self._ended.clear()
                 await self._desk.run(command)
                 await self._wait_for_reply()
+            case "compare":
+                await self._compare(command.argument)
             case "edit":
                 await self._desk.run(command)
                 self._unsent = chats.shown.draft
@@ -182,6 +186,52 @@ class LineMode:
                 for line in cache_lines(chats.snapshot):
                     _say(line)
         return True
+
+    async def _compare(self, argument: str) -> None:
+        """Print several answers one after another, and ask which of them is kept."""
+        comparisons, chat = self._conversations.comparisons, self._conversations.shown
+        wish = comparisons.wish(chat, argument, self._desk.personas_dir)
+        comparison = await comparisons.begin(chat, wish)
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGINT, comparisons.stop, comparison)
+        try:
+            for place, answer in enumerate(comparison.answers, 1):
+                while answer.message is None:
+                    self._ended.clear()
+                    await self._ended.wait()
+                _say(f"── {place} · {clean(answer.variant.label)} ──", "head")
+                _say(clean(answer.text))
+                _say(clean(answer.message.error), "error" if not answer.text else "faint")
+                if answer.stats is not None:
+                    _say(cost_line(answer.stats), "faint")
+        finally:
+            loop.remove_signal_handler(signal.SIGINT)
+        self._is_keeping = True
+        try:
+            await self._keep(comparison)
+        finally:
+            self._is_keeping = False
+            comparisons.discard(comparison)
+
+    async def _keep(self, comparison: Comparison) -> None:
+        comparisons, num_answers = self._conversations.comparisons, len(comparison.answers)
+        asked: PromptSession[str] = PromptSession()  # what is chosen is no line of the history
+        while True:
+            try:
+                chosen = (await asked.prompt_async(f"keep 1 … {num_answers}, all, or none › ")).strip()
+            except (KeyboardInterrupt, EOFError):
+                return
+            if chosen in ("", "none"):
+                return
+            if chosen == "all":
+                refusal = await comparisons.keep_all(comparison, 0)
+            elif chosen.isascii() and chosen.isdigit() and 1 <= int(chosen[:4]) <= num_answers:
+                refusal = await comparisons.keep(comparison, int(chosen) - 1)
+            else:
+                refusal = f"write a number from 1 to {num_answers}, all or none"
+            if not refusal:
+                return
+            _say(refusal, "error")
 
     async def _search(self, text: str) -> None:
         """Print what a search finds, with the chats' numbers in the list."""
@@ -245,6 +295,8 @@ class LineMode:
                 self._is_unread = True
             case changes.PathChanged(session) if session == shown and self._is_unread:
                 self._show_chat()
+            case changes.PathChanged(session) if session == shown and self._is_keeping:
+                self._printed |= {(one.id, one.content) for one in self._conversations.shown.path or ()}
             case changes.PathChanged(session) if session == shown:
                 self._show_news()
             case changes.MessageAdded(session, message) if session == shown:
@@ -256,6 +308,8 @@ class LineMode:
                 _say(text, "error")
             case changes.Noticed(text):
                 _say(text, "faint")
+            case changes.ComparisonChanged():
+                self._ended.set()
             case changes.TasksChanged():
                 self._tell_tasks()
             case changes.HostChanged():

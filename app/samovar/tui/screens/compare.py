@@ -50,7 +50,7 @@ class CompareScreen(Screen[str]):
         self._current = 0
         self._first = 0  # of the columns that are shown
         self._is_deciding = False  # what ends the comparison is our own doing
-        self._notice: Part = (_PREFIX_NOTE, "$faint") if not comparison.wish.shares_all else ("", "")
+        self._notice: Part = (_note(comparison), "$faint")
 
     @staticmethod
     def help_group() -> HelpGroup:
@@ -221,3 +221,16 @@ class CompareScreen(Screen[str]):
 
     def action_help(self) -> None:
         self.app.push_screen(HelpScreen([CompareScreen.help_group()]))
+
+
+def _note(comparison: Comparison) -> str:
+    """What is to be known of it from the start on."""
+    left_out = comparison.num_left_out
+    return " · ".join(
+        part
+        for part in (
+            f"the context is full: the first {left_out:,} messages are not sent" if left_out else "",
+            "" if comparison.wish.shares_all else _PREFIX_NOTE,
+        )
+        if part
+    )
