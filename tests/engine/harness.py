@@ -16,7 +16,7 @@ from samovar.engine.backend import DecodeResult
 from samovar.engine.disk import Fetch, MakeSwapper
 from samovar.engine.limits import disk_limit as disk_bytes
 from samovar.engine.loop import ClientGone, EngineLoop, Envelope
-from samovar.engine.prompt import PromptBuilder
+from samovar.engine.prompt import CHATML, PromptBuilder
 from samovar.engine.sleep import Sleep
 from samovar.engine.stream import TextStream
 from samovar.engine.swapper import Folder, Job, Result, Swapper
@@ -129,12 +129,17 @@ class Engine:
         disk: Path | None = None,
         disk_limit: str = "1GiB",
         keep_alive_s: float = -1.0,
+        template: str = CHATML,
     ) -> None:
         self.kind = kind
         self.swapper: SteppedSwapper | None = None
         self.swap_eagerly = True
         self.backend = FakeBackend(
-            kind, num_cells=num_cells, num_slots=num_slots, batch_tokens=chunk + num_slots
+            kind,
+            num_cells=num_cells,
+            num_slots=num_slots,
+            batch_tokens=chunk + num_slots,
+            template=template,
         )
         self.machine = self.backend.machine
         settings = EngineSettings(
@@ -146,7 +151,7 @@ class Engine:
             token_limit=token_limit,
             keep_alive_s=keep_alive_s,
         )
-        oracle = FakeBackend(kind)  # knows the vocabulary, also while the model sleeps
+        oracle = FakeBackend(kind, template=template)  # knows the vocabulary, also while the model sleeps
         self._piece = oracle.piece
         self._prompts = PromptBuilder(
             template=oracle.traits.template,

@@ -1,5 +1,7 @@
 """Work ahead on the fake backend: what is left to do after Enter, who goes first, what it may not cost."""
 
+from pathlib import Path
+
 import pytest
 
 from samovar.core import commands
@@ -335,3 +337,49 @@ def test_what_no_user_says_cannot_be_prepared() -> None:
     engine.drain()
     assert asked.finished.reason is FinishReason.FAILED
     assert asked.finished.error
+
+
+# ---- from disk
+
+
+@every_kind
+@pytest.mark.parametrize("session", ["s", "other"], ids=["looked at", "elsewhere"])
+def test_what_the_disk_has_is_not_processed_again(kind: Kind, session: str, tmp_path: Path) -> None:
+    before = Engine(kind, disk=tmp_path)
+    history = [system(words(20))]
+    before.chat("s", history, words(60))
+    before.close()
+    engine = Engine(kind, disk=tmp_path)
+    engine.seen |= before.seen
+    engine.step()
+    engine.focus("else")
+    if session == "s":
+        engine.loop._residency.look_at("a", "s")
+    asked = prepare(engine, "s", history, words(3))
+    stats = asked.finished.stats
+    assert asked.finished.reason is FinishReason.STOP
+    assert stats.reused.disk >= 5 * BLOCK
+    assert stats.processed_tokens < 3 * BLOCK
+    engine.chat("s", history, words(4))
+    engine.check_all_ended()
+    engine.close()
+
+
+@every_kind
+def test_nothing_leaves_ram_for_what_is_read_ahead(kind: Kind, tmp_path: Path) -> None:
+    before = Engine(kind, disk=tmp_path)
+    history = [system(words(20))]
+    before.chat("s", history, words(60))
+    before.close()
+    engine = Engine(kind, disk=tmp_path, token_limit="100")
+    engine.seen |= before.seen
+    engine.step()
+    own = chat_with_a_turn(engine, "own", own=40)
+    chat = engine.context_of("own")
+    evictions = engine.loop.ledger.evictions
+    prepare(engine, "s", history, words(3))
+    assert engine.loop.index.match(chat).num_tokens == len(chat)
+    assert engine.loop.ledger.evictions == evictions
+    engine.chat("own", own, words(3))
+    engine.check_all_ended()
+    engine.close()

@@ -65,7 +65,7 @@ def test_a_request_that_may_not_shift_is_exact(kind: Kind) -> None:
     engine.check_ended(after)
     other = engine.ask("t", later_part(history, "and what else"))
     engine.check_ended(other)
-    again = engine.ask("s", history + [user("all of it")])
+    again = engine.ask("s", [*history, user("all of it")])
     engine.check_ended(again)
 
 

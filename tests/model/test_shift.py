@@ -18,7 +18,7 @@ SYSTEM = system("You are the keeper of a lighthouse. Answer in one short sentenc
 
 
 def settings(model: Path) -> EngineSettings:
-    return EngineSettings(str(model), context_tokens=1024)
+    return EngineSettings(str(model), context_tokens=1024, num_threads=1)
 
 
 def turns(engine: Engine, session: str) -> list[ChatMessage]:

@@ -24,6 +24,7 @@ CONFIG = Config(system_prompt="Be brief.", sampling=SamplingConfig(seed=3, max_t
 FIELDS = [
     "session", "reply", "finish_reason", "prompt_tokens", "reused_tokens", "processed_tokens",
     "generated_tokens", "restore_ms", "first_token_ms", "tokens_per_second", "mismatch",
+    "thinking", "thinking_tokens", "thinking_ms",
 ]  # fmt: skip
 
 

@@ -124,6 +124,28 @@ async def test_a_search_prints_what_was_found(line: Line, monkeypatch: pytest.Mo
     await line.until(lambda: "nothing found" in told)
 
 
+async def test_what_came_of_a_side_task_is_printed_when_it_ends(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(line_mode, "_say", lambda text, *_, **__: told.append(text))
+    line.keys.send_text("where to drink tea\r")
+    await line.until(lambda: line.client.requests)
+    line.client.finish(line.client.requests[0], "In Kyoto.")
+    await line.until(lambda: any("first token" in text for text in told))
+    line.keys.send_text("/aside is it far\r/keywords\r")
+    await line.until(lambda: len(line.client.side_requests) == 2)
+    aside, keywords = line.client.side_requests
+    line.client.finish(aside, "Not at all.")
+    line.client.finish(keywords, '{"tags": ["tea", "kyoto"]}')
+    await line.until(lambda: "keywords: tea, kyoto" in told)
+    assert told[told.index("aside:") + 1] == "Not at all."
+    line.keys.send_text("/tasks\r")
+    await line.until(lambda: any(text.startswith("/summary") for text in told))
+    assert any(text.split()[:2] == ["aside", "done"] for text in told)
+    assert told.count("aside:") == 1
+
+
 async def test_answers_are_compared_and_the_chosen_one_is_kept(line: Line) -> None:
     line.keys.send_text("/compare 2 why\r")
     await line.until(lambda: len(line.client.side_requests) == 2)

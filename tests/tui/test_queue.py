@@ -5,8 +5,11 @@ from pathlib import Path
 import pytest
 
 from samovar.chats.chat import Chat
+from samovar.chats.draft_keeper import unsent_text
+from samovar.chats.mentions import as_attachment, paste_name
 from samovar.config import Config
 from samovar.core.request import FinishReason
+from samovar.sessions.attachments import PASTE_DIGITS, digest_of
 from samovar.tui.widgets.queue_rows import QueueRows
 from tests.tui.desk import Desk, until
 from tests.tui.support import station
@@ -143,6 +146,18 @@ async def test_what_was_queued_is_in_the_composer_again_at_the_next_start(
     await later.close()
 
 
+async def test_a_message_on_its_way_is_kept_until_it_is_stored(desk: Desk) -> None:
+    chat = await queued(desk, "two", "three")
+    chat.draft = "half a"
+    assert unsent_text(chat) == "two\n\nthree\n\nhalf a"
+    chat.on_its_way = chat.queued.pop(0)
+    assert unsent_text(chat) == "two\n\nthree\n\nhalf a"
+    assert unsent_text(chat, sending="two") == "three\n\nhalf a"
+    chat.draft = "two"  # the composer has not told yet that it is empty
+    assert unsent_text(chat) == "two\n\nthree"
+    await desk.reply(chat, "one", FinishReason.CANCELLED)
+
+
 async def test_a_queued_message_is_shown_edited_and_sent_when_the_reply_ends(tmp_path: Path) -> None:
     async with station(tmp_path, size=(80, 24)) as here:
         await here.send("one")
@@ -179,3 +194,12 @@ async def test_enter_in_an_empty_line_goes_on_with_a_paused_queue(tmp_path: Path
         await here.pilot.press("enter")
         await here.until_asked(2)
         assert here.client.requests[1].messages[-1].content.endswith("two")
+
+
+async def test_a_paste_is_stored_with_a_draft_that_names_it(desk: Desk) -> None:
+    text = "a long text"
+    paste = as_attachment(paste_name(digest_of(text)), text)
+    desk.chats.drafts.keep_paste(desk.chats.shown, paste)
+    await until(lambda: desk.store.paste(paste.digest[:PASTE_DIGITS]))
+    desk.store.purge()
+    assert desk.store.paste(paste.digest[:PASTE_DIGITS]) == (paste.digest, text)

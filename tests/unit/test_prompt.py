@@ -19,7 +19,7 @@ def builder(
     return PromptBuilder(
         template=template,
         tokenize=toy.tokenize,
-        piece=toy.piece,
+        piece=lambda token: b"" if token in (control or {}).values() else toy.piece(token),
         control_tokens={**toy.traits.control_tokens, "<s>": BOS, **(control or {})},
         bos=BOS,
         eos=IM_END,
@@ -236,6 +236,54 @@ def test_an_open_reply_is_text_whatever_it_holds(asked: str, text: str) -> None:
     for mark in (BREAK, BEGIN, END):
         text = text.replace(mark, "\ufffd")
     assert prompts.text_of(begun) == text
+
+
+# Thinking tags that are control tokens
+
+_THINK, _END_THINK = 300, 301
+_THINKING = CHATML.replace("message['content']", "message['content'].split('</think>')[-1]")
+
+
+def thinking_builder(template: str = _THINKING) -> PromptBuilder:
+    return builder(template, control={"<think>": _THINK, "</think>": _END_THINK})
+
+
+def test_thinking_tags_that_are_control_tokens_are_spelled() -> None:
+    tokens = (_THINK, *toy.tokenize("way"), _END_THINK, *toy.tokenize("goal"))
+    assert thinking_builder().text_of(tokens) == "<think>way</think>goal"
+    assert builder(control={"<think>": _THINK, "</think>": _END_THINK}).text_of(tokens) == "waygoal"
+
+
+def test_a_template_finds_the_tags_of_a_reply_and_drops_its_reasoning() -> None:
+    tokens = (_THINK, *toy.tokenize("way"), _END_THINK, *toy.tokenize("goal"))
+    history = [user("x"), reply("<think>way</think>goal", tokens), user("y")]
+    expected = [*turn("user", "x"), *turn("assistant", "goal"), *turn("user", "y"), *ASSISTANT]
+    assert list(thinking_builder().build(history)) == expected
+
+
+def test_a_template_that_keeps_reasoning_gets_the_very_tokens() -> None:
+    tokens = (_THINK, *b" a0", _END_THINK, *toy.tokenize("goal"))
+    kept = thinking_builder(CHATML + "{# <think> </think> #}")
+    history = [user("x"), reply("<think> a0</think>goal", tokens), user("y")]
+    answer = [*ASSISTANT, *tokens, IM_END, *toy.tokenize("\n")]
+    assert list(kept.build(history)) == [*turn("user", "x"), *answer, *turn("user", "y"), *ASSISTANT]
+
+
+def test_a_user_who_writes_a_thinking_tag_sends_text() -> None:
+    kept = thinking_builder(CHATML + "{# <think> </think> #}")
+    assert _THINK not in kept.build([user("what is <think>?")])
+
+
+def test_a_prompt_that_ends_in_an_opening_tag_is_known() -> None:
+    opens = thinking_builder(_THINKING.replace("assistant\n'", "assistant\n<think>\n'"))
+    asking = opens.build([user("x")])
+    assert opens.opens_thinking(asking)
+    assert opens.without_thinking(asking)[len(asking) :] == (
+        *toy.tokenize("\n"),
+        _END_THINK,
+        *toy.tokenize("\n\n"),
+    )
+    assert not thinking_builder().opens_thinking(thinking_builder().build([user("x<think>")]))
 
 
 # ---- what stays however the last message goes on

@@ -24,6 +24,7 @@ CORRECTIONS: Final = 2
 WRONG_WORDS: Final = 4
 QUESTION_WORDS: Final = 10  # ten seconds at that speed
 REPLY_TOKENS: Final = 33
+ENTER_S: Final = 0.2  # another key
 REST_S: Final = 3.0
 """So long nothing happens before Enter where nothing is processed ahead."""
 
@@ -125,7 +126,7 @@ async def run(
 
 
 class _Typist:
-    """A front end that types in one chat after the other; notes decode steps and the sizes of prompts."""
+    """A front end that types in one chat after the other; notes decode steps and sizes of chats."""
 
     def __init__(self, driver: Driver, speed: float) -> None:
         self.driver = driver
@@ -147,14 +148,14 @@ class _Typist:
     async def send(self, session: str, opening: str, message: _Message, is_on: bool) -> _Sent:
         """Write in a chat that has one turn behind it."""
         chat = Chat(session)
-        await self._ask(chat, opening)
+        opened = await self._ask(chat, opening)
+        self.chat_tokens.append(opened.finished.stats.prompt_tokens + opened.finished.stats.generated_tokens)
         before = (await self.driver.snapshot()).totals
         if is_on:
             await self._type(chat, message)
         else:
             await asyncio.sleep(REST_S)
         answer = await self._ask(chat, message.content(message.text))
-        self.chat_tokens.append(answer.finished.stats.prompt_tokens)
         spent = (await self.driver.snapshot()).totals - before
         return _Sent(answer, spent.ahead_tokens, spent.ahead_used_tokens, spent.ahead_wasted_tokens)
 
@@ -184,6 +185,7 @@ class _Typist:
                     self._prepare(chat, message.content(worth))
             await until(moment)
             policy.typed(draft, moment)
+        await until(moment + ENTER_S)
 
     def _prepare(self, chat: Chat, content: str) -> None:
         messages = (*chat.messages, ChatMessage(Role.USER, content))

@@ -10,6 +10,8 @@ import uuid
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
+import msgspec
+
 from samovar.chats import changes
 from samovar.chats.archive import Archive
 from samovar.chats.chat import Chat, Phase, Reply
@@ -170,8 +172,9 @@ class Answers:
             case RequestQueued():
                 reply.waits = event
                 self._notify(changes.ReplyProgressed(chat.id))
-            case RequestStarted(stats=stats):
+            case RequestStarted(stats=stats, thinks=thinks):
                 reply.stats = stats
+                reply.begin(thinks=thinks)
                 reply.phase = Phase.READING
                 reply.to_read_tokens = max(0, stats.prompt_tokens - stats.reused.total)
                 self._notify(changes.ReplyProgressed(chat.id))
@@ -183,8 +186,7 @@ class Answers:
             case TokensGenerated(text=text, num_tokens=num_tokens):
                 reply.phase = Phase.WRITING
                 reply.first_token_at = reply.first_token_at or self._clock()
-                reply.num_tokens += num_tokens
-                reply.parts.append(text)
+                reply.grow(text, num_tokens, self._clock())
                 if reply.save_timer is None:
                     loop = asyncio.get_running_loop()
                     reply.save_timer = loop.call_later(SAVE_EVERY_S, self._save, reply)
@@ -298,6 +300,13 @@ def _ended(reply: Reply, event: RequestFinished, parent: StoredMessage, model: s
         # A host that died cannot say what it had sent: what has arrived counts.
         content, tokens, tokenizer = reply.text, (), ""
     row = reply.row
+    stats = event.stats
+    if before is not None and before.stats is not None and before.stats.thinking_tokens:
+        stats = msgspec.structs.replace(
+            stats,
+            thinking_tokens=before.stats.thinking_tokens + stats.thinking_tokens,
+            thinking_ms=before.stats.thinking_ms + stats.thinking_ms,
+        )
     return StoredMessage(
         id=row.id if row is not None else 0,
         session_id=parent.session_id,
@@ -308,7 +317,7 @@ def _ended(reply: Reply, event: RequestFinished, parent: StoredMessage, model: s
         state=state,
         tokens=tokens,
         tokenizer=tokenizer,
-        stats=event.stats,
+        stats=stats,
         error=error,
         model=model,
         place=row.place if row is not None else 0,

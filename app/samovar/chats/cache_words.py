@@ -4,6 +4,7 @@ from typing import Final
 
 from samovar.core.events import DiskPruned, DiskVerified, SwapFinished, TierCleared
 from samovar.core.figures import count, duration
+from samovar.core.request import Mismatch, MismatchReason
 from samovar.core.safe_text import clean
 from samovar.core.snapshot import CacheSnapshot, PromptRow, Tier, TierUse
 from samovar.core.units import format_size
@@ -108,6 +109,18 @@ def evicted(row: PromptRow | None, place: str) -> str:
     rest = max(row.context_tokens, row.host_tokens)
     stays = f" · {count(rest)} tokens stay: others share them" if row.shared_bytes and rest else ""
     return f"{quoted(row.title)} has left {place}{stays}"
+
+
+def first_difference(mismatch: Mismatch) -> str:
+    """`first difference at 812: message edited`; where reasoning was dropped, what follows from that."""
+    pos = count(mismatch.pos)
+    match mismatch.reason:
+        case MismatchReason.NEW_CHAT:
+            return f"never seen from {pos} on"
+        case MismatchReason.REASONING_DROPPED:
+            return f"the template drops reasoning: processed again from {pos} on"
+        case reason:
+            return f"first difference at {pos}: {reason.value}"
 
 
 def blocks(number: int) -> str:

@@ -13,6 +13,8 @@ from typing import Final
 
 from samovar.core.chat import Role
 from samovar.core.events import RequestQueued
+from samovar.core.reasoning import Phase as Thinking
+from samovar.core.reasoning import Reasoning
 from samovar.core.request import RequestStats
 from samovar.sessions.encoding import storable
 from samovar.sessions.settings import SessionSettings
@@ -55,6 +57,11 @@ class Reply:
     waits: RequestQueued | None = None  # its place in the engine's queue, as told last
     stats: RequestStats | None = None
     stopping: bool = False
+    thinks: bool = False  # its prompt has opened the thinking
+    reasoning: Reasoning = field(default_factory=Reasoning)
+    thinking_tokens: int = 0
+    thinking_ms: float = 0.0
+    grown_at: float | None = None
     save_timer: asyncio.TimerHandle | None = None
     room: asyncio.Task[None] | None = None  # waits until there is room for it
 
@@ -64,6 +71,27 @@ class Reply:
         if len(self.parts) > 1:
             self.parts = ["".join(self.parts)]
         return self.parts[0] if self.parts else ""
+
+    @property
+    def is_thinking(self) -> bool:
+        """Whether what is being written is reasoning."""
+        return self.reasoning.phase is Thinking.THINKING
+
+    def begin(self, *, thinks: bool) -> None:
+        """The prompt is known, and so whether the reply begins inside of a thinking part."""
+        self.thinks = thinks
+        self.reasoning = Reasoning(thinks=thinks)
+        self.reasoning.push(self.text)
+
+    def grow(self, text: str, num_tokens: int, now: float) -> None:
+        """Take in what has arrived, `now` in seconds; figures of the thinking are rough until the end."""
+        self.parts.append(text)
+        self.num_tokens += num_tokens
+        before, after = self.is_thinking, self.reasoning.push(text)
+        if before or after is Thinking.THINKING:
+            self.thinking_tokens += num_tokens
+            self.thinking_ms += 1000 * (now - (self.grown_at or now))
+        self.grown_at = now
 
 
 @dataclass(slots=True, eq=False)
@@ -91,6 +119,7 @@ class Chat:
     set_aside: str = ""  # the draft that an edit has taken the place of
     queued: list[str] = field(default_factory=list)
     queue_paused: str = ""
+    on_its_way: str = ""  # a message that has left composer or queue, and is not stored yet
     path_revision: int = 0
     compactions: tuple[Compaction, ...] = ()  # of all its branches, the oldest first
     sending: bool = False

@@ -269,7 +269,12 @@ class Conversations:
 
     async def _send_new(self, chat: Chat, text: str) -> str:
         """Store a message and ask for its reply; returns why it cannot be, if it cannot."""
-        return await self._too_long(chat, text) or await self._sending.send(chat, text)
+        chat.on_its_way = text
+        try:
+            return await self._too_long(chat, text) or await self._sending.send(chat, text)
+        finally:
+            chat.on_its_way = ""
+            self.drafts.keep(chat)
 
     async def _too_long(self, chat: Chat, text: str) -> str:
         """Why this text does not fit the context, if it does not. Meanwhile nothing else is sent."""

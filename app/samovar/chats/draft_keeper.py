@@ -8,6 +8,7 @@ from typing import Final
 
 from samovar.chats import changes
 from samovar.chats.chat import Chat
+from samovar.chats.mentions import mention_of
 from samovar.chats.shared import Shared
 from samovar.core.errors import SamovarError
 from samovar.sessions.store import Store
@@ -45,12 +46,20 @@ class DraftKeeper:
         )
         self._shared.archive.spawn(work)
 
-    def keep_paste(self, paste: Attachment) -> None:
-        """Store a pasted text that the draft names."""
-        work = self._shared.archive.try_run(
-            "the paste cannot be stored", lambda store: store.keep_pastes([paste])
-        )
-        self._shared.archive.spawn(work)
+    def keep_paste(self, chat: Chat, paste: Attachment) -> None:
+        """Store a pasted text that the draft is about to name.
+
+        Its name is stored with it: a text that nothing names is cleared away when a program starts.
+        """
+        draft = "\n\n".join(part for part in (unsent_text(chat), mention_of(paste.name)) if part)
+
+        def work(store: Store) -> None:
+            with store.transaction():
+                store.keep_pastes([paste])
+                store.drafts.save(chat.id, draft)
+
+        self._shared.archive.spawn(self._shared.archive.try_run("the paste cannot be stored", work))
+        self.keep(chat)
 
     def flush(self) -> None:
         """Store what has not been stored yet."""
@@ -94,7 +103,9 @@ def unsent_text(chat: Chat, sending: str = "") -> str:
 
     Also the draft that an edit has taken the place of; not the text that is on its way (`sending`).
     """
-    draft = [chat.draft if chat.draft != sending else ""]
+    coming = sending or chat.on_its_way
+    draft = [chat.draft if chat.draft != coming else ""]
     if chat.editing is not None:
         draft = [chat.set_aside, draft[0] if draft[0] != chat.editing.content else ""]
-    return "\n\n".join(part for part in (*chat.queued, *draft) if part)
+    first = "" if sending else chat.on_its_way
+    return "\n\n".join(part for part in (first, *chat.queued, *draft) if part)

@@ -35,10 +35,12 @@ from samovar.core.events import (
     ModelInfo,
     Refused,
     RequestFinished,
+    RequestStarted,
     TokensGenerated,
     Welcome,
 )
 from samovar.core.lint import prompt_warning
+from samovar.core.reasoning import Streamed, split_reply
 from samovar.core.request import FinishReason
 from samovar.core.safe_text import clean
 from samovar.sessions.encoding import storable
@@ -189,24 +191,37 @@ async def _reply(events: "asyncio.Queue[Event | None]", chat: Chat, *, quiet: bo
     request_id = chat.reply.request_id
     progress = sys.stderr.isatty() and not quiet
     failure = ""
+    streamed = Streamed()
     while (event := await events.get()) is not None:
         match event:
             case LoadingProgressed(stage, fraction) if progress:
                 print(f"\r\x1b[K{stage} {100 * fraction:.0f} %", end="", file=sys.stderr, flush=True)
+            case RequestStarted() if event.request_id == request_id:
+                streamed = Streamed(thinks=event.thinks)
             case TokensGenerated() if event.request_id == request_id and not quiet:
                 if progress:
                     print("\r\x1b[K", end="", file=sys.stderr, flush=True)
                     progress = False
-                print(_harmless(event.text), end="", flush=True)
+                _print(streamed.push(event.text))
             case HostFailed(message):
                 failure = message
             case RequestFinished() if event.request_id == request_id:
                 if progress:
                     print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+                _print([] if quiet else streamed.finish())
                 return event
             case _:
                 pass
     raise SamovarError(failure or "The engine ended without an answer. Try again.")
+
+
+def _print(pieces: Sequence[tuple[bool, str]]) -> None:
+    """Print the answer; and where somebody watches, dimmed on standard error, the thinking before it."""
+    for is_thinking, text in pieces:
+        if not is_thinking:
+            print(_harmless(text), end="", flush=True)
+        elif sys.stderr.isatty():
+            print(f"\x1b[2m{clean(text)}\x1b[0m", end="", file=sys.stderr, flush=True)
 
 
 def _harmless(text: str) -> str:
@@ -218,10 +233,13 @@ def _report(finished: RequestFinished, reply: StoredMessage, question: Question)
     stats = finished.stats
     failed = finished.reason in _FAILURES
     error = reply.error or "The engine stopped before the reply was complete. Ask again."
+    parts = split_reply(reply.content, thinks=stats.thinking_tokens > 0)
+    answer = "".join(part.text for part in parts if not part.is_thinking)
+    thinking = "\n\n".join(part.text for part in parts if part.is_thinking and part.text)
     if question.as_json:
         report = {
             "session": reply.session_id,
-            "reply": storable(reply.content),
+            "reply": storable(answer.lstrip() if thinking else answer),
             "finish_reason": finished.reason.value,
             "prompt_tokens": stats.prompt_tokens,
             "reused_tokens": stats.reused,
@@ -231,6 +249,9 @@ def _report(finished: RequestFinished, reply: StoredMessage, question: Question)
             "first_token_ms": stats.first_token_ms,
             "tokens_per_second": stats.tokens_per_second,
             "mismatch": stats.mismatch,
+            "thinking": storable(thinking),
+            "thinking_tokens": stats.thinking_tokens,
+            "thinking_ms": stats.thinking_ms,
         }
         if failed:
             report["error"] = storable(error)

@@ -93,7 +93,8 @@ class RequestQueued(msgspec.Struct, frozen=True, tag="request_queued"):
 class RequestStarted(msgspec.Struct, frozen=True, tag="request_started"):
     """The prompt is known and its reusable part is in place; `stats` has prompt, reused, restore time.
 
-    `thinks`: the prompt ends inside a thinking part, so the reply begins with reasoning.
+    `thinks`: the prompt ends inside a thinking part, so the reply (of which there may be a beginning already)
+    begins with reasoning and has its closing tag alone.
     """
 
     request_id: str

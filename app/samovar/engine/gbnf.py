@@ -384,7 +384,7 @@ class _Parser:
 
 
 def _check_recursion(rules: Sequence[Sequence[Sequence[Item]]]) -> None:
-    """GrammarError if a rule can begin with itself, or if llama.cpp would take too long to see that none does."""
+    """GrammarError if a rule can begin with itself, or if to see that none does takes too long there."""
     empty = _can_be_empty(rules)
     first: list[list[int]] = []
     for alternatives in rules:

@@ -435,7 +435,7 @@ class LlamaSampler:
         return int(C.llama_sampler_sample(self._chain, self._ctx, row))
 
     def choose(self, candidates: "Candidates") -> int:
-        """The token that the chain would take out of `candidates`, which it changes; nothing is remembered."""
+        """The token that the chain takes out of `candidates`, which it changes; nothing is remembered."""
         C.llama_sampler_apply(self._chain, candidates.pointer)
         return candidates.selected
 
@@ -479,7 +479,7 @@ class GrammarSampler:
     Most tokens that a model wants are allowed, and to ask about one is cheap: so one is drawn from all, and
     only if the grammar refuses it another one from those that the grammar leaves. llama.cpp ends the process
     when it is to accept a token that its grammar does not allow; none comes so far. Control tokens are no
-    part of a reply's text, so they are never allowed; those that end a turn are, where the grammar is complete.
+    part of a reply's text, so they are never allowed; those that end a turn are, where it is complete.
     """
 
     def __init__(

@@ -4,7 +4,8 @@ Engine thread; no llama.cpp here, only the tokenizer it is given. Four marks, Un
 text holds, travel through the template:
 
 - `BREAK` inside every control-token text that a message contains, so that the template's own control
-  tokens are the only ones in the rendered text (a user who types `<|im_end|>` sends text);
+  tokens are the only ones in the rendered text (a user who types `<|im_end|>` sends text). A reply's thinking
+  tags stay as they are, for the template to find: the model itself has written them;
 - `BEGIN` and `END` around replies whose token ids are known, so that they are not tokenized again;
 - `GROWS` behind a last message that may still grow.
 """
@@ -23,6 +24,7 @@ import msgspec
 
 from samovar.core.chat import ChatMessage, Role, open_reply
 from samovar.core.errors import SamovarError
+from samovar.core.reasoning import find_tags, opens_thinking
 from samovar.kv.index import common_prefix
 
 BREAK: Final = "\ufdd0"
@@ -32,6 +34,7 @@ GROWS: Final = "\ufdd3"
 _MARKS: Final = re.compile(f"[{BREAK}{BEGIN}{END}{GROWS}]")
 _REPLY: Final = re.compile(f"{BEGIN}([^{BEGIN}{END}]*){END}")
 _CACHED_CHARACTERS: Final = 8_000_000
+_TAG_TOKENS: Final = 32  # an opening tag and the space behind it take fewer
 _CONTINUATIONS: Final = ("s", " a", "\n", ".", "1")
 """How a message may go on: what all of them leave as it is, most others do too."""
 _BEGINNINGS: Final = ("s", "1")
@@ -105,9 +108,14 @@ class PromptBuilder:
     ) -> None:
         chosen = fallback_template(control_tokens) if template is None else Template("", template)
         self.stop = chosen.stop
+        self.thinking = find_tags(chosen.text)
+        """What opens and closes reasoning, as the template has it."""
         self._tokenize = tokenize
-        self._pieces = _Pieces(piece)
         self._control = dict(control_tokens)
+        spelled_tags = [tag for tag in self.thinking or () if tag in self._control]
+        self._tags = {self._control[tag]: tag.encode() for tag in spelled_tags}
+        """Thinking tags that are control tokens: they are part of a reply's text."""
+        self._pieces = _Pieces(lambda token: piece(token) or self._tags.get(token, b""))
         self._tokenizer = tokenizer
         self._control_texts = {token: text for text, token in self._control.items()}
         texts = self._control_texts
@@ -206,7 +214,7 @@ class PromptBuilder:
             kept = {
                 i: message
                 for i, message in known.items()
-                if f"{BEGIN}{self._escape(message.content)}{END}" in text
+                if f"{BEGIN}{self._escape_reply(message.content)}{END}" in text
             }
             text = self._render(messages, kept, grows=grows)
             known = kept if self._intact(text, messages, kept) else {}
@@ -228,9 +236,25 @@ class PromptBuilder:
             del tokens[0]
         return tuple(tokens)
 
+    def piece(self, token: int) -> bytes:
+        """The bytes that a token stands for in a reply; empty for control tokens but thinking tags."""
+        return self._pieces[token]
+
     def text_of(self, tokens: Sequence[int]) -> str:
-        """The text that tokens spell; control tokens spell nothing."""
+        """The text that tokens spell; control tokens spell nothing, unless they are thinking tags."""
         return b"".join(map(self._pieces.__getitem__, tokens)).decode("utf-8", "replace")
+
+    def opens_thinking(self, asking: Sequence[int]) -> bool:
+        """Whether a prompt ends in an opening tag, so that the reply begins inside of a thinking part."""
+        return self.thinking is not None and opens_thinking(
+            self.text_of(asking[-_TAG_TOKENS:]), self.thinking
+        )
+
+    def without_thinking(self, asking: Sequence[int]) -> tuple[int, ...]:
+        """A prompt that goes on behind its thinking part, for a reply that has to be in a certain form."""
+        if self.thinking is None or not self.opens_thinking(asking):
+            return tuple(asking)
+        return (*asking, *self._tokenize_rendered(f"\n{self.thinking[1]}\n\n"))
 
     def control_text(self, token: int) -> str:
         """How a control token is written; empty for any other token."""
@@ -252,7 +276,7 @@ class PromptBuilder:
 
     def _intact(self, text: str, messages: Sequence[ChatMessage], known: Mapping[int, ChatMessage]) -> bool:
         found = _REPLY.findall(text)
-        wanted = [self._escape(messages[i].content) for i in known]
+        wanted = [self._escape_reply(messages[i].content) for i in known]
         return found == wanted and text.count(BEGIN) == text.count(END) == len(found)
 
     def _escape(self, text: str) -> str:
@@ -261,12 +285,19 @@ class PromptBuilder:
             return text
         return self._control_pattern.sub(lambda found: found[0][:1] + BREAK + found[0][1:], text)
 
+    def _escape_reply(self, text: str) -> str:
+        text = self._escape(text)
+        for tag in self._tags.values():
+            text = text.replace(tag[:1].decode() + BREAK + tag[1:].decode(), tag.decode())
+        return text
+
     def _render(
         self, messages: Sequence[ChatMessage], known: Mapping[int, ChatMessage], *, grows: bool = False
     ) -> str:
         rendered = []
         for i, message in enumerate(messages):
-            content = self._escape(message.content)
+            is_reply = message.role is Role.ASSISTANT
+            content = (self._escape_reply if is_reply else self._escape)(message.content)
             if i in known:
                 content = f"{BEGIN}{content}{END}"
             if grows and i == len(messages) - 1:

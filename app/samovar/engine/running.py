@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass, field
 
 from samovar.core.events import WaitReason
+from samovar.core.reasoning import Phase, Reasoning
 from samovar.core.request import Mismatch, Request, RequestKind, RequestStats, TierTokens
 from samovar.core.snapshot import ActivePhase
 from samovar.engine.backend import Sampler
@@ -42,6 +43,11 @@ class Running:
     sampler: Sampler | None = None
     grammar: str = ""
     error: str = ""
+    thinks: bool = False
+    reasoning: Reasoning = field(default_factory=Reasoning)
+    thinking_tokens: int = 0
+    thinking_ms: float = 0.0
+    open_tokens: int = 0  # which may turn out to be thinking, or not
     max_tokens: int | None = None
     started: bool = False
     t_arrived: float = field(default_factory=time.perf_counter)
@@ -84,6 +90,18 @@ class Running:
     def is_side_task(self) -> bool:
         return self.request.kind is RequestKind.SIDE_TASK
 
+    def note_text(self, text: str, ms: float) -> None:
+        """Count one token, which took `ms` and let `text` be shown, as thinking or not."""
+        before, phase = self.reasoning.phase, self.reasoning.push(text)
+        if phase is Phase.ANSWER and before is Phase.OPEN:
+            self.open_tokens = 0
+        elif phase is Phase.OPEN and before is Phase.OPEN:
+            self.open_tokens += 1
+        elif phase is not Phase.ANSWER or before is not Phase.ANSWER:
+            self.thinking_tokens += 1 + self.open_tokens
+            self.thinking_ms += ms
+            self.open_tokens = 0
+
     @property
     def phase(self) -> ActivePhase:
         """How far it is, as a front end is told."""
@@ -115,5 +133,7 @@ class Running:
             first_token_ms=first_ms,
             tokens_per_second=rate,
             mismatch=self.mismatch,
+            thinking_tokens=self.thinking_tokens,
+            thinking_ms=self.thinking_ms,
             ahead_tokens=self.ahead,
         )

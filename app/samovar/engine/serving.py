@@ -4,13 +4,14 @@ Engine thread. Owns what waits and what runs. The scheduler says who is in a ste
 leave the context for it, `mover` does that; here is what becomes of each request on the way.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from samovar.core import events
 from samovar.core.chat import answered, open_reply
 from samovar.core.errors import SamovarError
 from samovar.core.events import WaitReason
+from samovar.core.reasoning import KNOWN_TAGS, Reasoning, begins_inside
 from samovar.core.request import FinishReason, Mismatch, Request, TierTokens
 from samovar.core.settings import EngineSettings
 from samovar.core.snapshot import ActiveRequest
@@ -39,7 +40,7 @@ PROGRESS_S: Final = 0.1
 TEXT_S: Final = 0.03
 """Tokens that come faster than this share an event: each wakes other threads, on the cores that decode."""
 LONG_STEP_MS: Final = 25.0
-LOOK_S: Final = 0.05
+LOOK_S: Final = 0.1
 """While nothing changes but that replies grow, those who wait are looked at this often."""
 PREFIX_GAIN: Final = 16
 """Tokens that another request must be about to process, so that it is worth beginning to wait for them."""
@@ -98,6 +99,7 @@ class Serving:
         self._emit = emit
         self._publish = publish
         self._has_news = has_news
+        self._reasoning_tags = (prompts.thinking,) if prompts.thinking else KNOWN_TAGS
         self._clock = clock
         self.waiting: list[Running] = []
         self.running: dict[str, Running] = {}
@@ -144,6 +146,11 @@ class Serving:
                 self._sleep.wake()
             running.grammar = grammar_of(request, self._backend)
             asking, running.begun = self._prompts.parts(request.messages)
+            if running.grammar and not running.begun:
+                asking = self._prompts.without_thinking(asking)
+            running.thinks = self._prompts.opens_thinking(asking)
+            running.reasoning = Reasoning(thinks=running.thinks, tags=self._reasoning_tags)
+            running.reasoning.push(begun.content if begun else "")
             prompt = (*asking, *running.begun)
             if not prompt:
                 raise SamovarError("There is nothing to answer: the prompt is empty.")
@@ -425,7 +432,8 @@ class Serving:
             running.sampler = self._backend.new_sampler(running.request.sampling, known, running.grammar)
             self._note_start(running)
             stats = running.stats()
-            self._emit(running.client, events.RequestStarted(running.request.id, session, stats))
+            started = events.RequestStarted(running.request.id, session, stats, running.thinks)
+            self._emit(running.client, started)
         self._count_foreign()
         return None
 
@@ -446,6 +454,7 @@ class Serving:
                 m.tokens and m.tokenizer != self._backend.traits.tokenizer for m in request.messages
             ),
             grain=1 if self._backend.traits.family.can_trim else self._block_tokens,
+            is_reasoning=self._is_reasoning,
         )
         if found is not None:
             words = self._words
@@ -455,6 +464,11 @@ class Serving:
         if record is not None and request.store:
             record.hits += running.reused.total > 0
             self._records.remember(request.session, Previous(request.messages, prompt))
+
+    def _is_reasoning(self, tokens: Sequence[int]) -> bool:
+        """Whether tokens begin with reasoning, or in the middle of it."""
+        tags = self._prompts.thinking
+        return tags is not None and begins_inside(self._prompts.text_of(tokens), tags)
 
     def _words(self, tokens: tuple[int, ...]) -> tuple[str, ...]:
         return tuple(self._spell(token) for token in tokens)
@@ -626,13 +640,16 @@ class Serving:
             running.error = str(error)
             return FinishReason.FAILED
         now = self._clock()
+        ms = 0.0 if running.t_first is None else 1000 * (now - running.t_last)
         if running.t_first is None:
             running.t_first = now
         running.t_last = now
         if self._backend.is_end(token):
             return FinishReason.STOP
         running.known.append(token)
-        running.unsent_text += running.stream.push(self._backend.piece(token))
+        text = running.stream.push(self._prompts.piece(token))
+        running.note_text(text, ms)
+        running.unsent_text += text
         running.unsent_tokens += 1
         if now - running.t_sent >= TEXT_S:
             self._send_text(running, now)

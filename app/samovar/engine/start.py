@@ -18,6 +18,7 @@ from samovar.core.errors import SamovarError
 from samovar.core.events import ModelInfo
 from samovar.core.kv_types import KV_TYPES, check_types
 from samovar.core.lint import template_warning
+from samovar.core.reasoning import find_tags
 from samovar.core.settings import EngineSettings
 from samovar.engine import llama
 from samovar.engine.backend import ModelTraits
@@ -149,6 +150,7 @@ def load(settings: EngineSettings, cache_dir: Path, on_progress: Callable[[str, 
         kv_bytes_per_token=bytes_per_token(found.shape, settings.kv_type_k, settings.kv_type_v),
         state_bytes=found.shape.state_bytes,
         shape=found.shape,
+        thinking=find_tags(traits.template) if traits.template else None,
     )
 
     def check_reload() -> None:

@@ -1,6 +1,6 @@
 """Why a prompt was not reused further: the first mismatch, located in tokens and named."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,6 +10,7 @@ from samovar.core.chat import SUMMARY_HEAD, ChatMessage, Role
 from samovar.core.request import MismatchReason
 
 CONTEXT_TOKENS: Final = 10
+_THOUGHT_TOKENS: Final = 8_192  # in which a thinking part is looked for its end
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +54,14 @@ def explain(
     cache_off: bool,
     other_model: bool = False,
     grain: int = 1,
+    is_reasoning: Callable[[Sequence[int]], bool] = lambda _tokens: False,
 ) -> Difference | None:
     """Name why only `reused` tokens of `prompt` were reused; None if that is all of them but the last.
 
     `common` is the length of the prefix that `prompt` has in common with `previous.tokens`. `other_model`
     says that replies in `messages` were generated under another vocabulary. `grain` is the distance of
     positions at which the model can resume inside of what it has seen: 1, or the tokens of a block.
+    `is_reasoning` tells of tokens whether they begin with a model's thinking, or in the middle of it.
     """
     if reused >= len(prompt) - 1:
         return None
@@ -76,6 +79,10 @@ def explain(
         reason = MismatchReason.NEW_MESSAGE
     else:
         reason = _why_changed(messages, previous.messages)
+        if reason is MismatchReason.TEMPLATE_REWROTE_HISTORY and is_reasoning(
+            previous.tokens[common : common + _THOUGHT_TOKENS]
+        ):
+            reason = MismatchReason.REASONING_DROPPED
     return _difference(prompt, cached, reused, reason)
 
 

@@ -30,6 +30,7 @@ from samovar.config import Config
 from samovar.core.chat import Role
 from samovar.core.errors import SamovarError
 from samovar.core.figures import count, duration, mib, percent, rate
+from samovar.core.reasoning import Streamed, answer_of
 from samovar.core.request import RequestStats
 from samovar.core.safe_text import clean
 from samovar.core.snapshot import CacheSnapshot, TierUse
@@ -71,6 +72,8 @@ class LineMode:
         self._told_stage = ""
         self._told_runs = set[str]()  # side tasks whose end has been printed
         self._unsent = ""  # a text that could not be sent: the next prompt starts with it
+        self._streamed: Streamed | None = None  # the reply that is being printed
+        self._was_thinking = False
         self._printed = set[tuple[int, str]]()  # messages of the shown chat, with what was printed of them
         self._prompt: PromptSession[str] = PromptSession(
             history=_History(str(history_file)),
@@ -280,8 +283,10 @@ class LineMode:
     def _on_change(self, change: changes.Change) -> None:
         shown = self._conversations.shown.id
         match change:
+            case changes.ReplyBegan(session) if session == shown:
+                self._streamed = None
             case changes.ReplyGrew(session, text) if session == shown:
-                _say(clean(text), end="")
+                self._grow(text)
             case changes.ReplyEnded(session=session, message=message) if session == shown:
                 self._end_reply(message)
             case changes.ChatShown() if self._conversations.shown.path is not None:
@@ -315,7 +320,24 @@ class LineMode:
             case _:
                 pass
 
+    def _grow(self, text: str) -> None:
+        """Print what has come of the reply, its thinking faint."""
+        reply = self._conversations.shown.reply
+        if self._streamed is None:
+            self._streamed = Streamed(thinks=reply is not None and reply.thinks)
+            self._was_thinking = False
+        self._print_pieces(self._streamed.push(text))
+
+    def _print_pieces(self, pieces: Sequence[tuple[bool, str]]) -> None:
+        for is_thinking, piece in pieces:
+            if self._was_thinking and not is_thinking:
+                _say("\n")
+            self._was_thinking = is_thinking
+            _say(clean(piece), "faint" if is_thinking else "", end="")
+
     def _end_reply(self, message: StoredMessage) -> None:
+        if self._streamed is not None:
+            self._print_pieces(self._streamed.finish())
         self._printed.add((message.id, message.content))
         _say("")
         if message.stats is not None:
@@ -346,7 +368,10 @@ class LineMode:
         for message in messages:
             self._printed.add((message.id, message.content))
             _say(f"{'you' if message.role is Role.USER else 'samovar'}:", "head")
-            _say(clean(message.content))
+            thinks = message.stats is not None and message.stats.thinking_tokens > 0
+            is_reply = message.role is Role.ASSISTANT
+            answer = answer_of(message.content, thinks=thinks) if is_reply else ""
+            _say(clean(answer or message.content))
 
     def _tell_tasks(self) -> None:
         """Print what came of the side tasks that have ended."""

@@ -6,7 +6,7 @@ from samovar.chats.chat import Chat, Phase, Reply
 from samovar.chats.compaction import sizes_in_words
 from samovar.chats.sent import standing
 from samovar.core.chat import Role
-from samovar.core.figures import clock_time, count, rate
+from samovar.core.figures import clock_time, count, duration, rate
 from samovar.core.request import RequestStats
 from samovar.sessions.values import Attachment, Compaction, MessageState, StoredMessage
 from samovar.tui.widgets.transcript import SUMMARY, AttachmentLine, Entry
@@ -47,6 +47,8 @@ def message_entries(message: StoredMessage, now: float) -> list[Entry]:
         place=message.place,
         num_siblings=message.num_siblings,
         attachments=tuple([_line_of(attachment) for attachment in message.attachments]),
+        thinks=message.stats is not None and message.stats.thinking_tokens > 0,
+        thought=_thought(message.stats),
     )
     match message.state:
         case MessageState.FAILED:
@@ -70,7 +72,18 @@ def reply_entry(reply: Reply, now: float) -> Entry:
         "streaming",
         place=place,
         num_siblings=num_siblings,
+        thinks=reply.thinks,
+        thought=reply_thought(reply),
     )
+
+
+def reply_thought(reply: Reply) -> str:
+    """`thinking … 4 s · 120 tokens`, and once it answers `thought for 4.2 s · 312 tokens`."""
+    if not reply.thinking_tokens:
+        return ""
+    if reply.is_thinking:
+        return f"thinking … {reply.thinking_ms / 1000:.0f} s · {_tokens(reply.thinking_tokens)}"
+    return _thought_for(reply.thinking_ms, reply.thinking_tokens)
 
 
 def reply_id(reply: Reply) -> str:
@@ -106,6 +119,20 @@ def _line_of(attachment: Attachment) -> AttachmentLine:
     text = attachment.text
     num_bytes = len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
     return AttachmentLine(attachment.name, attachment.num_tokens, num_bytes, attachment.repeated, text)
+
+
+def _thought(stats: RequestStats | None) -> str:
+    if stats is None or not stats.thinking_tokens:
+        return ""
+    return _thought_for(stats.thinking_ms, stats.thinking_tokens)
+
+
+def _thought_for(ms: float, num_tokens: int) -> str:
+    return f"thought for {duration(ms)} · {_tokens(num_tokens)}"
+
+
+def _tokens(number: int) -> str:
+    return f"{count(number)} token{'' if number == 1 else 's'}"
 
 
 def _sentence(text: str) -> str:

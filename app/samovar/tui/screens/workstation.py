@@ -230,7 +230,7 @@ class Workstation(MessageKeys):
 
     @on(MessageInput.Pasted)
     def _pasted(self, event: MessageInput.Pasted) -> None:
-        self._conversations.drafts.keep_paste(event.paste)
+        self._conversations.drafts.keep_paste(self._view.chat, event.paste)
         size = f"{len(event.paste.text.splitlines()):,} lines"
         self._view.say(f"pasted {size} as {event.paste.name}: it travels with the message as a file")
 
@@ -448,7 +448,7 @@ class Workstation(MessageKeys):
         if problem := await self._conversations.show_found(hit.session_id, hit.message_id):
             self._view.say_error(problem)
             return
-        self._view.go_to(hit.message_id)
+        self._view.go_to(hit.message_id, [part.text for part in hit.snippet if part.is_match])
 
     def action_cache(self) -> None:
         """Show or hide the cache panel: in its column where there is one, else over the chat."""

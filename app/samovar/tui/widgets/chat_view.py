@@ -20,7 +20,14 @@ from samovar.chats.meter import ContextUse
 from samovar.chats.sent import standing
 from samovar.sessions.values import Compaction
 from samovar.tui.activity import activity
-from samovar.tui.entries import chat_entries, message_entries, reply_entry, reply_id, reply_meta
+from samovar.tui.entries import (
+    chat_entries,
+    message_entries,
+    reply_entry,
+    reply_id,
+    reply_meta,
+    reply_thought,
+)
 from samovar.tui.widgets.composer import Composer
 from samovar.tui.widgets.context_meter import context_meters
 from samovar.tui.widgets.transcript import Entry, Transcript
@@ -132,10 +139,12 @@ class ChatView(Vertical):
                 self._notice = ""
                 self._transcript.begin_stream(reply_entry(chat.reply, now))
             case changes.ReplyGrew(text=text):
+                self._update_thought()
                 self._transcript.stream(text)
                 if chat.reply is not None and chat.reply.phase is not self._phase:  # all has been read
                     self._transcript.update_meta(reply_id(chat.reply), reply_meta(chat.reply, now))
             case changes.ReplyProgressed() if chat.reply is not None:
+                self._update_thought()
                 self._transcript.update_meta(reply_id(chat.reply), reply_meta(chat.reply, now))
             case changes.ReplyEnded(message=message):
                 if self._refusal:
@@ -152,6 +161,12 @@ class ChatView(Vertical):
         if not is_same or time.monotonic() - self._activity_at >= ACTIVITY_EVERY_S:
             self._draw_activity()
 
+    def _update_thought(self) -> None:
+        reply = self.chat.reply
+        if reply is not None and (reply.thinks or reply.thinking_tokens):
+            thought = reply_thought(reply)
+            self._transcript.update_thought(reply_id(reply), thought, thinks=reply.thinks)
+
     def set_context(self, use: ContextUse | None) -> None:
         """Show how full the context is with this chat."""
         self.composer.set_meter(context_meters(use))
@@ -162,9 +177,10 @@ class ChatView(Vertical):
         self.composer.set_text("")
         return text
 
-    def go_to(self, message_id: int | None) -> None:
-        """Bring a message of the shown chat into view, and the keys to it."""
+    def go_to(self, message_id: int | None, words: Sequence[str] = ()) -> None:
+        """Bring a message of the shown chat into view, and the keys to it; `words` were found in it."""
         if message_id is not None:
+            self._transcript.open_thought(str(message_id), words)
             self._transcript.select(str(message_id))
             self._transcript.focus()
 

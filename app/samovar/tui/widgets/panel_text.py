@@ -7,7 +7,7 @@ from textual.content import Content
 
 from samovar.chats import cache_words
 from samovar.core.figures import count, duration, mib, rate, short_count
-from samovar.core.request import MismatchReason, RequestStats
+from samovar.core.request import RequestStats
 from samovar.core.safe_text import clean
 from samovar.core.snapshot import CacheSnapshot, TierUse, Totals
 from samovar.core.units import format_size
@@ -106,9 +106,7 @@ def request_lines(stats: RequestStats, title: str, width: int) -> Content:
     if figures:
         lines.append(Content.assemble((fitted(" · ".join(figures), width), "$secondary")))
     if stats.mismatch is not None:
-        text = f"first difference at {count(stats.mismatch.pos)}: {stats.mismatch.reason.value}"
-        if stats.mismatch.reason is MismatchReason.NEW_CHAT:
-            text = f"never seen from {count(stats.mismatch.pos)} on"
+        text = cache_words.first_difference(stats.mismatch)
         lines.append(Content.assemble((fitted(text, width), "$faint")))
     if title and width >= 30:
         lines.append(Content.assemble((fitted(f"in {' '.join(clean(title).split())}", width), "$faint")))

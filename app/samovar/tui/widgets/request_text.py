@@ -6,8 +6,9 @@ from typing import Final
 from rich.cells import cell_len, set_cell_size
 from textual.content import Content
 
+from samovar.chats.cache_words import first_difference
 from samovar.core.figures import clock_time, count, duration, rate
-from samovar.core.request import Mismatch, MismatchReason, RequestStats
+from samovar.core.request import Mismatch, RequestStats
 from samovar.core.safe_text import clean
 from samovar.core.snapshot import LastRequest
 from samovar.tui.widgets.parts import Part, fitted
@@ -92,10 +93,7 @@ def mismatch_lines(mismatch: Mismatch | None, width: int) -> list[Content]:
     """The first difference: where, why, and the tokens of either side, one shade a token."""
     if mismatch is None:
         return [Content.assemble(("all but the last token was reused", "$green"))]
-    text = f"first difference at {count(mismatch.pos)}: {mismatch.reason.value}"
-    if mismatch.reason is MismatchReason.NEW_CHAT:
-        text = f"never seen from {count(mismatch.pos)} on"
-    lines = [Content.assemble((text, "$brass"))]
+    lines = [Content.assemble((first_difference(mismatch), "$brass"))]
     sides = zip(_LABELS, (mismatch.before, mismatch.cached, mismatch.asked), strict=True)
     room = width - len(_LABELS[0]) - 1
     for (label, tokens), shades in zip(

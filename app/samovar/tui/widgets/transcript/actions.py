@@ -56,6 +56,15 @@ def file_at(layout: Layout, index: int, y: int) -> int | None:
     return files[offset][0] if 0 <= offset < len(files) else None
 
 
+def is_thought_line(layout: Layout, index: int, y: int) -> bool:
+    """Whether line `y` of an item is the one that stands for its thinking."""
+    anchor = layout.anchor_at(y)
+    if anchor.item != index or anchor.part >= len(parts := layout.parts_of(index)):
+        return False
+    block = parts[anchor.part].block
+    return block is not None and block.kind is Kind.THOUGHT_LINE
+
+
 def message_near(layout: Layout, index: int, step: int) -> int | None:
     """Return the first message from item `index` on, downwards or upwards; notes are none."""
     while 0 <= index < len(layout.entries):

@@ -30,10 +30,12 @@ class Kind(enum.Enum):
     MARKDOWN = enum.auto()
     CODE = enum.auto()
     PLAIN = enum.auto()
+    THOUGHT_LINE = enum.auto()
+    """Stands for a reply's thinking; see `thoughts`."""
 
 
 class Block(msgspec.Struct, frozen=True):
-    """A piece of a message; `start` is where it begins in the message's text."""
+    """A piece of a message; `start` is where it begins in the message's text, thinking or answer."""
 
     kind: Kind
     text: str
@@ -47,6 +49,7 @@ class Block(msgspec.Struct, frozen=True):
     """The opening fence of a code block, with which scanning can go on."""
     head: str = ""
     """The head lines of a table that was cut."""
+    of_thought: bool = False
 
 
 def split(text: str, *, markdown: bool = True) -> list[Block]:

@@ -26,7 +26,8 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     a heading "note" (a line of Samovar's own) or "answer" (as the assistant's). `meta` stands behind the
     heading: parts of (text, style), joined as they are, where style is one of "faint", "secondary", "green",
     "brass", "teal" and "red". `state` is "complete", "streaming", "stopped", "cut" or "failed". It is number
-    `place` (from 0 on) of `num_siblings` versions.
+    `place` (from 0 on) of `num_siblings` versions. `thinks` says that the text begins inside of a thinking
+    part; `thought` is what is said of the thinking, empty for a word that always fits.
     """
 
     id: str
@@ -37,6 +38,8 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     place: int = 0
     num_siblings: int = 1
     attachments: tuple[AttachmentLine, ...] = ()
+    thinks: bool = False
+    thought: str = ""
 
     @property
     def is_message(self) -> bool:

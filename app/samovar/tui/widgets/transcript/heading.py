@@ -11,6 +11,7 @@ from samovar.core.safe_text import clean
 from samovar.tui.widgets.transcript.attachments import render_attachments
 from samovar.tui.widgets.transcript.entry import SUMMARY, Entry
 from samovar.tui.widgets.transcript.page import Line, Page
+from samovar.tui.widgets.transcript.thoughts import has_thought
 
 NAME_LINE: Final = 1  # of the heading's lines; before it is an empty one
 FIRST_FILE_LINE: Final = 2
@@ -38,6 +39,7 @@ def hints_of(entry: Entry) -> list[str]:
         return ["o read it", "u undo"]
     hints = ["g go on"] if entry.role == "assistant" and entry.state in {"cut", "stopped"} else []
     hints += ["o files"] if entry.attachments else []
+    hints += ["o thinking"] if has_thought(entry) else []
     hints.append("e edit")
     return hints if entry.role == "system" else [*hints, "r again", "f fork", "d delete"]
 

@@ -13,13 +13,14 @@ import msgspec
 from rich.segment import Segment
 
 from samovar.core.safe_text import clean
-from samovar.tui.widgets.transcript.blocks import Block, Kind, resume, split
+from samovar.tui.widgets.transcript.blocks import Block, Kind, resume
 from samovar.tui.widgets.transcript.entry import Entry
 from samovar.tui.widgets.transcript.heading import hints_of, render_heading
 from samovar.tui.widgets.transcript.heights import Heights
 from samovar.tui.widgets.transcript.page import Line, Page
 from samovar.tui.widgets.transcript.parts import Part, Parts
 from samovar.tui.widgets.transcript.render import estimate_height, render_block, with_cursor
+from samovar.tui.widgets.transcript.thoughts import MARKDOWN_ROLES, THOUGHT, answer, may_think, reply_blocks
 
 
 class Anchor(NamedTuple):
@@ -40,9 +41,10 @@ class Layout:
         self.hinted: int | None = None
         """The item whose heading shows the keys of what can be done with it."""
         self.unfolded: set[tuple[str, int]] = set()
-        """Files whose text is shown: the entry's id, and which one."""
+        """Files, and thinking, whose text is shown: the entry's id, and which one."""
         self._heights = Heights(self._guesses())
         self._parts = Parts()
+        self._growing = ""  # the text of the item that grows
 
     # -- where things are
 
@@ -189,7 +191,7 @@ class Layout:
         """Give an item another entry; blocks that stay the same keep their lines."""
         self.entries[index] = entry
         if self._parts.get(index) is not None:
-            self._set_parts(index, self._blocks_of(entry), growing=False)
+            self._set_parts(index, self._blocks_of(index), growing=False)
         else:
             self._parts.drop(index)
             self._correct(index, self._guess(entry) - self._heights[index])
@@ -214,8 +216,22 @@ class Layout:
             self.unfolded.add(key)
         else:
             self.unfolded.discard(key)
-        self.parts_of(index)
-        self._draw_heading(index)
+        parts = self.parts_of(index)
+        if number == THOUGHT:
+            before = [part.block for part in parts if part.block is not None]
+            growing = parts[-1].with_cursor
+            text = self._growing if growing else clean(self.entries[index].text)
+            self._set_parts(index, self._split(index, text, before, growing=growing), growing=growing)
+        else:
+            self._draw_heading(index)
+
+    def is_unfolded(self, index: int) -> bool:
+        """Whether the thinking of an item is shown."""
+        return (self.entries[index].id, THOUGHT) in self.unfolded
+
+    def set_thought(self, index: int, thought: str, *, thinks: bool) -> None:
+        """Change what is known of an entry's thinking; it shows when the entry grows or is replaced."""
+        self.entries[index] = msgspec.structs.replace(self.entries[index], thought=thought, thinks=thinks)
 
     def unfolded_of(self, entry: Entry) -> list[int]:
         """Return the numbers of the files of an entry whose text is shown."""
@@ -226,9 +242,9 @@ class Layout:
 
         Return the first line that changed, counted from the start of the item.
         """
+        self._growing = text
         blocks = [part.block for part in self.parts_of(index) if part.block is not None]
-        is_markdown = _is_markdown(self.entries[index])
-        return self._set_parts(index, resume(text, blocks, markdown=is_markdown), growing=True)
+        return self._set_parts(index, self._split(index, text, blocks, growing=True), growing=True)
 
     def set_note(self, text: str | None) -> None:
         """Set the line after the last entry."""
@@ -243,7 +259,10 @@ class Layout:
     # -- inside
 
     def _guess(self, entry: Entry) -> int:
-        return 2 + len(entry.attachments) + estimate_height(entry.text, self.page.text_width)
+        text = entry.text
+        if may_think(entry, text) and (entry.id, THOUGHT) not in self.unfolded:
+            text = answer(entry, text)
+        return 2 + len(entry.attachments) + estimate_height(text, self.page.text_width)
 
     def _guesses(self) -> list[int]:
         return [self._guess(entry) for entry in self.entries]
@@ -252,8 +271,7 @@ class Layout:
         """Return the parts of an item, its blocks found if nobody had looked at it."""
         if (known := self._parts.get(index)) is not None:
             return known
-        entry = self.entries[index]
-        blocks = self._blocks_of(entry)
+        blocks = self._blocks_of(index)
         heights = self._parts.heights_of(index)
         if heights is not None and len(heights) == 1 + len(blocks):
             parts = [
@@ -267,8 +285,17 @@ class Layout:
         self._put_parts(index, parts)
         return parts
 
-    def _blocks_of(self, entry: Entry) -> list[Block]:
-        return split(clean(entry.text), markdown=_is_markdown(entry))
+    def _blocks_of(self, index: int) -> list[Block]:
+        return self._split(index, clean(self.entries[index].text))
+
+    def _split(
+        self, index: int, text: str, before: Sequence[Block] = (), *, growing: bool = False
+    ) -> list[Block]:
+        entry = self.entries[index]
+        if entry.role not in MARKDOWN_ROLES:
+            return resume(text, list(before), markdown=False)
+        is_open = self.is_unfolded(index)
+        return reply_blocks(entry, text, is_open=is_open, before=before, growing=growing)
 
     def _walk(self, anchor: Anchor, step: int) -> Iterator[tuple[int, Part]]:
         """Go over the parts from an anchor on: down with it, or up from the one before it."""
@@ -369,7 +396,3 @@ class Layout:
     def _correct(self, index: int, delta: int) -> None:
         if delta:
             self._heights.change(index, delta)
-
-
-def _is_markdown(entry: Entry) -> bool:
-    return entry.role in {"assistant", "answer"}

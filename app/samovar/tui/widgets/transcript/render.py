@@ -6,6 +6,7 @@ from rich.segment import Segment
 from samovar.tui.widgets.transcript.blocks import Block, Kind
 from samovar.tui.widgets.transcript.markdown import paint_markdown
 from samovar.tui.widgets.transcript.page import Line, Page
+from samovar.tui.widgets.transcript.thoughts import render_thought, render_thought_line
 from samovar.tui.widgets.transcript.wrap import wrap
 
 CURSOR = "▌"
@@ -14,8 +15,12 @@ CURSOR = "▌"
 def render_block(page: Page, block: Block, role: str, *, leading: bool) -> list[Line]:
     """Return the lines of one block; `leading` says that it follows the heading directly."""
     lines = [] if leading or not block.first else [page.blank()]
+    if block.kind is Kind.THOUGHT_LINE:
+        return lines + render_thought_line(page, block.text)
     if block.kind is Kind.CODE:
         return lines + _code(page, block)
+    if block.of_thought:
+        return lines + render_thought(page, block.text)
     if block.kind is Kind.MARKDOWN:
         text = f"{block.head}\n{block.text}" if block.head else block.text
         return lines + paint_markdown(page, text, skip_table_head=bool(block.head))

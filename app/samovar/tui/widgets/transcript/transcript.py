@@ -19,6 +19,7 @@ from samovar.tui.widgets.transcript.entry import SUMMARY, Entry
 from samovar.tui.widgets.transcript.heading import NAME_LINE, step_at
 from samovar.tui.widgets.transcript.layout import Anchor, Layout
 from samovar.tui.widgets.transcript.selecting import key_of, word_at
+from samovar.tui.widgets.transcript.thoughts import THOUGHT, answer, opens_for
 from samovar.tui.widgets.transcript.view import ChatScroll
 
 HIGHLIGHT_S: Final = 1.5
@@ -42,7 +43,7 @@ class Transcript(ChatScroll):
         Binding("f", "fork", "a new chat that goes as far as the message", id="transcript.fork"),
         Binding("d", "delete", "delete the message and all below it", id="transcript.delete"),
         Binding("u", "undo", "undo the last delete, or a summary on its mark", id="transcript.undo"),
-        Binding("o", "unfold", "show or hide the text of its files", id="transcript.unfold"),
+        Binding("o", "unfold", "show or hide its files' text, or its thinking", id="transcript.unfold"),
         Binding("t", "task('translate')", "translate the message", id="transcript.translate"),
         Binding("w", "task('explain')", "what the message means: explain it", id="transcript.explain"),
         Binding("a", "task('aside')", "ask something aside about the chat", id="transcript.aside"),
@@ -108,6 +109,17 @@ class Transcript(ChatScroll):
         else:
             self._select(self._layout_of_chat, index, highlight=highlight)
         return True
+
+    def open_thought(self, entry_id: str, words: Sequence[str]) -> None:
+        """Show the thinking of an entry if some words that were found stand nowhere else in it."""
+        entry = next((entry for entry in self._entries if entry.id == entry_id), None)
+        if entry is None or not opens_for(entry, words):
+            return
+        layout = self._layout_of_chat
+        if layout is None:
+            self._unfolded.add((entry_id, THOUGHT))
+        else:
+            self._fold_thought(layout, layout.entries.index(entry), is_open=True)
 
     def load(self, entries: Sequence[Entry], *, stay: bool = False) -> None:
         """Show another chat, at its end; or with `stay` the same chat after a change, where it is, with the
@@ -294,11 +306,14 @@ class Transcript(ChatScroll):
             self._want_version(layout.entries[self._cursor], step)
 
     def action_unfold(self) -> None:
-        """Show the text of all files of the current message, or of none."""
+        """Show the text of all files of the current message, or of none; of a reply, what it thought."""
         layout, index = self._layout_of_chat, self._cursor
         if layout is None or index is None:
             return
         entry = layout.entries[index]
+        if entry.role == "assistant":
+            self._fold_thought(layout, index, is_open=not layout.is_unfolded(index))
+            return
         is_open = not layout.unfolded_of(entry)
         self._fold(layout, index, range(len(entry.attachments)), is_open=is_open)
         if entry.attachments and (heading := layout.lines_at(index).start) not in self._view:
@@ -315,7 +330,7 @@ class Transcript(ChatScroll):
             return
         is_growing = self._live and entries[index].id == self._live_id
         own = entries[index].attachments[0].text if entries[index].role == SUMMARY else entries[index].text
-        text = self._live_text if is_growing else clean(own)
+        text = answer(entries[index], self._live_text if is_growing else clean(own))
         self._request_copy((text, actions.kind_of(entries[index])))
 
     def action_copy_code(self) -> None:
@@ -333,6 +348,17 @@ class Transcript(ChatScroll):
         for number in numbers:
             layout.fold(index, number, is_open=is_open)
         self.go_to_line(layout.line_of(top))
+
+    def _fold_thought(self, layout: Layout, index: int, *, is_open: bool) -> None:
+        """Show or hide what a reply thought; its line comes into view, or stays where it is."""
+        line = next((y for y in layout.lines_at(index) if actions.is_thought_line(layout, index, y)), None)
+        if line is not None:
+            following = self.following and not is_open
+            self._fold(layout, index, [THOUGHT], is_open=is_open)
+            if following:
+                self.following = True
+            elif line not in self._view:
+                self.go_to_line(line)
 
     def _want(self, kind: type[messages.Wanted]) -> None:
         if (entry_id := self.current) is not None:
@@ -380,6 +406,8 @@ class Transcript(ChatScroll):
                 self._want_version(entry, step)
         elif (number := actions.file_at(layout, index, y)) is not None:
             self._fold(layout, index, [number], is_open=number not in layout.unfolded_of(entry))
+        elif actions.is_thought_line(layout, index, y):
+            self._fold_thought(layout, index, is_open=not layout.is_unfolded(index))
         elif (code := actions.code_of_label(layout, y)) is not None:
             self._request_copy(code)
 

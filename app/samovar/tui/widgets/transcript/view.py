@@ -173,6 +173,16 @@ class ChatScroll(ScrollView, can_focus=True):
             layout.set_meta(index, meta)
             self._refresh_from(layout.start(index), 2)
 
+    def update_thought(self, entry_id: str, thought: str, *, thinks: bool) -> None:
+        """Change what is known of the thinking of the growing entry; it shows with the next frame."""
+        entries, layout = self._entries, self._layout_of_chat
+        if not self._live or not entries or entries[-1].id != entry_id:
+            return
+        if layout is None:
+            self._waiting[-1] = msgspec.structs.replace(entries[-1], thought=thought, thinks=thinks)
+        else:
+            layout.set_thought(len(entries) - 1, thought, thinks=thinks)
+
     def set_live_note(self, text: str | None) -> None:
         """Show one faint line at the end, or none."""
         self._note = text
