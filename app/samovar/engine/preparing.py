@@ -23,6 +23,7 @@ from samovar.engine.disk import Fetch
 from samovar.engine.mover import Mover
 from samovar.engine.prompt import PromptBuilder
 from samovar.engine.residency import Residency
+from samovar.engine.scheduler import SHORT_TAIL
 from samovar.engine.sleep import ModelChangedError, Sleep
 from samovar.engine.slots import ContextSequence, Slots
 from samovar.kv.host_tier import HostTier
@@ -222,8 +223,12 @@ class Preparing:
 
     def _begin(self, work: Work) -> None:
         """Find out what there is to do, and ask for what the disk has of it."""
+        messages = work.request.messages
         try:
-            tokens = list(self._prompts.stable_prefix(work.request.messages))
+            if work.request.complete and self._family.can_trim:
+                tokens = list(self._prompts.build(messages)[:-1])
+            else:
+                tokens = list(self._prompts.stable_prefix(messages))
         except SamovarError as error:
             self._finish(work, FinishReason.FAILED, str(error))
             return
@@ -295,6 +300,8 @@ class Preparing:
 
     def _chunk(self, pos: int, todo: int) -> int:
         """Tokens of the next step: as `plan_step` cuts them, so that what is resumed has the same pieces."""
+        if self._family.can_capture_late and todo <= min(SHORT_TAIL, self._max_chunk):
+            return todo
         chunk = min(
             todo, self._max_chunk - pos % self._max_chunk, self._block_tokens - pos % self._block_tokens
         )
@@ -321,7 +328,7 @@ class Preparing:
                 sequence.tokens.extend(tokens[pos : pos + chunk])
                 work.processed += chunk
                 self._ledger.ahead.processed(work.session, sequence.tokens, pos)
-                if work.request.store and not self._try_capture(sequence):
+                if work.request.store and not self._try_capture(sequence, chunk):
                     self._finish(work, FinishReason.CANCELLED)
                 elif len(sequence.tokens) == len(tokens):
                     self._finish(work, FinishReason.STOP)
@@ -333,13 +340,13 @@ class Preparing:
                 self._mover.undo(sequence)
                 self._finish(work, FinishReason.FAILED, "llama.cpp could not process the prompt.")
 
-    def _try_capture(self, sequence: ContextSequence) -> bool:
-        """Store the block that is now complete if there is room; whether the rest may follow.
+    def _try_capture(self, sequence: ContextSequence, chunk: int) -> bool:
+        """Store the block that `chunk` tokens completed if there is room; whether the rest may follow.
 
         What has only states or windows at its ends cannot make up for a block that was missed: there the
         session's next request has to get the chance to store this one.
         """
-        if len(sequence.tokens) % self._block_tokens or self._host.limits.off:
+        if len(sequence.tokens) % self._block_tokens >= chunk or self._host.limits.off:
             return True
         self._mover.capture_new(sequence, evict=False)
         can_follow = self._family.can_trim and not self._family.window
