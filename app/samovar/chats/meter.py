@@ -95,6 +95,8 @@ class Meter:
         if others + len(full.encode(errors="replace")) + FRAME_TOKENS <= room:
             return ""  # no token is shorter than a byte
         await self._count(full)
+        if full not in self._known:
+            return ""  # a guess is no reason to refuse
         alone = self._tokens_of(chat, full)
         base = self._sender.base_size(chat, path)
         if base + alone > room:

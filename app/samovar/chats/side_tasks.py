@@ -28,6 +28,7 @@ from samovar.core.events import (
     TokensGenerated,
 )
 from samovar.core.figures import count, duration
+from samovar.core.reasoning import answer_of
 from samovar.core.request import FinishReason, RequestStats
 from samovar.sessions.store import MessageState, StoredMessage
 from samovar.tasks.answer import meaning
@@ -350,7 +351,8 @@ class SideTasks:
 
     def _finish(self, job: _Job, event: RequestFinished) -> None:
         run, spec = job.run, job.run.spec
-        run.text = event.reply or run.text
+        if event.reply:
+            run.text = answer_of(event.reply, thinks=event.stats.thinking_tokens > 0)
         match event.reason:
             case FinishReason.CANCELLED if job.is_late:
                 self._end(job, TaskState.FAILED, f"took longer than {_span(spec.timeout_s)}")
