@@ -15,7 +15,7 @@ from samovar.config import Config
 from samovar.core.chat import SUMMARY_HEAD, Role
 from samovar.core.commands import Cancel, CountTokens
 from samovar.core.errors import SamovarError
-from samovar.core.events import HostReady, TokensCounted
+from samovar.core.events import HostLost, HostReady, TokensCounted
 from samovar.core.request import FinishReason, Request, RequestStats
 from samovar.sessions.store import MessageState
 from tests.tui.desk import Desk, until
@@ -362,3 +362,27 @@ async def test_the_meter_shows_what_is_used_and_what_the_draft_adds(desk: Desk) 
     assert full is not None
     assert full.is_filling
     assert full.is_full
+
+
+async def test_a_long_message_is_sent_at_once_where_the_engine_cannot_count_it(desk: Desk) -> None:
+    chat = desk.chats.shown
+    sending = asyncio.create_task(desk.chats.send(chat, "word " * 900))
+    await until(lambda: desk.client.of(CountTokens))
+    desk.chats.handle(TokensCounted(desk.client.of(CountTokens)[-1].request_id, None))
+    await sending
+    assert len(desk.client.requests) == 1, "a guess is no reason to refuse it"
+    await answer(desk, chat)
+    desk.chats.handle(HostLost("gone"))
+    await desk.chats.send(chat, "other " * 900)
+    assert len(desk.client.of(CountTokens)) == 1, "an engine that is not there is not asked"
+    assert [message.content for message in desk.store.path(chat.id)][-2] == "other " * 900
+
+
+async def test_what_is_far_too_long_is_refused_without_a_count(desk: Desk) -> None:
+    chat = desk.chats.shown
+    sending = asyncio.create_task(desk.chats.send(chat, "word " * 9000))
+    await until(lambda: desk.client.of(CountTokens))
+    desk.chats.handle(TokensCounted(desk.client.of(CountTokens)[-1].request_id, None))
+    await sending
+    assert desk.store.sessions() == []
+    assert "SendFailed" in desk.names()

@@ -25,6 +25,7 @@ from samovar.core.figures import count
 from samovar.sessions.store import MessageState, Store, StoredMessage
 
 LOOK_AFTER_S: Final = 0.3  # since the last key
+_MOST_BYTES_PER_TOKEN: Final = 16  # of any text that people read
 
 
 class ContextUse(msgspec.Struct, frozen=True):
@@ -91,12 +92,15 @@ class Meter:
         path = self._path(chat)
         full = await self._full_text(path, text)
         stops = self._sender.context_full(chat) == "stop"
-        others = self._used(chat, path) if stops else self._sender.base_size(chat, path)
-        if others + len(full.encode(errors="replace")) + FRAME_TOKENS <= room:
+        base = self._sender.base_size(chat, path)
+        others = self._used(chat, path) if stops else base
+        num_bytes = len(full.encode(errors="replace"))
+        if others + num_bytes + FRAME_TOKENS <= room:
             return ""  # no token is shorter than a byte
         await self._count(full)
+        if full not in self._known and num_bytes <= _MOST_BYTES_PER_TOKEN * room:
+            return ""  # nobody can say now: the engine has the last word
         alone = self._tokens_of(chat, full)
-        base = self._sender.base_size(chat, path)
         if base + alone > room:
             before = f" beside {count(base)} of the system prompt" if base else ""
             return (
