@@ -15,8 +15,16 @@ from samovar.config import Config
 from samovar.core.chat import SUMMARY_HEAD, Role
 from samovar.core.commands import Cancel, CountTokens
 from samovar.core.errors import SamovarError
-from samovar.core.events import HostLost, HostReady, TokensCounted
+from samovar.core.events import (
+    HostFailed,
+    HostLost,
+    HostReady,
+    HostStopping,
+    RequestStarted,
+    TokensCounted,
+)
 from samovar.core.request import FinishReason, Request, RequestStats
+from samovar.sessions.settings import SessionSettings
 from samovar.sessions.store import MessageState
 from tests.tui.desk import Desk, until
 from tests.tui.fake_client import MODEL
@@ -85,9 +93,9 @@ async def summarize(
         request, text, reason, stats=stats, error="out of luck" * (reason is FinishReason.FAILED)
     )
     desk.hear()
-    if reason is FinishReason.STOP and text.strip():
-        await until(lambda: len(chat.compactions) > before)
     await until(lambda: not desk.chats.compacting.is_running(chat))
+    if text == SUMMARY and reason is FinishReason.STOP:
+        assert len(chat.compactions) > before
 
 
 async def test_the_oldest_part_is_summarized_ahead_of_time_and_stands_for_itself_then(desk: Desk) -> None:
@@ -154,16 +162,18 @@ async def test_a_summary_of_a_summary_covers_it(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "reason", "said"),
+    ("text", "reason", "said", "is_hopeless"),
     [
-        ("", FinishReason.STOP, "wrote nothing"),
-        ("on and on and on and", FinishReason.LENGTH, "cut off"),
-        ("", FinishReason.FAILED, "out of luck"),
-        ("They", FinishReason.HOST_LOST, "the engine stopped"),
+        ("", FinishReason.STOP, "wrote nothing", True),
+        ("<think>Well, well.", FinishReason.STOP, "wrote nothing", True),
+        ("on and on and on and", FinishReason.LENGTH, "cut off", True),
+        ("So. " * 400, FinishReason.STOP, "no shorter", True),
+        ("", FinishReason.FAILED, "out of luck", False),
+        ("They", FinishReason.HOST_LOST, "the engine stopped", False),
     ],
 )
 async def test_a_summary_that_fails_changes_nothing_and_is_told_once(
-    desk: Desk, text: str, reason: FinishReason, said: str
+    desk: Desk, text: str, reason: FinishReason, said: str, is_hopeless: bool
 ) -> None:
     chat = desk.chats.shown
     await fill(desk, chat, 5)
@@ -171,8 +181,11 @@ async def test_a_summary_that_fails_changes_nothing_and_is_told_once(
     assert chat.compactions == ()
     assert desk.store.compactions.of(chat.id) == ()
     await turn(desk, chat, "short")
-    assert len(summaries(desk)) == 2, "tried again later"
-    await summarize(desk, chat, text, reason)
+    if is_hopeless:
+        assert len(summaries(desk)) == 1, "the same request would bring the same"
+    else:
+        assert len(summaries(desk)) == 2, "tried again later"
+        await summarize(desk, chat, text, reason)
     told = [str(change) for change in desk.told if "could not be summarized" in str(change)]
     assert len(told) == 1
     assert said in told[0]
@@ -227,13 +240,13 @@ async def test_a_message_without_room_waits_for_the_summary(desk: Desk) -> None:
 
 
 async def test_a_message_without_room_has_a_summary_made(tmp_path: Path) -> None:
-    desk = Desk(tmp_path / "chats.db", Config(side_tasks="off"))
+    desk = Desk(tmp_path / "chats.db", Config())
     await desk.chats.load()
     desk.chats.handle(HostReady(msgspec.structs.replace(MODEL, context_tokens=CONTEXT)))
     chat = desk.chats.shown
-    await fill(desk, chat, 5)
+    await fill(desk, chat, 4)
     assert summaries(desk) == [], "not ahead of time"
-    await desk.chats.send(chat, "long " * 130)
+    await desk.chats.send(chat, "long " * 200)
     await until(lambda: summaries(desk))
     (task,) = summaries(desk)
     assert task.urgent
@@ -259,19 +272,19 @@ async def test_without_a_summary_the_oldest_turns_are_left_out_and_the_user_is_t
 
 
 async def test_a_reply_that_waits_for_a_summary_can_be_stopped(tmp_path: Path) -> None:
-    desk = Desk(tmp_path / "chats.db", Config(side_tasks="off"))
+    desk = Desk(tmp_path / "chats.db", Config())
     await desk.chats.load()
     desk.chats.handle(HostReady(msgspec.structs.replace(MODEL, context_tokens=CONTEXT)))
     chat = desk.chats.shown
-    await fill(desk, chat, 5)
-    await desk.chats.send(chat, "long " * 130)
+    await fill(desk, chat, 4)
+    await desk.chats.send(chat, "long " * 200)
     await until(lambda: summaries(desk))
     (task,) = summaries(desk)
     desk.chats.stop(chat)
     assert chat.reply is None
     await until(lambda: Cancel(task.id) in desk.client.sent)
     await until(lambda: desk.store.path(chat.id)[-1].state is MessageState.STOPPED)
-    assert len(desk.client.requests) == 5, "the message itself was never sent"
+    assert len(desk.client.requests) == 4, "the message itself was never sent"
     await desk.close()
 
 
@@ -386,3 +399,126 @@ async def test_what_is_far_too_long_is_refused_without_a_count(desk: Desk) -> No
     await sending
     assert desk.store.sessions() == []
     assert "SendFailed" in desk.names()
+
+
+@pytest.mark.parametrize("by_chat", [False, True])
+async def test_without_side_tasks_nothing_is_summarized_and_the_user_is_told(
+    tmp_path: Path, by_chat: bool
+) -> None:
+    desk = Desk(tmp_path / "chats.db", Config(side_tasks="on" if by_chat else "off"))
+    await desk.chats.load()
+    desk.chats.handle(HostReady(msgspec.structs.replace(MODEL, context_tokens=CONTEXT)))
+    chat = desk.chats.shown
+    if by_chat:
+        desk.chats.profile.set_settings(chat, SessionSettings(side_tasks=False))
+    await fill(desk, chat, 5)
+    await desk.chats.send(chat, "long " * 130)
+    request = await answer(desk, chat)
+    assert len(request.messages) < 12
+    assert summaries(desk) == []
+    assert any("context is full: the first" in str(change) for change in desk.told)
+    running = asyncio.create_task(CommandDesk(desk.chats).run(parse("/compact")))
+    await until(lambda: summaries(desk))
+    await summarize(desk, chat)
+    assert (await running).startswith("summarized"), "who asks for it gets it"
+    await desk.close()
+
+
+@pytest.mark.parametrize("thinks", [False, True])
+async def test_the_thinking_before_a_summary_is_no_part_of_it(desk: Desk, thinks: bool) -> None:
+    chat = desk.chats.shown
+    model = msgspec.structs.replace(MODEL, context_tokens=CONTEXT, thinking=("<think>", "</think>"))
+    desk.chats.handle(HostReady(model))
+    await fill(desk, chat, 5)
+    request = summaries(desk)[-1]
+    assert request.max_tokens is not None
+    assert request.max_tokens > CONTEXT // 4, "there is room to think"
+    stats = RequestStats(prompt_tokens=size(request), generated_tokens=207, thinking_tokens=200)
+    desk.client.push(RequestStarted(request.id, chat.id, stats, thinks=thinks))
+    reply = f"{'' if thinks else '<think>'}Well, well.</think>\n{SUMMARY}"
+    desk.client.finish(request, reply, stats=stats)
+    desk.hear()
+    await until(lambda: chat.compactions)
+    assert (chat.compactions[0].summary, chat.compactions[0].tokens_after) == (SUMMARY, 7)
+
+
+async def test_a_reply_that_was_cut_is_not_summarized_while_it_can_be_gone_on_with(desk: Desk) -> None:
+    chat = desk.chats.shown
+    await turn(desk, chat, "one")
+    await desk.chats.send(chat, "two")
+    request = desk.client.requests[-1]
+    stats = RequestStats(prompt_tokens=size(request), generated_tokens=600)
+    desk.client.finish(request, "word " * 400, FinishReason.LENGTH, stats=stats, tokens=())
+    desk.hear()
+    await until(lambda: not chat.is_busy)
+    with pytest.raises(SamovarError, match="nothing to summarize"):
+        await CommandDesk(desk.chats).run(parse("/compact"))
+
+
+async def test_two_windows_make_one_summary(desk: Desk, tmp_path: Path) -> None:
+    chat = desk.chats.shown
+    await fill(desk, chat, 4)
+    other = Desk(tmp_path / "chats.db", Config())
+    await other.chats.load()
+    other.chats.handle(HostReady(msgspec.structs.replace(MODEL, context_tokens=CONTEXT)))
+    other.chats.show(chat.id)
+    await until(lambda: other.chats.shown.path)
+    running = [
+        asyncio.create_task(CommandDesk(window.chats).run(parse("/compact"))) for window in (desk, other)
+    ]
+    await until(lambda: summaries(desk) and summaries(other))
+    await summarize(desk, chat)
+    await summarize(other, other.chats.shown, "The same in other words.")
+    await asyncio.gather(*running)
+    (made,) = desk.store.compactions.of(chat.id)
+    assert made.summary == SUMMARY
+    assert other.chats.shown.compactions == (made,)
+    assert "sent in full again" in await CommandDesk(other.chats).run(parse("/undo"))
+    assert other.chats.compacting.undoable(other.chats.shown) is None
+    await other.close()
+
+
+async def test_undoing_a_summary_ends_the_next_one(desk: Desk) -> None:
+    chat = desk.chats.shown
+    await fill(desk, chat, 5)
+    await summarize(desk, chat)
+    await fill(desk, chat, 3)
+    task = summaries(desk)[-1]
+    assert desk.chats.compacting.is_running(chat)
+    await CommandDesk(desk.chats).run(parse("/undo"))
+    assert Cancel(task.id) in desk.client.sent
+
+
+async def test_a_long_chat_waits_for_the_model_to_know_what_fits(desk: Desk, tmp_path: Path) -> None:
+    chat = desk.chats.shown
+    await fill(desk, chat, 5)
+    other = Desk(tmp_path / "chats.db", Config(context_full="shift"))
+    await other.chats.load()
+    other.chats.show(chat.id)
+    await until(lambda: other.chats.shown.path)
+    await other.chats.send(other.chats.shown, "long " * 130)
+    reply = other.chats.shown.reply
+    assert reply is not None
+    assert reply.phase is Phase.WAITING
+    assert other.client.requests == []
+    other.chats.handle(HostReady(msgspec.structs.replace(MODEL, context_tokens=CONTEXT)))
+    await until(lambda: other.client.requests)
+    assert size(other.client.requests[0]) <= CONTEXT * 3 // 4
+    assert other.client.requests[0].messages[0].content == "Be brief."
+    await other.close()
+
+
+@pytest.mark.parametrize("event", [HostFailed("no model"), HostStopping()])
+async def test_without_a_model_a_long_chat_is_sent_as_it_is(
+    desk: Desk, tmp_path: Path, event: HostFailed | HostStopping
+) -> None:
+    chat = desk.chats.shown
+    await fill(desk, chat, 5)
+    other = Desk(tmp_path / "chats.db", Config())
+    await other.chats.load()
+    other.chats.show(chat.id)
+    await until(lambda: other.chats.shown.path)
+    await other.chats.send(other.chats.shown, "long " * 130)
+    other.chats.handle(event)
+    await until(lambda: other.client.requests)
+    await other.close()

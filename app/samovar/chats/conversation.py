@@ -296,9 +296,12 @@ class Conversations:
 
     def handle(self, event: Event) -> None:
         """Take in one event of the host's."""
+        if isinstance(event, HostReady | Welcome) and event.model is not None:
+            self._answers.model, self.sender.context_tokens = event.model.name, event.model.context_tokens
         host = self.host.after(event)
         if host is not self.host:
             self.host = host
+            self.compacting.host_changed()
             self._tell(changes.HostChanged())
         match event:
             case (
@@ -317,8 +320,7 @@ class Conversations:
                 | RequestFinished()
             ):
                 self._follow(event)
-            case HostReady(ModelInfo() as model) | Welcome(model=ModelInfo() as model):
-                self._answers.model, self.sender.context_tokens = model.name, model.context_tokens
+            case HostReady() | Welcome(model=ModelInfo()):
                 self._focus(self.shown)
             case SwapFinished(session, into_context=True) if session == self.shown.id and event.num_tokens:
                 self._tell(changes.Noticed(cache_words.swapped(event)))

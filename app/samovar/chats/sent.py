@@ -70,6 +70,11 @@ class Sender:
         settings = chat.settings if settings is None else settings
         return settings.context_full or self._config.context_full
 
+    def may_summarize(self, chat: Chat, settings: SessionSettings | None = None) -> bool:
+        """Whether the oldest part may be summarized without being asked."""
+        settings = chat.settings if settings is None else settings
+        return self._config.side_tasks == "on" and settings.side_tasks is not False
+
     def needs_room(
         self, chat: Chat, path: Sequence[StoredMessage], settings: SessionSettings | None = None
     ) -> bool:

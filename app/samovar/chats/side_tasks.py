@@ -213,7 +213,7 @@ class SideTasks:
             urgent=urgent,
         )
         is_free = not (spec.json_schema or spec.grammar)
-        if is_free and self._thinks():
+        if is_free and self._host().thinks:
             assert request.max_tokens is not None
             request = msgspec.structs.replace(request, max_tokens=request.max_tokens + THINKING_TOKENS)
         if not request.messages[-1].content.strip():
@@ -277,11 +277,6 @@ class SideTasks:
         self._runs.remove(run)
         self._adopted.pop(run_id, None)
         self._tell()
-
-    def _thinks(self) -> bool:
-        """Whether the model is one that reasons."""
-        model = self._host().model
-        return model is not None and model.thinking is not None
 
     def _run(self, run_id: str) -> TaskRun:
         found = next((run for run in self._runs if run.id == run_id), None)
@@ -393,9 +388,9 @@ class SideTasks:
             self._end(job, TaskState.FAILED, f"{cut} before there was an answer" if cut else told)
         elif cut and run.spec.output is Output.TITLE:
             self._end(job, TaskState.FAILED, f"{cut}: no title")
-        elif run.spec.output is Output.TITLE and not run.urgent and not _is_title_of(run.results[0], job.chat):
-            shown = run.results[0]
-            self._end(job, TaskState.FAILED, f"no word of “{shown}” is in the chat, which keeps its title")
+        elif run.spec.output is Output.TITLE and not (run.urgent or _is_title_of(run.results[0], job.chat)):
+            told = f"no word of “{run.results[0]}” is in the chat, which keeps its title"
+            self._end(job, TaskState.FAILED, told)
         else:
             run.result = (", " if run.spec.output is Output.TAGS else "\n").join(run.results)
             run.note = self._apply(job) or cut
