@@ -106,7 +106,13 @@ class Conversations:
         self.work_ahead = WorkAhead(self._shared, self.sender, lambda: self.host, lambda: self.cache.snapshot)
         self.outbox = Outbox(self._shared, self._send_new, self.drafts.keep)
         self.comparisons = Comparisons(
-            self._shared, self.sender, self._sending, self._file_counts, lambda: self._answers.model
+            self._shared,
+            self.sender,
+            self._sending,
+            self._file_counts,
+            lambda: self._answers.model,
+            self._answered,
+            self.drafts.keep,
         )
 
     @property
@@ -364,8 +370,12 @@ class Conversations:
             return
         ended = self._answers.handle(event)
         if ended is not None:
-            self.tasks.ended(ended)
-            self.compacting.ended(ended)
+            self._answered(ended)
+
+    def _answered(self, chat: Chat) -> None:
+        """A chat has got a reply: what runs by itself then begins."""
+        self.tasks.ended(chat)
+        self.compacting.ended(chat)
 
     def _focus(self, chat: Chat) -> None:
         """Tell the host what the user looks at, and that it stays in the cache if the user wants so."""
