@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from samovar.chats import changes
 from samovar.chats.chat import Chat, Phase
 from samovar.chats.command_desk import CommandDesk
 from samovar.chats.side_tasks import TaskState
@@ -322,7 +323,7 @@ async def test_a_message_that_fits_nowhere_is_not_stored_and_comes_back(desk: De
     sending = asyncio.create_task(desk.chats.send(chat, "word " * 900))
     await until(lambda: desk.client.of(CountTokens))
     counting = desk.client.of(CountTokens)[-1]
-    desk.chats.handle(TokensCounted(counting.request_id, (1200,)))
+    desk.chats.handle(TokensCounted(counting.request_id, (1200, 3)))
     await sending
     (failed,) = [change for change in desk.told if type(change).__name__ == "SendFailed"]
     assert "1,208 tokens" in str(failed)
@@ -340,7 +341,7 @@ async def test_where_the_chat_stops_the_user_hears_the_choices_before_sending(tm
     await fill(desk, chat, 8)
     sending = asyncio.create_task(desk.chats.send(chat, "word " * 120))
     await until(lambda: desk.client.of(CountTokens))
-    desk.chats.handle(TokensCounted(desk.client.of(CountTokens)[-1].request_id, (121,)))
+    desk.chats.handle(TokensCounted(desk.client.of(CountTokens)[-1].request_id, (121, 3)))
     await sending
     (failed,) = [change for change in desk.told if type(change).__name__ == "SendFailed"]
     assert "will not fit" in str(failed)
@@ -522,3 +523,74 @@ async def test_without_a_model_a_long_chat_is_sent_as_it_is(
     other.chats.handle(event)
     await until(lambda: other.client.requests)
     await other.close()
+
+
+async def test_the_meter_grows_with_the_reply(desk: Desk) -> None:
+    chat = desk.chats.shown
+    await desk.chats.send(chat, "one")
+    request = desk.client.requests[-1]
+
+    def used() -> int:
+        found = desk.chats.meter.context_use(chat)
+        assert found is not None
+        return found.used_tokens
+
+    desk.client.begin(request, RequestStats(prompt_tokens=40))
+    desk.hear()
+    assert used() == 40
+    desk.client.say(request, "a", "b", "c")
+    desk.hear()
+    assert used() == 43
+    stats = RequestStats(prompt_tokens=40, generated_tokens=4)
+    desk.client.finish(request, "abcd", stats=stats)
+    desk.hear()
+    assert used() == 44
+
+
+async def test_the_meter_can_be_drawn_as_soon_as_the_model_is_known(tmp_path: Path) -> None:
+    desk = Desk(tmp_path / "chats.db", Config(system_prompt="Be brief."))
+    await desk.chats.load()
+    known: list[bool] = []
+
+    def hear(change: changes.Change) -> None:
+        if isinstance(change, changes.HostChanged):
+            known.append(desk.chats.meter.context_use(desk.chats.shown) is not None)
+
+    desk.chats._notify = hear
+    desk.chats.handle(HostReady(MODEL))
+    assert known == [True]
+    await desk.close()
+
+
+async def test_a_system_prompt_is_counted_before_a_message_is_refused_for_it(tmp_path: Path) -> None:
+    desk = Desk(tmp_path / "chats.db", Config(system_prompt="incomprehensibilities " * 60))
+    await desk.chats.load()
+    desk.chats.handle(HostReady(msgspec.structs.replace(MODEL, context_tokens=CONTEXT)))
+    sending = asyncio.create_task(desk.chats.send(desk.chats.shown, "word " * 600))
+    await until(lambda: desk.client.of(CountTokens))
+    counting = desk.client.of(CountTokens)[-1]
+    assert counting.texts == ("word " * 600, "incomprehensibilities " * 60)
+    desk.chats.handle(TokensCounted(counting.request_id, (601, 181)))
+    await sending
+    assert len(desk.client.requests) == 1, "by a guess it would not have fitted"
+    await answer(desk, desk.chats.shown)
+    await desk.close()
+
+
+@pytest.mark.parametrize("context", [512, 1024])
+async def test_a_small_context_is_outgrown_many_times(tmp_path: Path, context: int) -> None:
+    desk = Desk(tmp_path / "chats.db", Config(system_prompt="Be brief."))
+    await desk.chats.load()
+    desk.chats.handle(HostReady(msgspec.structs.replace(MODEL, context_tokens=context)))
+    chat = desk.chats.shown
+    for number in range(40):
+        await desk.chats.send(chat, f"{number} " + "word " * 12)
+        if chat.reply is not None and chat.reply.phase is Phase.SUMMARIZING:
+            await summarize(desk, chat)
+        await answer(desk, chat, "word " * 14)
+        if desk.chats.compacting.is_running(chat):
+            await summarize(desk, chat)
+    assert max(size(request) for request in desk.client.requests) <= context * 3 // 4
+    assert len(chat.compactions) >= 3
+    assert not any("no longer sent" in str(change) for change in desk.told)
+    await desk.close()

@@ -14,8 +14,8 @@ from typing import Final
 import msgspec
 
 from samovar.chats.chat import Chat
-from samovar.chats.prompts import prompt_messages
-from samovar.chats.window import BYTES_PER_TOKEN, FRAME_TOKENS, size_of, window_start
+from samovar.chats.prompts import joined, prompt_messages
+from samovar.chats.window import BYTES_PER_TOKEN, FRAME_TOKENS, num_bytes, size_of, window_start
 from samovar.config import Config, ContextFull
 from samovar.core.chat import SUMMARY_HEAD, ChatMessage, Role
 from samovar.sessions.settings import SessionSettings
@@ -42,6 +42,7 @@ class Sender:
 
     def __init__(self, config: Config) -> None:
         self._config = config
+        self._joined = _Joined()
         self.context_tokens: int | None = None
 
     def sent(
@@ -108,7 +109,8 @@ class Sender:
         """
         ratio = _bytes_per_token(path)
         summary = active(path, chat.compactions)
-        ids = {message.id for message in path} if chat.compactions else set()
+        ends = {one.upto_id for one in chat.compactions if one != summary}
+        ids = {message.id for message in path if message.id in ends} if ends else set()
         others = [one for one in chat.compactions if one.upto_id in ids and one != summary]
         rest = behind(path, summary)
         early = rest[:-_LOOKED_AT]
@@ -134,8 +136,9 @@ class Sender:
         self, chat: Chat, path: Sequence[StoredMessage], earlier: Compaction | None
     ) -> tuple[ChatMessage, ...]:
         """What is sent of a part of a chat that is to be summarized, behind an earlier summary."""
-        rest = behind(path, earlier)
-        return prompt_messages(_with_summary(chat.system_prompt, earlier), rest)
+        system = _with_summary(chat.system_prompt, earlier)
+        messages = self._joined.messages(behind(path, earlier))
+        return (ChatMessage(Role.SYSTEM, system), *messages) if system else messages
 
     def size_of_text(self, chat: Chat, text: str) -> int:
         """The tokens of a text as a message of this chat, a guess."""
@@ -143,8 +146,12 @@ class Sender:
 
     def base_size(self, chat: Chat, path: Sequence[StoredMessage]) -> int:
         """The tokens that stand before all messages: system prompt and summary, a guess."""
-        system = _with_summary(chat.system_prompt, active(path, chat.compactions))
+        system = self.base_text(chat, path)
         return size_of(ChatMessage(Role.SYSTEM, system), _bytes_per_token(path)) if system else 0
+
+    def base_text(self, chat: Chat, path: Sequence[StoredMessage]) -> str:
+        """What stands before all messages: system prompt and summary."""
+        return _with_summary(chat.system_prompt, active(path, chat.compactions))
 
     def _whole(self, chat: Chat, path: Sequence[StoredMessage]) -> tuple[ChatMessage, ...]:
         return self.summarized(chat, path, active(path, chat.compactions))
@@ -157,15 +164,46 @@ class Sender:
         return min(wanted, self.context_tokens // 2)
 
 
+class _Joined:
+    """Messages as they are sent, of the paths asked for last.
+
+    While a message is typed, the same path with another end is asked for again and again: only its end is
+    looked at anew, so that the length of a chat is not felt.
+    """
+
+    _KEPT: Final = 4
+    _END: Final = 8  # messages; what is joined of them may still change
+
+    def __init__(self) -> None:
+        self._known: list[tuple[list[StoredMessage], tuple[ChatMessage, ...]]] = []
+
+    def messages(self, path: Sequence[StoredMessage]) -> tuple[ChatMessage, ...]:
+        """The messages of a request for this path, without a system prompt."""
+        for place, (beginning, messages) in enumerate(self._known):
+            # Equal lists of the same objects are compared by their addresses alone.
+            if len(beginning) <= len(path) <= len(beginning) + 4 * self._END and beginning == list(
+                path[: len(beginning)]
+            ):
+                self._known.insert(0, self._known.pop(place))
+                return joined(messages, path[len(beginning) :])
+        beginning = list(path[: -self._END])
+        messages = joined((), beginning)
+        if len(beginning) > self._END:
+            self._known = [(beginning, messages), *self._known[: self._KEPT - 1]]
+        return joined(messages, path[len(beginning) :])
+
+
 def standing(path: Sequence[StoredMessage], compactions: Sequence[Compaction]) -> Compaction | None:
     """The summary that stands for the beginning of a path: the one that reaches furthest, the last made of
     several; None without one.
     """
-    if not compactions:
+    ends: dict[int, Compaction] = {}
+    for one in compactions:
+        if not one.is_undone and (one.upto_id not in ends or ends[one.upto_id].id < one.id):
+            ends[one.upto_id] = one
+    if not ends:
         return None
-    places = {message.id: place for place, message in enumerate(path)}
-    found = [one for one in compactions if one.upto_id in places and not one.is_undone]
-    return max(found, key=lambda one: (places[one.upto_id], one.id), default=None)
+    return next((ends[message.id] for message in reversed(path) if message.id in ends), None)
 
 
 def active(path: Sequence[StoredMessage], compactions: Sequence[Compaction]) -> Compaction | None:
@@ -177,7 +215,8 @@ def behind(path: Sequence[StoredMessage], summary: Compaction | None) -> Sequenc
     """The messages of a path that its summary does not stand for."""
     if summary is None:
         return path
-    return path[next(i for i, message in enumerate(path) if message.id == summary.upto_id) + 1 :]
+    num_behind = next(i for i, message in enumerate(reversed(path)) if message.id == summary.upto_id)
+    return path[len(path) - num_behind :]
 
 
 def _with_summary(system_prompt: str, summary: Compaction | None) -> str:
@@ -207,5 +246,5 @@ def _bytes_per_token(path: Sequence[StoredMessage]) -> float:
     num_tokens = sum(len(message.tokens) for message in known)
     if num_tokens < _MIN_MEASURED_TOKENS:
         return BYTES_PER_TOKEN
-    num_bytes = sum(len(message.content.encode(errors="replace")) for message in known)
-    return min(6.0, max(1.0, num_bytes / num_tokens))
+    total_bytes = sum(num_bytes(message.content) for message in known)
+    return min(6.0, max(1.0, total_bytes / num_tokens))

@@ -3,6 +3,7 @@
 Owns no chat and no figure: all of that is `Conversations`'; here is only what is on the screen.
 """
 
+import time
 from collections.abc import Callable
 from typing import ClassVar, Final
 
@@ -40,6 +41,7 @@ from samovar.tui.widgets.task_lines import TaskLines
 from samovar.tui.widgets.transcript import Transcript
 
 UNDO_WITHIN_S: Final = 30.0
+METER_EVERY_S: Final = 0.3  # while a reply grows
 
 
 class Workstation(MessageKeys):
@@ -90,6 +92,7 @@ class Workstation(MessageKeys):
         self._list_desk = ListDesk(conversations, desk, self._sidebar, self._view.say, clock)
         self._rename_from_list = False
         self._deleted_last = ""
+        self._meter_at = 0.0
 
     def compose(self) -> ComposeResult:
         with Horizontal(id="body"):
@@ -143,10 +146,12 @@ class Workstation(MessageKeys):
                 self._view.say_error(error)
             case _ if change.session == self._view.chat.id:
                 self._view.apply(change)
-                if not isinstance(change, changes.ReplyGrew | changes.ReplyProgressed):
+                grows = isinstance(change, changes.ReplyGrew | changes.ReplyProgressed)
+                if not grows or time.monotonic() - self._meter_at >= METER_EVERY_S:
                     self._draw_meter()
 
     def _draw_meter(self) -> None:
+        self._meter_at = time.monotonic()
         self._view.set_context(self._conversations.meter.context_use(self._view.chat))
 
     def _draw_rows(self) -> None:
