@@ -3,7 +3,6 @@
 Owns no chat and no figure: all of that is `Conversations`'; here is only what is on the screen.
 """
 
-import time
 from collections.abc import Callable
 from typing import ClassVar, Final
 
@@ -41,7 +40,7 @@ from samovar.tui.widgets.task_lines import TaskLines
 from samovar.tui.widgets.transcript import Transcript
 
 UNDO_WITHIN_S: Final = 30.0
-METER_EVERY_S: Final = 0.3  # while a reply grows
+METER_STEP: Final = 8  # tokens
 
 
 class Workstation(MessageKeys):
@@ -92,7 +91,7 @@ class Workstation(MessageKeys):
         self._list_desk = ListDesk(conversations, desk, self._sidebar, self._view.say, clock)
         self._rename_from_list = False
         self._deleted_last = ""
-        self._meter_at = 0.0
+        self._drawn_step = 0
 
     def compose(self) -> ComposeResult:
         with Horizontal(id="body"):
@@ -146,12 +145,17 @@ class Workstation(MessageKeys):
                 self._view.say_error(error)
             case _ if change.session == self._view.chat.id:
                 self._view.apply(change)
-                grows = isinstance(change, changes.ReplyGrew | changes.ReplyProgressed)
-                if not grows or time.monotonic() - self._meter_at >= METER_EVERY_S:
+                step = self._reply_step()
+                if not isinstance(change, changes.ReplyGrew) or step != self._drawn_step:
+                    self._drawn_step = step
                     self._draw_meter()
 
+    def _reply_step(self) -> int:
+        """How far the shown reply has come, in the steps in which the meter follows it."""
+        reply = self._view.chat.reply
+        return 0 if reply is None else reply.num_tokens // METER_STEP
+
     def _draw_meter(self) -> None:
-        self._meter_at = time.monotonic()
         self._view.set_context(self._conversations.meter.context_use(self._view.chat))
 
     def _draw_rows(self) -> None:
