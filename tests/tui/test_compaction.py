@@ -10,6 +10,7 @@ import pytest
 from samovar.chats import changes
 from samovar.chats.chat import Chat, Phase
 from samovar.chats.command_desk import CommandDesk
+from samovar.chats.draft_keeper import unsent_text
 from samovar.chats.side_tasks import TaskState
 from samovar.chats.slash import parse
 from samovar.config import Config
@@ -594,3 +595,20 @@ async def test_a_small_context_is_outgrown_many_times(tmp_path: Path, context: i
     assert len(chat.compactions) >= 3
     assert not any("no longer sent" in str(change) for change in desk.told)
     await desk.close()
+
+
+async def test_an_edit_that_is_left_while_it_is_counted_is_sent_and_safe_meanwhile(desk: Desk) -> None:
+    chat = desk.chats.shown
+    await turn(desk, chat, "one")
+    chat.draft = "a draft"
+    desk.chats.branches.begin_edit(chat, (chat.path or [])[0].id)
+    chat.draft = ""
+    sending = asyncio.create_task(desk.chats.send(chat, "word " * 600))
+    await until(lambda: desk.client.of(CountTokens))
+    assert "word " * 600 in unsent_text(chat), "what is stored for the case of a crash"
+    desk.chats.branches.cancel_edit(chat)
+    desk.chats.handle(TokensCounted(desk.client.of(CountTokens)[-1].request_id, (601, 3)))
+    await sending
+    assert chat.draft == "a draft"
+    assert desk.client.requests[-1].messages[-1].content == "word " * 600
+    await answer(desk, chat)

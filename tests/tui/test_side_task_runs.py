@@ -436,3 +436,27 @@ async def test_what_others_look_after_is_forgotten_with_the_run(quiet: Desk) -> 
         tasks.adopt(run, lambda: None)
     tasks.discard(tasks.runs[0].id)
     assert len(tasks._adopted) == len(tasks.runs)
+
+
+async def test_a_task_of_the_users_that_comes_to_nothing_stops_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    (folder / "echo.toml").write_text('prompt = "$input"\nwhen = "every reply"\n')
+    (folder / "two.toml").write_text('prompt = "Say two."\nwhen = "every reply"\n')
+    desk = Desk(tmp_path / "chats.db", Config(), folder)
+    desk.chats.handle(HostReady(MODEL))
+    await desk.exchange(desk.chats.shown, "where to drink tea", "In Kyoto.")
+    assert sorted(run.spec.name for run in desk.chats.tasks.runs) == ["title", "two"]
+    assert any("echo has nothing to say" in str(change) for change in desk.told)
+    await desk.close()
+
+
+async def test_a_title_that_another_window_has_just_given_stays(lively: Desk) -> None:
+    chat = lively.chats.shown
+    await lively.exchange(chat, "where to drink tea", "In Kyoto.")
+    (run,) = lively.chats.tasks.runs
+    lively.store.rename(chat.id, "mine")
+    end(lively, run, TEA)
+    assert chat.title == "Tea in Kyoto", "it has not been seen here yet"
+    await lively.chats.close()
+    assert lively.store.session(chat.id).title == "mine"

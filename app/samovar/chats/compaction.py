@@ -193,8 +193,8 @@ class Compacting:
         self._shared.client.send(Cancel(run_id))
         return True
 
-    def deleted(self, chat: Chat) -> None:
-        """A chat has been deleted: what runs on it ends."""
+    def stop(self, chat: Chat) -> None:
+        """End what runs on a chat."""
         if (job := self._job_of(chat)) is not None:
             self.cancel(job.run.id)
 

@@ -300,7 +300,10 @@ class SideTasks:
             if any(run.session == chat.id and run.spec.name == spec.name for run in self.open_runs):
                 continue
             if spec.output is not Output.TITLE or _has_auto_title(chat):
-                self.run(chat, spec, urgent=False)
+                try:
+                    self.run(chat, spec, urgent=False)
+                except SamovarError as error:  # a prompt of the user's own that comes to nothing, say
+                    self._shared.complain(str(error))
 
     def _starts_by_itself(self, chat: Chat) -> bool:
         return (
@@ -410,7 +413,7 @@ class SideTasks:
         elif chat.title != run.chat_title or not (run.urgent or _has_auto_title(chat)):
             return "the chat has been given another title meanwhile"
         else:
-            self._profile.rename(chat, run.results[0])
+            self._profile.rename(chat, run.results[0], instead_of=None if run.urgent else run.chat_title)
         return ""
 
     def _end(self, job: _Job, state: TaskState, error: str = "") -> None:

@@ -180,8 +180,13 @@ class LineMode:
             case "search":
                 await self._search(command.argument)
             case name if name in ANSWERED:
-                if answer := await self._desk.run(command):
-                    _say(answer)
+                loop = asyncio.get_running_loop()
+                loop.add_signal_handler(signal.SIGINT, chats.compacting.stop, chats.shown)
+                try:
+                    if answer := await self._desk.run(command):
+                        _say(answer)
+                finally:
+                    loop.remove_signal_handler(signal.SIGINT)
             case "cache":
                 for line in cache_lines(chats.snapshot):
                     _say(line)
