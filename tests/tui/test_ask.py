@@ -16,6 +16,7 @@ from samovar.config import Config, SamplingConfig
 from samovar.core.chat import ChatMessage, Role
 from samovar.core.commands import Cancel, Command
 from samovar.core.errors import SamovarError
+from samovar.core.events import HostLost, HostStarting, HostStopping
 from samovar.core.request import FinishReason, Request
 from samovar.sessions.store import MessageState, Store
 from tests.tui.fake_client import STATS, FakeClient
@@ -238,6 +239,22 @@ async def test_a_question_in_a_full_chat_leaves_out_its_oldest_turns_and_says_so
     assert len(request.messages) < 7
     assert request.messages[-1].content == "and now?"
     assert "no longer sent" in capsys.readouterr().err
+
+
+async def test_an_engine_that_is_stopped_before_it_has_a_model_is_started_again(
+    own_store: Store, store: Store
+) -> None:
+    session = store.create_session("teas")
+    store.messages.add(session.id, Role.USER, "one")
+    client = FakeClient()
+    running = asyncio.create_task(ask(client, own_store, CONFIG, Question("two", "teas")))
+    client.push(HostStarting(), HostLost("gone"))
+    await until(client.waiting.empty)
+    assert client.requests == [], "the client starts it again by itself"
+    client.push(HostStarting(), HostStopping())
+    await until(lambda: client.requests)
+    client.finish(client.requests[0], "yes")
+    assert await running == 0
 
 
 async def test_a_question_in_a_summarized_chat_is_asked_with_the_summary(

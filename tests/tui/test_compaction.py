@@ -7,8 +7,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from samovar.chats import changes
 from samovar.chats.chat import Chat, Phase
 from samovar.chats.command_desk import CommandDesk
+from samovar.chats.draft_keeper import unsent_text
 from samovar.chats.meter import ContextUse
 from samovar.chats.side_tasks import TaskState
 from samovar.chats.slash import parse
@@ -16,8 +18,16 @@ from samovar.config import Config
 from samovar.core.chat import SUMMARY_HEAD, Role
 from samovar.core.commands import Cancel, CountTokens
 from samovar.core.errors import SamovarError
-from samovar.core.events import HostReady, TokensCounted
+from samovar.core.events import (
+    HostFailed,
+    HostLost,
+    HostReady,
+    HostStopping,
+    RequestStarted,
+    TokensCounted,
+)
 from samovar.core.request import FinishReason, Request, RequestStats
+from samovar.sessions.settings import SessionSettings
 from samovar.sessions.store import MessageState
 from samovar.tui.entries import chat_entries
 from samovar.tui.widgets.context_meter import context_meters
@@ -88,9 +98,9 @@ async def summarize(
         request, text, reason, stats=stats, error="out of luck" * (reason is FinishReason.FAILED)
     )
     desk.hear()
-    if reason is FinishReason.STOP and text.strip():
-        await until(lambda: len(chat.compactions) > before)
     await until(lambda: not desk.chats.compacting.is_running(chat))
+    if text == SUMMARY and reason is FinishReason.STOP:
+        assert len(chat.compactions) > before
 
 
 async def test_the_oldest_part_is_summarized_ahead_of_time_and_stands_for_itself_then(desk: Desk) -> None:
@@ -157,16 +167,18 @@ async def test_a_summary_of_a_summary_covers_it(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "reason", "said"),
+    ("text", "reason", "said", "is_hopeless"),
     [
-        ("", FinishReason.STOP, "wrote nothing"),
-        ("on and on and on and", FinishReason.LENGTH, "cut off"),
-        ("", FinishReason.FAILED, "out of luck"),
-        ("They", FinishReason.HOST_LOST, "the engine stopped"),
+        ("", FinishReason.STOP, "wrote nothing", True),
+        ("<think>Well, well.", FinishReason.STOP, "wrote nothing", True),
+        ("on and on and on and", FinishReason.LENGTH, "cut off", True),
+        ("So. " * 400, FinishReason.STOP, "no shorter", True),
+        ("", FinishReason.FAILED, "out of luck", False),
+        ("They", FinishReason.HOST_LOST, "the engine stopped", False),
     ],
 )
 async def test_a_summary_that_fails_changes_nothing_and_is_told_once(
-    desk: Desk, text: str, reason: FinishReason, said: str
+    desk: Desk, text: str, reason: FinishReason, said: str, is_hopeless: bool
 ) -> None:
     chat = desk.chats.shown
     await fill(desk, chat, 5)
@@ -174,8 +186,11 @@ async def test_a_summary_that_fails_changes_nothing_and_is_told_once(
     assert chat.compactions == ()
     assert desk.store.compactions.of(chat.id) == ()
     await turn(desk, chat, "short")
-    assert len(summaries(desk)) == 2, "tried again later"
-    await summarize(desk, chat, text, reason)
+    if is_hopeless:
+        assert len(summaries(desk)) == 1, "the same request would bring the same"
+    else:
+        assert len(summaries(desk)) == 2, "tried again later"
+        await summarize(desk, chat, text, reason)
     told = [str(change) for change in desk.told if "could not be summarized" in str(change)]
     assert len(told) == 1
     assert said in told[0]
@@ -230,13 +245,13 @@ async def test_a_message_without_room_waits_for_the_summary(desk: Desk) -> None:
 
 
 async def test_a_message_without_room_has_a_summary_made(tmp_path: Path) -> None:
-    desk = Desk(tmp_path / "chats.db", Config(side_tasks="off"))
+    desk = Desk(tmp_path / "chats.db", Config())
     await desk.chats.load()
     desk.chats.handle(HostReady(msgspec.structs.replace(MODEL, context_tokens=CONTEXT)))
     chat = desk.chats.shown
-    await fill(desk, chat, 5)
+    await fill(desk, chat, 4)
     assert summaries(desk) == [], "not ahead of time"
-    await desk.chats.send(chat, "long " * 130)
+    await desk.chats.send(chat, "long " * 200)
     await until(lambda: summaries(desk))
     (task,) = summaries(desk)
     assert task.urgent
@@ -262,19 +277,19 @@ async def test_without_a_summary_the_oldest_turns_are_left_out_and_the_user_is_t
 
 
 async def test_a_reply_that_waits_for_a_summary_can_be_stopped(tmp_path: Path) -> None:
-    desk = Desk(tmp_path / "chats.db", Config(side_tasks="off"))
+    desk = Desk(tmp_path / "chats.db", Config())
     await desk.chats.load()
     desk.chats.handle(HostReady(msgspec.structs.replace(MODEL, context_tokens=CONTEXT)))
     chat = desk.chats.shown
-    await fill(desk, chat, 5)
-    await desk.chats.send(chat, "long " * 130)
+    await fill(desk, chat, 4)
+    await desk.chats.send(chat, "long " * 200)
     await until(lambda: summaries(desk))
     (task,) = summaries(desk)
     desk.chats.stop(chat)
     assert chat.reply is None
     await until(lambda: Cancel(task.id) in desk.client.sent)
     await until(lambda: desk.store.path(chat.id)[-1].state is MessageState.STOPPED)
-    assert len(desk.client.requests) == 5, "the message itself was never sent"
+    assert len(desk.client.requests) == 4, "the message itself was never sent"
     await desk.close()
 
 
@@ -312,7 +327,7 @@ async def test_a_message_that_fits_nowhere_is_not_stored_and_comes_back(desk: De
     sending = asyncio.create_task(desk.chats.send(chat, "word " * 900))
     await until(lambda: desk.client.of(CountTokens))
     counting = desk.client.of(CountTokens)[-1]
-    desk.chats.handle(TokensCounted(counting.request_id, (1200,)))
+    desk.chats.handle(TokensCounted(counting.request_id, (1200, 3)))
     await sending
     (failed,) = [change for change in desk.told if type(change).__name__ == "SendFailed"]
     assert "1,208 tokens" in str(failed)
@@ -330,7 +345,7 @@ async def test_where_the_chat_stops_the_user_hears_the_choices_before_sending(tm
     await fill(desk, chat, 8)
     sending = asyncio.create_task(desk.chats.send(chat, "word " * 120))
     await until(lambda: desk.client.of(CountTokens))
-    desk.chats.handle(TokensCounted(desk.client.of(CountTokens)[-1].request_id, (121,)))
+    desk.chats.handle(TokensCounted(desk.client.of(CountTokens)[-1].request_id, (121, 3)))
     await sending
     (failed,) = [change for change in desk.told if type(change).__name__ == "SendFailed"]
     assert "will not fit" in str(failed)
@@ -392,3 +407,238 @@ def test_the_meters_colour_says_how_full_the_context_is(used: int, forecast: int
     assert long.plain.count("━") == 12
     assert str(short.spans[0].style) == f"${color}"
     assert context_meters(None) == []
+
+
+async def test_a_long_message_is_sent_at_once_where_the_engine_cannot_count_it(desk: Desk) -> None:
+    chat = desk.chats.shown
+    sending = asyncio.create_task(desk.chats.send(chat, "word " * 900))
+    await until(lambda: desk.client.of(CountTokens))
+    desk.chats.handle(TokensCounted(desk.client.of(CountTokens)[-1].request_id, None))
+    await sending
+    assert len(desk.client.requests) == 1, "a guess is no reason to refuse it"
+    await answer(desk, chat)
+    desk.chats.handle(HostLost("gone"))
+    await desk.chats.send(chat, "other " * 900)
+    assert len(desk.client.of(CountTokens)) == 1, "an engine that is not there is not asked"
+    assert [message.content for message in desk.store.path(chat.id)][-2] == "other " * 900
+
+
+async def test_what_is_far_too_long_is_refused_without_a_count(desk: Desk) -> None:
+    chat = desk.chats.shown
+    sending = asyncio.create_task(desk.chats.send(chat, "word " * 9000))
+    await until(lambda: desk.client.of(CountTokens))
+    desk.chats.handle(TokensCounted(desk.client.of(CountTokens)[-1].request_id, None))
+    await sending
+    assert desk.store.sessions() == []
+    assert "SendFailed" in desk.names()
+
+
+@pytest.mark.parametrize("by_chat", [False, True])
+async def test_without_side_tasks_nothing_is_summarized_and_the_user_is_told(
+    tmp_path: Path, by_chat: bool
+) -> None:
+    desk = Desk(tmp_path / "chats.db", Config(side_tasks="on" if by_chat else "off"))
+    await desk.chats.load()
+    desk.chats.handle(HostReady(msgspec.structs.replace(MODEL, context_tokens=CONTEXT)))
+    chat = desk.chats.shown
+    if by_chat:
+        desk.chats.profile.set_settings(chat, SessionSettings(side_tasks=False))
+    await fill(desk, chat, 5)
+    await desk.chats.send(chat, "long " * 130)
+    request = await answer(desk, chat)
+    assert len(request.messages) < 12
+    assert summaries(desk) == []
+    assert any("context is full: the first" in str(change) for change in desk.told)
+    running = asyncio.create_task(CommandDesk(desk.chats).run(parse("/compact")))
+    await until(lambda: summaries(desk))
+    await summarize(desk, chat)
+    assert (await running).startswith("summarized"), "who asks for it gets it"
+    await desk.close()
+
+
+@pytest.mark.parametrize("thinks", [False, True])
+async def test_the_thinking_before_a_summary_is_no_part_of_it(desk: Desk, thinks: bool) -> None:
+    chat = desk.chats.shown
+    model = msgspec.structs.replace(MODEL, context_tokens=CONTEXT, thinking=("<think>", "</think>"))
+    desk.chats.handle(HostReady(model))
+    await fill(desk, chat, 5)
+    request = summaries(desk)[-1]
+    assert request.max_tokens is not None
+    assert request.max_tokens > CONTEXT // 4, "there is room to think"
+    stats = RequestStats(prompt_tokens=size(request), generated_tokens=207, thinking_tokens=200)
+    desk.client.push(RequestStarted(request.id, chat.id, stats, thinks=thinks))
+    reply = f"{'' if thinks else '<think>'}Well, well.</think>\n{SUMMARY}"
+    desk.client.finish(request, reply, stats=stats)
+    desk.hear()
+    await until(lambda: chat.compactions)
+    assert (chat.compactions[0].summary, chat.compactions[0].tokens_after) == (SUMMARY, 7)
+
+
+async def test_a_reply_that_was_cut_is_not_summarized_while_it_can_be_gone_on_with(desk: Desk) -> None:
+    chat = desk.chats.shown
+    await turn(desk, chat, "one")
+    await desk.chats.send(chat, "two")
+    request = desk.client.requests[-1]
+    stats = RequestStats(prompt_tokens=size(request), generated_tokens=600)
+    desk.client.finish(request, "word " * 400, FinishReason.LENGTH, stats=stats, tokens=())
+    desk.hear()
+    await until(lambda: not chat.is_busy)
+    with pytest.raises(SamovarError, match="nothing to summarize"):
+        await CommandDesk(desk.chats).run(parse("/compact"))
+
+
+async def test_two_windows_make_one_summary(desk: Desk, tmp_path: Path) -> None:
+    chat = desk.chats.shown
+    await fill(desk, chat, 4)
+    other = Desk(tmp_path / "chats.db", Config())
+    await other.chats.load()
+    other.chats.handle(HostReady(msgspec.structs.replace(MODEL, context_tokens=CONTEXT)))
+    other.chats.show(chat.id)
+    await until(lambda: other.chats.shown.path)
+    running = [
+        asyncio.create_task(CommandDesk(window.chats).run(parse("/compact"))) for window in (desk, other)
+    ]
+    await until(lambda: summaries(desk) and summaries(other))
+    await summarize(desk, chat)
+    await summarize(other, other.chats.shown, "The same in other words.")
+    await asyncio.gather(*running)
+    (made,) = desk.store.compactions.of(chat.id)
+    assert made.summary == SUMMARY
+    assert other.chats.shown.compactions == (made,)
+    assert "sent in full again" in await CommandDesk(other.chats).run(parse("/undo"))
+    assert other.chats.compacting.undoable(other.chats.shown) is None
+    await other.close()
+
+
+async def test_undoing_a_summary_ends_the_next_one(desk: Desk) -> None:
+    chat = desk.chats.shown
+    await fill(desk, chat, 5)
+    await summarize(desk, chat)
+    await fill(desk, chat, 3)
+    task = summaries(desk)[-1]
+    assert desk.chats.compacting.is_running(chat)
+    await CommandDesk(desk.chats).run(parse("/undo"))
+    assert Cancel(task.id) in desk.client.sent
+
+
+async def test_a_long_chat_waits_for_the_model_to_know_what_fits(desk: Desk, tmp_path: Path) -> None:
+    chat = desk.chats.shown
+    await fill(desk, chat, 5)
+    other = Desk(tmp_path / "chats.db", Config(context_full="shift"))
+    await other.chats.load()
+    other.chats.show(chat.id)
+    await until(lambda: other.chats.shown.path)
+    await other.chats.send(other.chats.shown, "long " * 130)
+    reply = other.chats.shown.reply
+    assert reply is not None
+    assert reply.phase is Phase.WAITING
+    assert other.client.requests == []
+    other.chats.handle(HostReady(msgspec.structs.replace(MODEL, context_tokens=CONTEXT)))
+    await until(lambda: other.client.requests)
+    assert size(other.client.requests[0]) <= CONTEXT * 3 // 4
+    assert other.client.requests[0].messages[0].content == "Be brief."
+    await other.close()
+
+
+@pytest.mark.parametrize("event", [HostFailed("no model"), HostStopping()])
+async def test_without_a_model_a_long_chat_is_sent_as_it_is(
+    desk: Desk, tmp_path: Path, event: HostFailed | HostStopping
+) -> None:
+    chat = desk.chats.shown
+    await fill(desk, chat, 5)
+    other = Desk(tmp_path / "chats.db", Config())
+    await other.chats.load()
+    other.chats.show(chat.id)
+    await until(lambda: other.chats.shown.path)
+    await other.chats.send(other.chats.shown, "long " * 130)
+    other.chats.handle(event)
+    await until(lambda: other.client.requests)
+    await other.close()
+
+
+async def test_the_meter_grows_with_the_reply(desk: Desk) -> None:
+    chat = desk.chats.shown
+    await desk.chats.send(chat, "one")
+    request = desk.client.requests[-1]
+
+    def used() -> int:
+        found = desk.chats.meter.context_use(chat)
+        assert found is not None
+        return found.used_tokens
+
+    desk.client.begin(request, RequestStats(prompt_tokens=40))
+    desk.hear()
+    assert used() == 40
+    desk.client.say(request, "a", "b", "c")
+    desk.hear()
+    assert used() == 43
+    stats = RequestStats(prompt_tokens=40, generated_tokens=4)
+    desk.client.finish(request, "abcd", stats=stats)
+    desk.hear()
+    assert used() == 44
+
+
+async def test_the_meter_can_be_drawn_as_soon_as_the_model_is_known(tmp_path: Path) -> None:
+    desk = Desk(tmp_path / "chats.db", Config(system_prompt="Be brief."))
+    await desk.chats.load()
+    known: list[bool] = []
+
+    def hear(change: changes.Change) -> None:
+        if isinstance(change, changes.HostChanged):
+            known.append(desk.chats.meter.context_use(desk.chats.shown) is not None)
+
+    desk.chats._notify = hear
+    desk.chats.handle(HostReady(MODEL))
+    assert known == [True]
+    await desk.close()
+
+
+async def test_a_system_prompt_is_counted_before_a_message_is_refused_for_it(tmp_path: Path) -> None:
+    desk = Desk(tmp_path / "chats.db", Config(system_prompt="incomprehensibilities " * 60))
+    await desk.chats.load()
+    desk.chats.handle(HostReady(msgspec.structs.replace(MODEL, context_tokens=CONTEXT)))
+    sending = asyncio.create_task(desk.chats.send(desk.chats.shown, "word " * 600))
+    await until(lambda: desk.client.of(CountTokens))
+    counting = desk.client.of(CountTokens)[-1]
+    assert counting.texts == ("word " * 600, "incomprehensibilities " * 60)
+    desk.chats.handle(TokensCounted(counting.request_id, (601, 181)))
+    await sending
+    assert len(desk.client.requests) == 1, "by a guess it would not have fitted"
+    await answer(desk, desk.chats.shown)
+    await desk.close()
+
+
+@pytest.mark.parametrize("context", [512, 1024])
+async def test_a_small_context_is_outgrown_many_times(tmp_path: Path, context: int) -> None:
+    desk = Desk(tmp_path / "chats.db", Config(system_prompt="Be brief."))
+    await desk.chats.load()
+    desk.chats.handle(HostReady(msgspec.structs.replace(MODEL, context_tokens=context)))
+    chat = desk.chats.shown
+    for number in range(40):
+        await desk.chats.send(chat, f"{number} " + "word " * 12)
+        if chat.reply is not None and chat.reply.phase is Phase.SUMMARIZING:
+            await summarize(desk, chat)
+        await answer(desk, chat, "word " * 14)
+        if desk.chats.compacting.is_running(chat):
+            await summarize(desk, chat)
+    assert max(size(request) for request in desk.client.requests) <= context * 3 // 4
+    assert len(chat.compactions) >= 3
+    assert not any("no longer sent" in str(change) for change in desk.told)
+    await desk.close()
+
+
+async def test_an_edit_that_is_left_while_it_is_counted_is_sent_and_safe_meanwhile(desk: Desk) -> None:
+    chat = desk.chats.shown
+    await turn(desk, chat, "one")
+    chat.draft = "a draft"
+    desk.chats.branches.begin_edit(chat, (chat.path or [])[0].id)
+    chat.draft = ""
+    sending = asyncio.create_task(desk.chats.send(chat, "word " * 600))
+    await until(lambda: desk.client.of(CountTokens))
+    assert "word " * 600 in unsent_text(chat), "what is stored for the case of a crash"
+    desk.chats.branches.cancel_edit(chat)
+    desk.chats.handle(TokensCounted(desk.client.of(CountTokens)[-1].request_id, (601, 3)))
+    await sending
+    assert chat.draft == "a draft"
+    assert desk.client.requests[-1].messages[-1].content == "word " * 600
+    await answer(desk, chat)

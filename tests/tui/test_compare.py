@@ -6,13 +6,15 @@ import pytest
 
 from samovar.chats import changes
 from samovar.chats.compare import AnswerPhase, Comparison
+from samovar.chats.draft_keeper import unsent_text
 from samovar.config import Config
 from samovar.core.commands import Cancel
 from samovar.core.errors import SamovarError
-from samovar.core.events import RequestQueued, WaitReason
+from samovar.core.events import HostReady, RequestQueued, RequestStarted, WaitReason
 from samovar.core.request import FinishReason, Request, RequestKind
 from samovar.sessions.store import MessageState
 from tests.tui.desk import Desk, until
+from tests.tui.fake_client import MODEL, STATS
 
 
 async def begin(desk: Desk, argument: str = "", personas: Path | None = None) -> Comparison:
@@ -285,3 +287,44 @@ async def test_other_seeds_say_nothing_where_sampling_is_greedy(tmp_path: Path) 
     with pytest.raises(SamovarError, match="every seed gives the same answer"):
         desk.chats.comparisons.wish(chat, "3", None)
     await desk.close()
+
+
+async def test_a_new_text_is_no_less_safe_than_a_message_on_its_way(desk: Desk) -> None:
+    chat = desk.chats.shown
+    await desk.exchange(chat, "one", "first")
+    comparison = await begin(desk, "2 why is the sky blue")
+    assert unsent_text(chat) == "why is the sky blue", "what is stored for the case of a crash"
+    chat.draft = "typed since"
+    desk.chats.comparisons.discard(comparison)
+    assert chat.draft == "why is the sky blue\ntyped since"
+    assert changes.DraftChanged(chat.id) in desk.told
+    comparison = await begin(desk, "2 again")
+    finish(desk, comparison, ["a", "b"])
+    assert await desk.chats.comparisons.keep(comparison, 0) == ""
+    assert chat.draft == "why is the sky blue\ntyped since", "what is kept is no draft any more"
+    assert unsent_text(chat) == chat.draft
+
+
+async def test_a_kept_answer_is_a_first_reply_like_any_other(desk: Desk) -> None:
+    desk.chats.handle(HostReady(MODEL))
+    comparison = await begin(desk, "2 where to drink tea")
+    finish(desk, comparison, ["In Kyoto.", "At home."])
+    assert not desk.chats.tasks.runs
+    assert await desk.chats.comparisons.keep(comparison, 0) == ""
+    assert [run.spec.name for run in desk.chats.tasks.runs] == ["title"]
+
+
+async def test_an_answer_that_is_all_thinking_has_failed(desk: Desk) -> None:
+    await desk.exchange(desk.chats.shown, "one", "first")
+    comparison = await begin(desk, "3")
+    request = asked(comparison, desk)[1]
+    desk.client.push(RequestStarted(request.id, request.session, STATS, thinks=True))
+    desk.hear()
+    finish(desk, comparison, ["<think>Well.", "Well, well.", "<think>Well.</think>Light."])
+    first, second, third = (answer.message for answer in comparison.answers)
+    assert first is not None
+    assert second is not None
+    assert third is not None
+    assert "only thought" in first.error
+    assert [one.state for one in (first, second)] == [MessageState.FAILED] * 2
+    assert (third.state, third.content) == (MessageState.COMPLETE, "<think>Well.</think>Light.")

@@ -4,9 +4,11 @@ from pathlib import Path
 
 from samovar.chats.compare import Comparison
 from samovar.core.commands import Cancel
+from samovar.core.events import RequestStarted
 from samovar.core.request import FinishReason, Request
 from samovar.tui.screens.compare import CompareScreen
 from samovar.tui.screens.workstation import Workstation
+from tests.tui.fake_client import STATS
 from tests.tui.support import Station, station
 
 
@@ -70,3 +72,17 @@ async def test_what_cannot_be_compared_comes_back_to_the_composer(tmp_path: Path
         await here.send("/compare 9 why")
         await here.until(lambda: "2 to 6 answers" in here.error, "says what can be")
         assert here.text == "/compare 9 why"
+
+
+async def test_discarding_gives_a_new_text_back_and_thinking_is_not_copied(tmp_path: Path) -> None:
+    async with station(tmp_path, chats=1) as here:
+        comparison, (first, second) = await compare(here, "/compare 2 why is the sky blue")
+        here.client.push(RequestStarted(first.id, first.session, STATS, thinks=True))
+        here.client.finish(first, "Well.</think>Light.")
+        here.client.finish(second, "air")
+        await here.until(lambda: not comparison.is_running, "both have ended")
+        await here.pilot.press("c")
+        assert here.app.clipboard == "Light."
+        await here.pilot.press("escape")
+        await here.until(lambda: isinstance(here.app.screen, Workstation), "back")
+        await here.until(lambda: here.text == "why is the sky blue", here.text)

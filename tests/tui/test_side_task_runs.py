@@ -9,18 +9,18 @@ import pytest
 from samovar.chats import slash
 from samovar.chats.chat import Chat
 from samovar.chats.command_desk import CommandDesk
-from samovar.chats.side_tasks import MAX_KEPT, TaskRun, TaskState
+from samovar.chats.side_tasks import MAX_KEPT, THINKING_TOKENS, TaskRun, TaskState
 from samovar.config import Config
 from samovar.core.chat import Role
 from samovar.core.commands import Cancel
 from samovar.core.errors import SamovarError
-from samovar.core.events import HostReady, PrefillProgressed, RequestQueued, WaitReason
+from samovar.core.events import HostReady, PrefillProgressed, RequestQueued, RequestStarted, WaitReason
 from samovar.core.request import FinishReason, Request
 from samovar.repl.line_mode import task_lines
 from samovar.sessions.settings import SessionSettings
 from samovar.tasks.builtin import ASIDE, KEYWORDS, SUGGEST, SUMMARY, TITLE, TRANSLATE
 from tests.tui.desk import Desk, until
-from tests.tui.fake_client import MODEL
+from tests.tui.fake_client import MODEL, STATS
 
 TEA = '{"title": "Tea in Kyoto"}'
 
@@ -362,3 +362,101 @@ async def test_tasks_are_commands(tmp_path: Path) -> None:
     assert any(line.startswith("/task haiku") and line.endswith("a haiku") for line in lines)
     assert "wrong.toml" in lines[-1]
     await desk.close()
+
+
+@pytest.mark.parametrize("title", ["Titille", "An Ode To Joy", "Blu"])
+async def test_a_title_of_words_that_nobody_has_used_is_not_taken(lively: Desk, title: str) -> None:
+    chat = lively.chats.shown
+    await lively.exchange(chat, "why is the sky red", "Light scatters.")
+    (run,) = lively.chats.tasks.runs
+    end(lively, run, f'{{"title": "{title}"}}')
+    assert run.state is TaskState.FAILED
+    assert title in run.error
+    assert chat.title == "why is the sky red"
+
+
+@pytest.mark.parametrize("title", ["Sky", "SCATTERS", "About Red", "Überblick: Light", "赤い"])
+async def test_a_title_with_a_word_of_the_chat_is_taken(lively: Desk, title: str) -> None:
+    chat = lively.chats.shown
+    await lively.exchange(chat, "why is the sky red", "Light scatters.")
+    (run,) = lively.chats.tasks.runs
+    end(lively, run, f'{{"title": "{title}"}}')
+    assert chat.title == title
+
+
+async def test_a_title_that_is_asked_for_may_be_of_any_words(quiet: Desk) -> None:
+    run = quiet.chats.tasks.run(quiet.chats.shown, TITLE)
+    end(quiet, run, '{"title": "Titille"}')
+    assert quiet.chats.shown.title == "Titille"
+
+
+@pytest.mark.parametrize("thinks", [False, True])
+async def test_of_an_answer_with_thinking_the_answer_counts(quiet: Desk, thinks: bool) -> None:
+    chat = quiet.chats.shown
+    run = quiet.chats.tasks.run(chat, SUMMARY)
+    request = asked(quiet, run)
+    quiet.client.push(RequestStarted(request.id, chat.id, STATS, thinks=thinks))
+    opening = "" if thinks else "<think>"
+    quiet.client.say(request, f"{opening}Well, well.")
+    quiet.hear()
+    assert run.text == ""
+    quiet.client.say(request, "</think>\n\nTea is", " good.")
+    quiet.hear()
+    assert run.text == "Tea is good."
+    end(quiet, run, f"{opening}Well, well.</think>\n\nTea is good.")
+    assert (run.state, run.result) == (TaskState.DONE, "Tea is good.")
+
+
+@pytest.mark.parametrize("reason", [FinishReason.STOP, FinishReason.LENGTH])
+async def test_nothing_but_thinking_is_no_answer(quiet: Desk, reason: FinishReason) -> None:
+    chat = quiet.chats.shown
+    run = quiet.chats.tasks.run(chat, SUMMARY)
+    stats = msgspec.structs.replace(STATS, thinking_tokens=212)
+    quiet.client.push(RequestStarted(run.id, chat.id, STATS, thinks=True))
+    quiet.client.finish(asked(quiet, run), "Well, well.", reason, stats=stats)
+    quiet.hear()
+    assert run.state is TaskState.FAILED
+    assert run.result == ""
+    assert ("only thought" if reason is FinishReason.STOP else "before there was an answer") in run.error
+
+
+async def test_a_model_that_reasons_has_room_to_think(quiet: Desk) -> None:
+    model = msgspec.structs.replace(MODEL, thinking=("<think>", "</think>"))
+    quiet.chats.handle(HostReady(model))
+    chat = quiet.chats.shown
+    summary, title = (asked(quiet, quiet.chats.tasks.run(chat, spec)) for spec in (SUMMARY, TITLE))
+    assert summary.max_tokens == SUMMARY.max_tokens + THINKING_TOKENS
+    assert title.max_tokens == TITLE.max_tokens, "the engine keeps one in a form from thinking"
+
+
+async def test_what_others_look_after_is_forgotten_with_the_run(quiet: Desk) -> None:
+    tasks = quiet.chats.tasks
+    for number in range(MAX_KEPT + 5):
+        run = TaskRun(f"r{number}", SUMMARY, quiet.chats.shown.id, "", "", 0.0, state=TaskState.DONE)
+        tasks.adopt(run, lambda: None)
+    tasks.discard(tasks.runs[0].id)
+    assert len(tasks._adopted) == len(tasks.runs)
+
+
+async def test_a_task_of_the_users_that_comes_to_nothing_stops_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    (folder / "echo.toml").write_text('prompt = "$input"\nwhen = "every reply"\n')
+    (folder / "two.toml").write_text('prompt = "Say two."\nwhen = "every reply"\n')
+    desk = Desk(tmp_path / "chats.db", Config(), folder)
+    desk.chats.handle(HostReady(MODEL))
+    await desk.exchange(desk.chats.shown, "where to drink tea", "In Kyoto.")
+    assert sorted(run.spec.name for run in desk.chats.tasks.runs) == ["title", "two"]
+    assert any("echo has nothing to say" in str(change) for change in desk.told)
+    await desk.close()
+
+
+async def test_a_title_that_another_window_has_just_given_stays(lively: Desk) -> None:
+    chat = lively.chats.shown
+    await lively.exchange(chat, "where to drink tea", "In Kyoto.")
+    (run,) = lively.chats.tasks.runs
+    lively.store.rename(chat.id, "mine")
+    end(lively, run, TEA)
+    assert chat.title == "Tea in Kyoto", "it has not been seen here yet"
+    await lively.chats.close()
+    assert lively.store.session(chat.id).title == "mine"

@@ -237,3 +237,18 @@ async def test_the_screen_prepares_what_is_typed(tmp_path: Path) -> None:
         await here.until(lambda: here.client.prepared)
         assert "Why is the ".startswith(here.client.prepared[0].messages[-1].content)
         assert here.client.requests == []
+
+
+async def test_a_chat_that_has_not_been_opened_is_prepared_with_its_summary(
+    desk: Desk, tmp_path: Path
+) -> None:
+    session = desk.store.create_session("long ago")
+    roles = (Role.USER, Role.ASSISTANT)
+    path = [desk.store.messages.add(session.id, roles[n % 2], f"{n}") for n in range(4)]
+    desk.store.compactions.add(path[1].id, "They counted.", num_messages=2, tokens_before=9, tokens_after=3)
+    await desk.chats.load()
+    desk.chats.prefetch(session.id)
+    await until(lambda: any(one.session == session.id for one in desk.client.prepared))
+    request = next(one for one in desk.client.prepared if one.session == session.id)
+    assert request.messages[0].content.endswith("They counted.")
+    assert [message.content for message in request.messages[1:-1]] == ["2", "3"]

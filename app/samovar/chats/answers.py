@@ -104,7 +104,8 @@ class Answers:
         reply = chat.reply = Reply(uuid.uuid4().hex, row, created_at, goes_on, parts)
         self._running[reply.request_id] = chat
         if self.rooms is not None and self.rooms.is_needed(chat, _asked_path(chat, reply), settings):
-            reply.phase = Phase.SUMMARIZING
+            is_known = self._sender.context_tokens is not None
+            reply.phase = Phase.SUMMARIZING if is_known else Phase.WAITING
             reply.room = asyncio.create_task(self._ask_with_room(self.rooms, chat, reply, settings))
         else:
             self._submit(chat, reply, settings)
@@ -134,7 +135,8 @@ class Answers:
         )
         self._client.send(Submit(request))
         if sent.num_left_out:
-            why = "" if mode == "shift" else " and could not be summarized"
+            is_tried = mode != "shift" and self._sender.may_summarize(chat, settings)
+            why = " and could not be summarized" if is_tried else ""
             told = f"the context is full{why}: the first {sent.num_left_out:,} messages are no longer sent"
             self._notify(changes.Noticed(told))
 

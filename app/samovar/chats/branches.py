@@ -81,20 +81,21 @@ class Branches:
         self._shared.notify(changes.DraftChanged(chat.id))
         return True
 
-    async def send_edit(self, chat: Chat, text: str) -> None:
-        """Send the text in the composer as another version of the message that is being edited."""
-        assert chat.editing is not None
-        edited = chat.editing
+    async def send_edit(self, chat: Chat, edited: StoredMessage, text: str) -> str:
+        """Send the text of the composer as another version of a message that has been edited there.
+
+        Says why not, if so.
+        """
         if refusal := await self.edit(chat, edited, text):
-            self._shared.notify(changes.SendFailed(chat.id, text, refusal))
-            return
+            return refusal
         if chat.editing is not edited:
-            return  # the user has left the edit meanwhile, and the draft from before is back
+            return ""  # the user has left the edit meanwhile, and the draft from before is back
         since = chat.draft if chat.draft not in (text, edited.content) else ""
         chat.draft = "\n".join(part for part in (chat.set_aside, since) if part)
         chat.editing, chat.set_aside = None, ""
         self._keep_draft(chat)
         self._shared.notify(changes.DraftChanged(chat.id))
+        return ""
 
     async def edit(self, chat: Chat, message: StoredMessage, text: str) -> str:
         """Store another version of a message, and have it answered if it is the user's; else say why not."""

@@ -22,7 +22,7 @@ from samovar.chats.compaction_plan import Part, instruction, next_part, usable
 from samovar.chats.host_state import HostPhase, HostState
 from samovar.chats.sent import Sender, active, behind, standing
 from samovar.chats.shared import Shared
-from samovar.chats.side_tasks import TaskRun, TaskState
+from samovar.chats.side_tasks import THINKING_TOKENS, TaskRun, TaskState
 from samovar.core.chat import GREEDY, ChatMessage, Role
 from samovar.core.commands import Cancel, Submit
 from samovar.core.errors import SamovarError
@@ -34,14 +34,18 @@ from samovar.core.events import (
     TokensGenerated,
 )
 from samovar.core.figures import count
+from samovar.core.reasoning import only_answer
 from samovar.core.request import FinishReason, Request, RequestKind
 from samovar.sessions.settings import SessionSettings
-from samovar.sessions.store import StoredMessage
+from samovar.sessions.store import MessageState, StoredMessage
 from samovar.sessions.values import Compaction
 from samovar.tasks.spec import TaskSpec
 
 SPEC: Final = TaskSpec("compact", "", help="summarize the oldest part of a chat")
 _MAX_ROUNDS: Final = 4  # a chat that has been imported may hold many times the context
+_SURE_TOKENS: Final = 256  # fit every context
+_UNDER_WAY: Final = frozenset({HostPhase.STARTING, HostPhase.LOADING, HostPhase.LOST})
+_UNFINISHED: Final = frozenset({MessageState.STREAMING, MessageState.CUT})
 
 TaskEvent = RequestQueued | RequestStarted | PrefillProgressed | TokensGenerated | RequestFinished
 
@@ -56,6 +60,7 @@ class _Job:
     run: TaskRun
     done: asyncio.Future[bool]
     base_tokens: int
+    thinks: bool = False  # its prompt has opened the thinking
     parts: list[str] = field(default_factory=list)
 
 
@@ -81,6 +86,8 @@ class Compacting:
         self._changed = changed
         self._jobs: dict[str, _Job] = {}  # by request
         self._told = set[str]()  # chats of which the user knows that it does not work
+        self._hopeless: dict[str, int] = {}  # by chat: the end of a part that the model could not summarize
+        self._known = asyncio.Event()  # it is known which model there is, or that there is none
 
     # Ahead of time
 
@@ -88,8 +95,7 @@ class Compacting:
         """A reply of this chat has ended: summarize the oldest part if the context fills up."""
         if (
             self._sender.context_full(chat) == "compact"
-            and self._shared.config.side_tasks == "on"
-            and chat.settings.side_tasks is not False
+            and self._sender.may_summarize(chat)
             and not any(one.is_undone for one in self._applicable(chat))
             and self._sender.is_past_mark(chat)
         ):
@@ -98,9 +104,14 @@ class Compacting:
     # In time
 
     def is_needed(self, chat: Chat, path: Sequence[StoredMessage], settings: SessionSettings) -> bool:
-        """Whether a request for this path has to wait for a summary."""
+        """Whether a request for this path has to wait: for a summary, or for the size of the context."""
+        mode = self._sender.context_full(chat, settings)
+        if self._sender.context_tokens is None:
+            is_coming = self._host().phase in _UNDER_WAY
+            return mode != "stop" and is_coming and self._sender.size(chat, path) > _SURE_TOKENS
         return (
-            self._sender.context_full(chat, settings) == "compact"
+            mode == "compact"
+            and self._sender.may_summarize(chat, settings)
             and self._sender.needs_room(chat, path, settings)
             and (self._job_of(chat) is not None or self._next(chat) is not None)
         )
@@ -108,6 +119,11 @@ class Compacting:
     async def make_room(self, chat: Chat, settings: SessionSettings) -> None:
         """Summarize until the chat's path leaves room for a reply, or nothing helps."""
         mine: str | None = None
+        while self._sender.context_tokens is None and self._host().phase in _UNDER_WAY:
+            self._known.clear()
+            await self._known.wait()
+        if not self.is_needed(chat, chat.path or (), settings):
+            return
         try:
             for _ in range(_MAX_ROUNDS):
                 job = self._job_of(chat)
@@ -122,6 +138,10 @@ class Compacting:
             if mine is not None:
                 self.cancel(mine)
             raise
+
+    def host_changed(self) -> None:
+        """The engine is another one, or in another state."""
+        self._known.set()
 
     # Asked for
 
@@ -138,10 +158,11 @@ class Compacting:
             return f"the summary of {undone.num_messages:,} messages stands again"
         if self._sender.context_tokens is None:
             raise SamovarError("the engine is not ready yet: try again in a moment")
+        self._hopeless.pop(chat.id, None)
         job = self._job_of(chat) or self._start(chat, is_urgent=True)
         if job is None:
             raise SamovarError("there is nothing to summarize: the last turns are kept as they are")
-        if not await job.done:
+        if not await asyncio.shield(job.done):
             raise SamovarError(f"nothing was summarized: {job.run.error or 'stopped'}")
         made = self.undoable(chat)
         return "" if made is None else figures(made)
@@ -155,6 +176,8 @@ class Compacting:
         made = self.undoable(chat)
         if made is None:
             raise SamovarError("nothing of this chat is summarized")
+        if (job := self._job_of(chat)) is not None:
+            self.cancel(job.run.id)
         await self._mark(chat, made, is_undone=True)
         return f"{made.num_messages:,} messages are sent in full again; /compact summarizes them"
 
@@ -170,8 +193,8 @@ class Compacting:
         self._shared.client.send(Cancel(run_id))
         return True
 
-    def deleted(self, chat: Chat) -> None:
-        """A chat has been deleted: what runs on it ends."""
+    def stop(self, chat: Chat) -> None:
+        """End what runs on a chat."""
         if (job := self._job_of(chat)) is not None:
             self.cancel(job.run.id)
 
@@ -194,11 +217,11 @@ class Compacting:
         match event:
             case RequestQueued(position=position, estimate_ms=estimate_ms):
                 run.position, run.estimate_ms = position, estimate_ms
-            case RequestStarted(stats=stats):
-                run.state, run.stats = TaskState.RUNNING, stats
+            case RequestStarted(stats=stats, thinks=thinks):
+                run.state, run.stats, job.thinks = TaskState.RUNNING, stats, thinks
             case TokensGenerated(text=text):
                 job.parts.append(text)
-                run.text = "".join(job.parts)
+                run.text = only_answer("".join(job.parts), thinks=job.thinks)
             case RequestFinished():
                 run.stats = event.stats
                 self._shared.archive.spawn(self._finish(job, event))
@@ -219,12 +242,21 @@ class Compacting:
 
     def _next(self, chat: Chat) -> Part | None:
         path = chat.path or []
+        if path and path[-1].state in _UNFINISHED:  # it may be gone on with
+            path = path[:-1]
         if self._sender.context_tokens is None or not path:
             return None
         sizes = self._sender.sizes(chat, path)
         first = len(path) - len(behind(path, active(path, chat.compactions)))
         base = self._sender.base_size(chat, path)
-        return next_part(path, first, sizes, base, self._sender.context_tokens)
+        part = next_part(path, first, sizes, base, self._sender.context_tokens, self._thinking_tokens())
+        is_hopeless = part is not None and self._hopeless.get(chat.id) == path[part.upto].id
+        return None if is_hopeless else part
+
+    def _thinking_tokens(self) -> int:
+        """What the model may think before it writes a summary."""
+        context_tokens = self._sender.context_tokens or 0
+        return min(THINKING_TOKENS, context_tokens // 4) if self._host().thinks else 0
 
     def _start(self, chat: Chat, *, is_urgent: bool) -> _Job | None:
         part = self._next(chat)
@@ -251,7 +283,7 @@ class Compacting:
             kind=RequestKind.SIDE_TASK,
             title=chat.title,
             sampling=GREEDY,
-            max_tokens=part.max_tokens,
+            max_tokens=part.max_tokens + self._thinking_tokens(),
             store=False,
             urgent=is_urgent,
         )
@@ -286,6 +318,7 @@ class Compacting:
             self._shared.notify(changes.ContextChanged(chat.id))
         if is_good:
             self._told.discard(chat.id)
+            self._hopeless.pop(chat.id, None)
             if not chat.is_busy:
                 self._changed(chat)
         elif run.error and chat.id not in self._told:
@@ -302,16 +335,20 @@ class Compacting:
             return False
         model = self._host().model
         is_cut = event.reason is FinishReason.LENGTH
-        thinking = model.thinking if model is not None else None
-        summary = usable(event.reply, is_cut=is_cut, thinking=thinking)
+        summary = usable(event.reply, is_cut=is_cut, thinks=job.thinks)
+        num_tokens = max(0, event.stats.prompt_tokens - job.base_tokens)
+        summary_tokens = event.stats.generated_tokens - event.stats.thinking_tokens
         if not summary:
             run.error = "the summary was cut off" if is_cut else "the model wrote nothing"
+        elif summary_tokens >= num_tokens:
+            run.error = "the summary is no shorter than the messages themselves"
+        if run.error:  # the same request would bring the same again
+            self._hopeless[chat.id] = job.summarized[-1].id
             return False
         if not self._is_as_it_was(job):
             run.error = "the chat has been changed meanwhile"
             return False
         upto_id = job.summarized[-1].id
-        num_tokens = max(0, event.stats.prompt_tokens - job.base_tokens)
         try:
             made = await self._shared.archive.run(
                 lambda store: store.compactions.add(
@@ -319,7 +356,7 @@ class Compacting:
                     summary,
                     num_messages=job.num_messages,
                     tokens_before=num_tokens,
-                    tokens_after=event.stats.generated_tokens,
+                    tokens_after=summary_tokens,
                     model=model.name if model is not None else "",
                 )
             )

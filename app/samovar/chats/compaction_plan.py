@@ -7,12 +7,15 @@ Whole turns are summarized, and the last ones are kept word for word. The reques
 part that is summarized, so it is a beginning of what the cache has of the chat.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Final
 
 import msgspec
 
 from samovar.core.chat import Role
+from samovar.core.reasoning import only_answer
 from samovar.sessions.store import StoredMessage
 
 KEPT: Final = 0.3  # of the context: the last turns, word for word
@@ -33,14 +36,20 @@ class Part(msgspec.Struct, frozen=True):
 
 
 def next_part(
-    path: Sequence[StoredMessage], first: int, sizes: Sequence[int], base_tokens: int, context_tokens: int
+    path: Sequence[StoredMessage],
+    first: int,
+    sizes: Sequence[int],
+    base_tokens: int,
+    context_tokens: int,
+    thinking_tokens: int = 0,
 ) -> Part | None:
     """What to summarize of a path whose first `first` messages are summarized already; None for nothing.
 
-    `sizes` are the tokens of each message of the path, `base_tokens` those before them all.
+    `sizes` are the tokens of each message of the path, `base_tokens` those before them all, and
+    `thinking_tokens` what the model may think before it writes the summary.
     """
     max_tokens = min(_MAX_SUMMARY_TOKENS, context_tokens // 8)
-    room = context_tokens - base_tokens - _INSTRUCTION_TOKENS - max_tokens
+    room = context_tokens - base_tokens - _INSTRUCTION_TOKENS - max_tokens - thinking_tokens
     ends = [
         place
         for place in range(first, len(path))
@@ -49,16 +58,16 @@ def next_part(
     ]
     if not ends or max_tokens < _MIN_SUMMARY_TOKENS:
         return None
-    last = next((i for i, end in enumerate(ends) if sum(sizes[end + 1 :]) <= KEPT * context_tokens), None)
-    chosen = len(ends) - 1 if last is None else last
+    before = [0, *accumulate(sizes)]  # tokens of all messages before each one
+    upto = [before[end + 1] for end in ends]
+    chosen = min(bisect_left(upto, before[-1] - KEPT * context_tokens), len(ends) - 1)
     if chosen == len(ends) - 1 and chosen > 0:
-        turn_tokens = sum(sizes[ends[-2] + 1 : ends[-1] + 1])
-        chosen -= turn_tokens <= _KEPT_LAST * context_tokens
+        chosen -= upto[-1] - upto[-2] <= _KEPT_LAST * context_tokens
     elif chosen == 0 and len(ends) == 1 and len(path) - 1 == ends[0]:
         return None  # a single turn, and nothing behind it
-    while chosen >= 0 and sum(sizes[first : ends[chosen] + 1]) > room:
+    while chosen >= 0 and upto[chosen] - before[first] > room:
         chosen -= 1
-    if chosen < 0 or sum(sizes[first : ends[chosen] + 1]) < max_tokens + _MIN_GAIN_TOKENS:
+    if chosen < 0 or upto[chosen] - before[first] < max_tokens + _MIN_GAIN_TOKENS:
         return None
     return Part(ends[chosen], max_tokens)
 
@@ -72,16 +81,13 @@ def instruction(max_tokens: int, *, is_first: bool) -> str:
     )
 
 
-def usable(text: str, *, is_cut: bool, thinking: tuple[str, str] | None) -> str:
-    """The summary in what a model has written, empty where there is none.
+def usable(text: str, *, is_cut: bool, thinks: bool) -> str:
+    """The summary in what a model has written, without its thinking; empty where there is none.
 
-    One that was cut off ends with its last whole sentence, if that leaves half of it.
+    `thinks`: its prompt has opened the thinking. One that was cut off ends with its last whole sentence, if
+    that leaves half of it.
     """
-    if thinking is not None and thinking[0] in text:
-        _, closed, text = text.rpartition(thinking[1])
-        if not closed:
-            return ""
-    text = text.strip()
+    text = only_answer(text, thinks=thinks).strip()
     if is_cut:
         end = max(text.rfind(mark) + len(mark.rstrip()) if mark in text else 0 for mark in _SENTENCE_ENDS)
         text = text[:end].strip() if end >= len(text) // 2 else ""

@@ -1,7 +1,8 @@
 """The same prompt answered several times, side by side, and those answers kept that the user chooses.
 
 All requests are submitted together, so that the engine processes what they have in common once. Until an
-answer is kept nothing is stored and the chat is as it was. Runs in the event loop and owns every
+answer is kept nothing is stored and the chat is as it was; a new text that is answered is kept like one on
+its way, and is the draft again once all answers are discarded. Runs in the event loop and owns every
 `Comparison`. Never imports Textual.
 """
 
@@ -37,6 +38,7 @@ from samovar.core.events import (
     RequestStarted,
     TokensGenerated,
 )
+from samovar.core.reasoning import only_answer
 from samovar.core.request import Request, RequestKind, RequestStats
 from samovar.sessions.encoding import storable
 from samovar.sessions.store import MessageState, Session, Store, StoredMessage
@@ -74,6 +76,7 @@ class Answer:
     num_tokens: int = 0
     stats: RequestStats | None = None
     stopping: bool = False
+    thinks: bool = False  # its prompt has opened the thinking
     message: StoredMessage | None = None
 
     @property
@@ -113,7 +116,11 @@ class _Kept(msgspec.Struct, frozen=True):
 
 
 class Comparisons:
-    """The comparisons under way, one a chat at most. `model` names what answers."""
+    """The comparisons under way, one a chat at most.
+
+    `model` names what answers, `kept` hears of chats that have got a reply in this way, `keep_draft` of those
+    whose unsent texts have changed.
+    """
 
     def __init__(
         self,
@@ -122,12 +129,16 @@ class Comparisons:
         sending: Sending,
         file_counts: FileCounts,
         model: Callable[[], str],
+        kept: Callable[[Chat], None],
+        keep_draft: Callable[[Chat], None],
     ) -> None:
         self._shared = shared
         self._sender = sender
         self._sending = sending
         self._file_counts = file_counts
         self._model = model
+        self._kept = kept
+        self._keep_draft = keep_draft
         self._open: dict[str, Comparison] = {}  # by chat
         self._running: dict[str, tuple[Comparison, int]] = {}  # by request: which answer
 
@@ -170,6 +181,9 @@ class Comparisons:
         comparison = self._open[chat.id] = Comparison(
             chat, wish, path, answers, self._sender.sent(chat, path).num_left_out
         )
+        if wish.text:
+            chat.on_its_way = storable(wish.text)
+            self._keep_draft(chat)
         for place, request in enumerate(requests):
             self._running[request.id] = (comparison, place)
         for request in requests:
@@ -194,13 +208,18 @@ class Comparisons:
         return was_running
 
     def discard(self, comparison: Comparison) -> None:
-        """Let go of all answers; the chat is as it was."""
-        if self._open.get(comparison.chat.id) is comparison:
-            self.stop(comparison)
-            del self._open[comparison.chat.id]
-            for answer in comparison.answers:
-                self._running.pop(answer.request_id, None)
-            self._changed(comparison)
+        """Let go of all answers; the chat is as it was, a new text its draft."""
+        if self._open.get(comparison.chat.id) is not comparison:
+            return
+        self._end(comparison)
+        chat = comparison.chat
+        if text := storable(comparison.wish.text):
+            if chat.editing is None:
+                chat.draft = "\n".join(filter(None, [text, chat.draft]))
+                self._shared.notify(changes.DraftChanged(chat.id))
+            else:
+                chat.set_aside = "\n".join(filter(None, [text, chat.set_aside]))
+            self._keep_draft(chat)
 
     def drop(self, session: str) -> None:
         """Discard what is compared in a chat that is being deleted."""
@@ -229,8 +248,8 @@ class Comparisons:
         match event:
             case RequestQueued(position=position, estimate_ms=estimate_ms):
                 answer.position, answer.estimate_ms = position, estimate_ms
-            case RequestStarted(stats=stats):
-                answer.phase, answer.stats = AnswerPhase.READING, stats
+            case RequestStarted(stats=stats, thinks=thinks):
+                answer.phase, answer.stats, answer.thinks = AnswerPhase.READING, stats, thinks
                 answer.to_read_tokens = max(0, stats.prompt_tokens - stats.reused.total)
             case PrefillProgressed(done=done, total=total):
                 answer.phase = AnswerPhase.READING
@@ -254,6 +273,15 @@ class Comparisons:
             self.discard(comparison)
 
     # Inside
+
+    def _end(self, comparison: Comparison) -> None:
+        self.stop(comparison)
+        del self._open[comparison.chat.id]
+        for answer in comparison.answers:
+            self._running.pop(answer.request_id, None)
+        if comparison.wish.text:
+            comparison.chat.on_its_way = ""
+        self._changed(comparison)
 
     async def _new_message(self, chat: Chat, text: str) -> StoredMessage:
         """The message that will be stored if an answer to it is kept, with the files it names."""
@@ -293,6 +321,8 @@ class Comparisons:
         if state is MessageState.FAILED and len(answer.text) > len(content):
             # A host that died cannot say what it had sent: what has arrived counts.
             content, tokens, tokenizer = answer.text, (), ""
+        if state is MessageState.COMPLETE and content and not only_answer(content, thinks=answer.thinks):
+            state, error = MessageState.FAILED, "the model only thought about it, and gave no answer"
         return StoredMessage(
             id=0,
             session_id=comparison.chat.id,
@@ -345,11 +375,14 @@ class Comparisons:
         else:
             self._sending.take_stored(chat, kept.session, sent_as, is_new=is_new)
         chat.path, chat.updated_at = kept.path, shared.clock()
-        self.discard(comparison)
+        if self._open.get(chat.id) is comparison:
+            self._end(comparison)
         if comparison.wish.text:
+            self._keep_draft(chat)
             self._file_counts.count(chat, kept.path[-2])
         shared.notify(changes.PathChanged(chat.id))
         shared.notify(changes.ChatsChanged())
+        self._kept(chat)
         return ""
 
     def _changed(self, comparison: Comparison) -> None:

@@ -6,8 +6,9 @@ Runs in the event loop and owns every `Chat`. Branches of a chat are `branches`'
 to `answers`, the cache to `cache_desk`; the screen hears of all of it as `changes`. Never imports Textual.
 """
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -56,7 +57,7 @@ from samovar.core.events import (
 )
 from samovar.core.lint import prompt_warning
 from samovar.core.snapshot import CacheSnapshot
-from samovar.sessions.store import Session, Store
+from samovar.sessions.store import Session, Store, StoredMessage
 
 
 class Conversations:
@@ -106,7 +107,13 @@ class Conversations:
         self.work_ahead = WorkAhead(self._shared, self.sender, lambda: self.host, lambda: self.cache.snapshot)
         self.outbox = Outbox(self._shared, self._send_new, self.drafts.keep)
         self.comparisons = Comparisons(
-            self._shared, self.sender, self._sending, self._file_counts, lambda: self._answers.model
+            self._shared,
+            self.sender,
+            self._sending,
+            self._file_counts,
+            lambda: self._answers.model,
+            self._answered,
+            self.drafts.keep,
         )
 
     @property
@@ -215,7 +222,7 @@ class Conversations:
         self.comparisons.drop(session)
         self.tasks.deleted(chat)
         self.outbox.pause(chat, "the chat was deleted")
-        self.compacting.deleted(chat)
+        self.compacting.stop(chat)
         if chat.in_store or chat.has_unsent:
             self.roster.deleted.append(chat)
             self._shared.keep(chat, "the chat is still in the store", lambda store: store.delete(session))
@@ -262,16 +269,27 @@ class Conversations:
         assert not self.refusal(chat)
         if chat.editing is None:
             problem = await self._send_new(chat, text)
-        elif not (problem := await self._too_long(chat, text)):
-            await self.branches.send_edit(chat, text)
+        else:
+            problem = await self._send_edit(chat, chat.editing, text)
         if problem:
             self._tell(changes.SendFailed(chat.id, text, problem))
 
     async def _send_new(self, chat: Chat, text: str) -> str:
         """Store a message and ask for its reply; returns why it cannot be, if it cannot."""
+        with self._on_its_way(chat, text):
+            return await self._too_long(chat, text) or await self._sending.send(chat, text)
+
+    async def _send_edit(self, chat: Chat, edited: StoredMessage, text: str) -> str:
+        """Store another version of a message, also where the user leaves the edit meanwhile."""
+        with self._on_its_way(chat, text):
+            return await self._too_long(chat, text) or await self.branches.send_edit(chat, edited, text)
+
+    @contextlib.contextmanager
+    def _on_its_way(self, chat: Chat, text: str) -> Iterator[None]:
+        """A crash meanwhile does not cost the text, which has left the composer."""
         chat.on_its_way = text
         try:
-            return await self._too_long(chat, text) or await self._sending.send(chat, text)
+            yield
         finally:
             chat.on_its_way = ""
             self.drafts.keep(chat)
@@ -296,9 +314,12 @@ class Conversations:
 
     def handle(self, event: Event) -> None:
         """Take in one event of the host's."""
+        if isinstance(event, HostReady | Welcome) and event.model is not None:
+            self._answers.model, self.sender.context_tokens = event.model.name, event.model.context_tokens
         host = self.host.after(event)
         if host is not self.host:
             self.host = host
+            self.compacting.host_changed()
             self._tell(changes.HostChanged())
         match event:
             case (
@@ -317,8 +338,7 @@ class Conversations:
                 | RequestFinished()
             ):
                 self._follow(event)
-            case HostReady(ModelInfo() as model) | Welcome(model=ModelInfo() as model):
-                self._answers.model, self.sender.context_tokens = model.name, model.context_tokens
+            case HostReady() | Welcome(model=ModelInfo()):
                 self._focus(self.shown)
             case SwapFinished(session, into_context=True) if session == self.shown.id and event.num_tokens:
                 self._tell(changes.Noticed(cache_words.swapped(event)))
@@ -362,8 +382,12 @@ class Conversations:
             return
         ended = self._answers.handle(event)
         if ended is not None:
-            self.tasks.ended(ended)
-            self.compacting.ended(ended)
+            self._answered(ended)
+
+    def _answered(self, chat: Chat) -> None:
+        """A chat has got a reply: what runs by itself then begins."""
+        self.tasks.ended(chat)
+        self.compacting.ended(chat)
 
     def _focus(self, chat: Chat) -> None:
         """Tell the host what the user looks at, and that it stays in the cache if the user wants so."""

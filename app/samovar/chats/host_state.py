@@ -64,6 +64,11 @@ class HostState(msgspec.Struct, frozen=True):
                 return self
 
     @property
+    def thinks(self) -> bool:
+        """Whether the model is one that reasons before it answers."""
+        return self.model is not None and self.model.thinking is not None
+
+    @property
     def doing(self) -> str:
         """What it is at, in a few words: `loading the model 40 %`; empty when it is ready."""
         if self.phase is HostPhase.READY:

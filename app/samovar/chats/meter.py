@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from samovar.chats import changes, slash
-from samovar.chats.chat import Chat
+from samovar.chats.chat import Chat, Reply
 from samovar.chats.host_state import HostPhase, HostState
 from samovar.chats.mentions import attached, mentions
 from samovar.chats.prompts import prompt_text
@@ -25,6 +25,7 @@ from samovar.core.figures import count
 from samovar.sessions.store import MessageState, Store, StoredMessage
 
 LOOK_AFTER_S: Final = 0.3  # since the last key
+_MOST_BYTES_PER_TOKEN: Final = 16  # of any text that people read
 
 
 class ContextUse(msgspec.Struct, frozen=True):
@@ -69,7 +70,7 @@ class Meter:
         if total is None or mark is None or room is None or chat.path is None:
             return None
         path = self._path(chat)
-        used = self._used(chat, path)
+        used = self._growing(chat.reply) or self._used(chat, path)
         text = "" if slash.is_command(chat.draft) else chat.draft.strip()
         forecast = used + (self._tokens_of(chat, text) if text else 0)
         if self._sender.context_full(chat) == "shift":
@@ -91,14 +92,17 @@ class Meter:
         path = self._path(chat)
         full = await self._full_text(path, text)
         stops = self._sender.context_full(chat) == "stop"
-        others = self._used(chat, path) if stops else self._sender.base_size(chat, path)
-        if others + len(full.encode(errors="replace")) + FRAME_TOKENS <= room:
+        system, base = self._sender.base_text(chat, path), self._sender.base_size(chat, path)
+        others = self._used(chat, path) if stops else base
+        num_bytes = len(full.encode(errors="replace"))
+        if others + num_bytes + FRAME_TOKENS <= room:
             return ""  # no token is shorter than a byte
-        await self._count(full)
-        if full not in self._known:
-            return ""  # a guess is no reason to refuse
+        await self._count(full, system)
+        base = self._known[system] + FRAME_TOKENS if system and system in self._known else base
+        others = others if stops else base
+        if full not in self._known and num_bytes <= _MOST_BYTES_PER_TOKEN * room:
+            return ""  # nobody can say now: the engine has the last word
         alone = self._tokens_of(chat, full)
-        base = self._sender.base_size(chat, path)
         if base + alone > room:
             before = f" beside {count(base)} of the system prompt" if base else ""
             return (
@@ -132,12 +136,12 @@ class Meter:
             self._known[text] = self._known[full]
         self._shared.notify(changes.ContextChanged(chat.id))
 
-    async def _count(self, text: str) -> None:
-        if text in self._known or self._host().phase is not HostPhase.READY:
+    async def _count(self, *texts: str) -> None:
+        if all(text in self._known for text in texts) or self._host().phase is not HostPhase.READY:
             return
-        counted = await self._counts.count([text])
-        if counted is not None:
-            self._known = {text: counted[0]}  # the last one is all that is asked for again
+        counted = await self._counts.count(texts)
+        if counted is not None:  # the last ones are all that is asked for again
+            self._known = dict(zip(texts, counted, strict=False))
 
     async def _full_text(self, path: Sequence[StoredMessage], text: str) -> str:
         """The text with the files it names, as the model will read it."""
@@ -158,6 +162,13 @@ class Meter:
     def _tokens_of(self, chat: Chat, text: str) -> int:
         known = self._known.get(text)
         return self._sender.size_of_text(chat, text) if known is None else known + FRAME_TOKENS
+
+    @staticmethod
+    def _growing(reply: Reply | None) -> int:
+        """The tokens of a running reply and its prompt; 0 while the prompt is not known."""
+        if reply is None or reply.stats is None:
+            return 0
+        return reply.stats.prompt_tokens + reply.num_tokens
 
     def _used(self, chat: Chat, path: Sequence[StoredMessage]) -> int:
         """The tokens of a path, measured anew only where something has changed."""

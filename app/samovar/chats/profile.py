@@ -43,15 +43,22 @@ class Profile:
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
 
-    def rename(self, chat: Chat, title: str) -> None:
-        """Give a chat another title: here, in the store and in the host's table."""
+    def rename(self, chat: Chat, title: str, *, instead_of: str | None = None) -> None:
+        """Give a chat another title: here, in the store and in the host's table.
+
+        With `instead_of`, another window that has just replaced that title by one of its own is right.
+        """
         title = storable(" ".join(title.split()))
         if not title or title == chat.title:
             return
         chat.title = title
         self._shared.client.send(Rename(chat.id, title))
         self._changed()
-        self._shared.keep(chat, "the title cannot be stored", lambda store: store.rename(chat.id, title))
+        self._shared.keep(
+            chat,
+            "the title cannot be stored",
+            lambda store: store.rename(chat.id, title, instead_of=instead_of),
+        )
 
     def set_system_prompt(self, chat: Chat, text: str) -> str:
         """Set a chat's system prompt, empty for none; it counts from the next message on.

@@ -13,8 +13,13 @@ def prompt_messages(system_prompt: str, path: Sequence[StoredMessage]) -> tuple[
     A reply that brought no text is left out. Messages of the same role in a row become one, since many
     templates refuse them: the user's around such a reply, and replies in parts that an import has brought.
     """
-    system = [ChatMessage(Role.SYSTEM, system_prompt)] if system_prompt else []
-    messages = list[ChatMessage]()
+    system = (ChatMessage(Role.SYSTEM, system_prompt),) if system_prompt else ()
+    return (*system, *joined((), path))
+
+
+def joined(before: Sequence[ChatMessage], path: Sequence[StoredMessage]) -> tuple[ChatMessage, ...]:
+    """The messages of a request for a path that begins with those in `before`, in the same way."""
+    messages = list(before)
     for message in path:
         if message.role is Role.ASSISTANT and not message.content:
             continue
@@ -23,7 +28,7 @@ def prompt_messages(system_prompt: str, path: Sequence[StoredMessage]) -> tuple[
             messages[-1] = ChatMessage(message.role, f"{messages[-1].content}\n\n{text}")
             continue
         messages.append(ChatMessage(message.role, text, message.tokens, message.tokenizer))
-    return (*system, *messages)
+    return tuple(messages)
 
 
 def prompt_text(message: StoredMessage) -> str:

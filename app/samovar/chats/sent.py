@@ -14,8 +14,8 @@ from typing import Final
 import msgspec
 
 from samovar.chats.chat import Chat
-from samovar.chats.prompts import prompt_messages
-from samovar.chats.window import BYTES_PER_TOKEN, FRAME_TOKENS, size_of, window_start
+from samovar.chats.prompts import joined, prompt_messages
+from samovar.chats.window import BYTES_PER_TOKEN, FRAME_TOKENS, num_bytes, size_of, window_start
 from samovar.config import Config, ContextFull
 from samovar.core.chat import SUMMARY_HEAD, ChatMessage, Role
 from samovar.sessions.settings import SessionSettings
@@ -42,6 +42,7 @@ class Sender:
 
     def __init__(self, config: Config) -> None:
         self._config = config
+        self._joined = _Joined()
         self.context_tokens: int | None = None
 
     def sent(
@@ -69,6 +70,11 @@ class Sender:
         """What happens in this chat when it outgrows the context."""
         settings = chat.settings if settings is None else settings
         return settings.context_full or self._config.context_full
+
+    def may_summarize(self, chat: Chat, settings: SessionSettings | None = None) -> bool:
+        """Whether the oldest part may be summarized without being asked."""
+        settings = chat.settings if settings is None else settings
+        return self._config.side_tasks == "on" and settings.side_tasks is not False
 
     def needs_room(
         self, chat: Chat, path: Sequence[StoredMessage], settings: SessionSettings | None = None
@@ -103,7 +109,8 @@ class Sender:
         """
         ratio = _bytes_per_token(path)
         summary = active(path, chat.compactions)
-        ids = {message.id for message in path} if chat.compactions else set()
+        ends = {one.upto_id for one in chat.compactions if one != summary}
+        ids = {message.id for message in path if message.id in ends} if ends else set()
         others = [one for one in chat.compactions if one.upto_id in ids and one != summary]
         rest = behind(path, summary)
         early = rest[:-_LOOKED_AT]
@@ -129,8 +136,9 @@ class Sender:
         self, chat: Chat, path: Sequence[StoredMessage], earlier: Compaction | None
     ) -> tuple[ChatMessage, ...]:
         """What is sent of a part of a chat that is to be summarized, behind an earlier summary."""
-        rest = behind(path, earlier)
-        return prompt_messages(_with_summary(chat.system_prompt, earlier), rest)
+        system = _with_summary(chat.system_prompt, earlier)
+        messages = self._joined.messages(behind(path, earlier))
+        return (ChatMessage(Role.SYSTEM, system), *messages) if system else messages
 
     def size_of_text(self, chat: Chat, text: str) -> int:
         """The tokens of a text as a message of this chat, a guess."""
@@ -138,8 +146,12 @@ class Sender:
 
     def base_size(self, chat: Chat, path: Sequence[StoredMessage]) -> int:
         """The tokens that stand before all messages: system prompt and summary, a guess."""
-        system = _with_summary(chat.system_prompt, active(path, chat.compactions))
+        system = self.base_text(chat, path)
         return size_of(ChatMessage(Role.SYSTEM, system), _bytes_per_token(path)) if system else 0
+
+    def base_text(self, chat: Chat, path: Sequence[StoredMessage]) -> str:
+        """What stands before all messages: system prompt and summary."""
+        return _with_summary(chat.system_prompt, active(path, chat.compactions))
 
     def _whole(self, chat: Chat, path: Sequence[StoredMessage]) -> tuple[ChatMessage, ...]:
         return self.summarized(chat, path, active(path, chat.compactions))
@@ -152,15 +164,46 @@ class Sender:
         return min(wanted, self.context_tokens // 2)
 
 
+class _Joined:
+    """Messages as they are sent, of the paths asked for last.
+
+    While a message is typed, the same path with another end is asked for again and again: only its end is
+    looked at anew, so that the length of a chat is not felt.
+    """
+
+    _KEPT: Final = 4
+    _END: Final = 8  # messages; what is joined of them may still change
+
+    def __init__(self) -> None:
+        self._known: list[tuple[list[StoredMessage], tuple[ChatMessage, ...]]] = []
+
+    def messages(self, path: Sequence[StoredMessage]) -> tuple[ChatMessage, ...]:
+        """The messages of a request for this path, without a system prompt."""
+        for place, (beginning, messages) in enumerate(self._known):
+            # Equal lists of the same objects are compared by their addresses alone.
+            if len(beginning) <= len(path) <= len(beginning) + 4 * self._END and beginning == list(
+                path[: len(beginning)]
+            ):
+                self._known.insert(0, self._known.pop(place))
+                return joined(messages, path[len(beginning) :])
+        beginning = list(path[: -self._END])
+        messages = joined((), beginning)
+        if len(beginning) > self._END:
+            self._known = [(beginning, messages), *self._known[: self._KEPT - 1]]
+        return joined(messages, path[len(beginning) :])
+
+
 def standing(path: Sequence[StoredMessage], compactions: Sequence[Compaction]) -> Compaction | None:
     """The summary that stands for the beginning of a path: the one that reaches furthest, the last made of
     several; None without one.
     """
-    if not compactions:
+    ends: dict[int, Compaction] = {}
+    for one in compactions:
+        if not one.is_undone and (one.upto_id not in ends or ends[one.upto_id].id < one.id):
+            ends[one.upto_id] = one
+    if not ends:
         return None
-    places = {message.id: place for place, message in enumerate(path)}
-    found = [one for one in compactions if one.upto_id in places and not one.is_undone]
-    return max(found, key=lambda one: (places[one.upto_id], one.id), default=None)
+    return next((ends[message.id] for message in reversed(path) if message.id in ends), None)
 
 
 def active(path: Sequence[StoredMessage], compactions: Sequence[Compaction]) -> Compaction | None:
@@ -172,7 +215,8 @@ def behind(path: Sequence[StoredMessage], summary: Compaction | None) -> Sequenc
     """The messages of a path that its summary does not stand for."""
     if summary is None:
         return path
-    return path[next(i for i, message in enumerate(path) if message.id == summary.upto_id) + 1 :]
+    num_behind = next(i for i, message in enumerate(reversed(path)) if message.id == summary.upto_id)
+    return path[len(path) - num_behind :]
 
 
 def _with_summary(system_prompt: str, summary: Compaction | None) -> str:
@@ -202,11 +246,11 @@ def _bytes_per_token(path: Sequence[StoredMessage]) -> float:
     By what its prompts have grown from turn to turn; else by the tokens of its replies, which may be in
     another language than what the user attaches; else by a guess.
     """
-    num_bytes = num_tokens = reply_bytes = reply_tokens = pending_bytes = pending = 0
+    seen_bytes = seen_tokens = reply_bytes = reply_tokens = pending_bytes = pending = 0
     before: int | None = None
     for message in path[-_LOOKED_AT:]:
-        length = len(message.content.encode(errors="replace"))
-        length += sum(len(one.text.encode(errors="replace")) for one in message.attachments)
+        length = num_bytes(message.content)
+        length += sum(num_bytes(one.text) for one in message.attachments)
         if message.role is not Role.ASSISTANT:
             pending_bytes += length
             pending += 1
@@ -219,11 +263,11 @@ def _bytes_per_token(path: Sequence[StoredMessage]) -> float:
         else:
             grown = stats.prompt_tokens - before - FRAME_TOKENS * pending if before is not None else 0
             if 0 < grown <= pending_bytes:  # else turns were left out or summarized in between
-                num_bytes, num_tokens = num_bytes + pending_bytes, num_tokens + grown
+                seen_bytes, seen_tokens = seen_bytes + pending_bytes, seen_tokens + grown
             before = stats.prompt_tokens + stats.generated_tokens
         pending_bytes = pending = 0
-    if num_tokens < _MIN_MEASURED_TOKENS:
-        num_bytes, num_tokens = reply_bytes, reply_tokens
-    if num_tokens < _MIN_MEASURED_TOKENS:
+    if seen_tokens < _MIN_MEASURED_TOKENS:
+        seen_bytes, seen_tokens = reply_bytes, reply_tokens
+    if seen_tokens < _MIN_MEASURED_TOKENS:
         return BYTES_PER_TOKEN
-    return min(6.0, max(1.5, num_bytes / num_tokens))
+    return min(6.0, max(1.0, seen_bytes / seen_tokens))

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from samovar.chats import changes
 from samovar.chats.chat import Chat, auto_title
 from samovar.chats.host_state import HostPhase, HostState
@@ -28,15 +30,17 @@ from samovar.core.events import (
     TokensGenerated,
 )
 from samovar.core.figures import count, duration
-from samovar.core.reasoning import answer_of
+from samovar.core.reasoning import only_answer
 from samovar.core.request import FinishReason, RequestStats
 from samovar.sessions.store import MessageState, StoredMessage
-from samovar.tasks.answer import meaning
+from samovar.tasks.answer import is_about, meaning
 from samovar.tasks.prompt import Filling, about, side_request
 from samovar.tasks.spec import Output, Scope, TaskSpec, When
 from samovar.tasks.user import TaskShelf
 
 MAX_KEPT: Final = 50
+THINKING_TOKENS: Final = 1024
+"""What a model that reasons may think, besides its answer; nothing where the answer has to be in a form."""
 TELL_EVERY_S: Final = 0.1
 
 _CUTS: Final = {
@@ -59,7 +63,8 @@ class TaskState(enum.Enum):
 
 @dataclass(slots=True, eq=False)
 class TaskRun:
-    """One run of a task. `text` is what has been generated so far, `result` what came of it in the end.
+    """One run of a task. `text` is what has been generated so far but for thinking, `result` what came of it
+    in the end.
 
     `id` is that of its request; `position` and `estimate_ms` are of waiting, `read_tokens` and
     `to_read_tokens` of processing the prompt. `results` are the texts that `result` shows as one: tags,
@@ -102,7 +107,9 @@ class _Job:
 
     run: TaskRun
     chat: Chat
+    max_tokens: int
     parts: list[str] = field(default_factory=list)
+    thinks: bool = False  # its prompt has opened the thinking
     timer: asyncio.TimerHandle | None = None
     is_late: bool = False
 
@@ -205,6 +212,10 @@ class SideTasks:
             chat_title=chat.title,
             urgent=urgent,
         )
+        is_free = not (spec.json_schema or spec.grammar)
+        if is_free and self._host().thinks:
+            assert request.max_tokens is not None
+            request = msgspec.structs.replace(request, max_tokens=request.max_tokens + THINKING_TOKENS)
         if not request.messages[-1].content.strip():
             raise SamovarError(
                 f"{spec.name} has nothing to say to the model: write something behind its name"
@@ -221,7 +232,7 @@ class SideTasks:
             urgent=urgent,
         )
         self._runs.append(run)
-        self._jobs[run.id] = _Job(run, chat)
+        self._jobs[run.id] = _Job(run, chat, request.max_tokens or spec.max_tokens)
         self._forget_oldest()
         self._shared.client.send(Submit(request))
         self._tell()
@@ -264,6 +275,7 @@ class SideTasks:
         run = self._run(run_id)
         self.cancel(run_id)
         self._runs.remove(run)
+        self._adopted.pop(run_id, None)
         self._tell()
 
     def _run(self, run_id: str) -> TaskRun:
@@ -288,7 +300,10 @@ class SideTasks:
             if any(run.session == chat.id and run.spec.name == spec.name for run in self.open_runs):
                 continue
             if spec.output is not Output.TITLE or _has_auto_title(chat):
-                self.run(chat, spec, urgent=False)
+                try:
+                    self.run(chat, spec, urgent=False)
+                except SamovarError as error:  # a prompt of the user's own that comes to nothing, say
+                    self._shared.complain(str(error))
 
     def _starts_by_itself(self, chat: Chat) -> bool:
         return (
@@ -330,8 +345,8 @@ class SideTasks:
         match event:
             case RequestQueued(position=position, estimate_ms=estimate_ms):
                 run.position, run.estimate_ms = position, estimate_ms
-            case RequestStarted(stats=stats):
-                run.state, run.stats = TaskState.RUNNING, stats
+            case RequestStarted(stats=stats, thinks=thinks):
+                run.state, run.stats, job.thinks = TaskState.RUNNING, stats, thinks
                 if job.timer is None:
                     loop = asyncio.get_running_loop()
                     job.timer = loop.call_later(run.spec.timeout_s, self._expire, job)
@@ -340,7 +355,7 @@ class SideTasks:
                 run.read_tokens, run.to_read_tokens = done, total
             case TokensGenerated(text=text, num_tokens=num_tokens):
                 job.parts.append(text)
-                run.text = "".join(job.parts)
+                run.text = only_answer("".join(job.parts), thinks=job.thinks)
                 run.num_tokens += num_tokens
         self._tell_soon()
         return True
@@ -352,7 +367,7 @@ class SideTasks:
     def _finish(self, job: _Job, event: RequestFinished) -> None:
         run, spec = job.run, job.run.spec
         if event.reply:
-            run.text = answer_of(event.reply, thinks=event.stats.thinking_tokens > 0)
+            run.text = only_answer(event.reply, thinks=job.thinks)
         match event.reason:
             case FinishReason.CANCELLED if job.is_late:
                 self._end(job, TaskState.FAILED, f"took longer than {_span(spec.timeout_s)}")
@@ -363,7 +378,7 @@ class SideTasks:
             case FinishReason.FAILED:
                 self._end(job, TaskState.FAILED, event.error or "the engine could not do this")
             case reason:
-                self._take(job, _CUTS.get(reason, "").format(count(spec.max_tokens)))
+                self._take(job, _CUTS.get(reason, "").format(count(job.max_tokens)))
 
     def _take(self, job: _Job, cut: str) -> None:
         """Use an answer that has ended, or been `cut` for this reason."""
@@ -371,9 +386,14 @@ class SideTasks:
         run.results = meaning(run.spec, run.text)
         if not run.results:
             told = "the model gave no answer that can be used"
+            if run.stats is not None and run.stats.thinking_tokens and not run.text:
+                told = "the model only thought about it, and gave no answer"
             self._end(job, TaskState.FAILED, f"{cut} before there was an answer" if cut else told)
         elif cut and run.spec.output is Output.TITLE:
             self._end(job, TaskState.FAILED, f"{cut}: no title")
+        elif run.spec.output is Output.TITLE and not (run.urgent or _is_title_of(run.results[0], job.chat)):
+            told = f"no word of “{run.results[0]}” is in the chat, which keeps its title"
+            self._end(job, TaskState.FAILED, told)
         else:
             run.result = (", " if run.spec.output is Output.TAGS else "\n").join(run.results)
             run.note = self._apply(job) or cut
@@ -393,7 +413,7 @@ class SideTasks:
         elif chat.title != run.chat_title or not (run.urgent or _has_auto_title(chat)):
             return "the chat has been given another title meanwhile"
         else:
-            self._profile.rename(chat, run.results[0])
+            self._profile.rename(chat, run.results[0], instead_of=None if run.urgent else run.chat_title)
         return ""
 
     def _end(self, job: _Job, state: TaskState, error: str = "") -> None:
@@ -408,6 +428,7 @@ class SideTasks:
         num_too_many = max(0, len(self._runs) - MAX_KEPT)
         for run in [run for run in self._runs if not run.is_open][:num_too_many]:
             self._runs.remove(run)
+            self._adopted.pop(run.id, None)
 
     # What is told
 
@@ -438,6 +459,11 @@ def _message(
     if message_id is not None:
         return chat.message(message_id)
     return path[-1] if spec.scope is Scope.MESSAGE else None
+
+
+def _is_title_of(title: str, chat: Chat) -> bool:
+    """Whether a title speaks of what is written in the chat."""
+    return is_about(title, [message.content for message in chat.path or ()])
 
 
 def _has_auto_title(chat: Chat) -> bool:

@@ -51,4 +51,9 @@ def size_of(message: ChatMessage, bytes_per_token: float = BYTES_PER_TOKEN) -> i
 
 def text_size(text: str, bytes_per_token: float = BYTES_PER_TOKEN) -> int:
     """The tokens of a text as a message of its own, a guess."""
-    return int(len(text.encode(errors="replace")) / bytes_per_token) + FRAME_TOKENS
+    return int(num_bytes(text) / bytes_per_token) + FRAME_TOKENS
+
+
+def num_bytes(text: str) -> int:
+    """The bytes of a text, without encoding it where that is not needed."""
+    return len(text) if text.isascii() else len(text.encode(errors="replace"))

@@ -12,6 +12,7 @@ try, and one is enough at a time. Runs in the event loop; files are read in a th
 """
 
 import asyncio
+import dataclasses
 import re
 import uuid
 from collections.abc import Callable, Sequence
@@ -231,10 +232,12 @@ class WorkAhead:
 
     async def _messages(self, chat: Chat, text: str) -> Messages | None:
         """What a request would hold if the draft went on from `text`; None if nothing can be said yet."""
-        path = chat.path
+        path, compactions = chat.path, chat.compactions
         if path is None:
-            work = self._shared.archive.try_run("the chat cannot be read", lambda store: store.path(chat.id))
-            path = await work
+            found = await self._shared.archive.try_run(
+                "the chat cannot be read", lambda store: (store.path(chat.id), store.compactions.of(chat.id))
+            )
+            path, compactions = (None, ()) if found is None else found
         if path is None or any(message.state is MessageState.STREAMING for message in path):
             return None
         had: tuple[Attachment, ...] = ()
@@ -250,7 +253,8 @@ class WorkAhead:
         draft = StoredMessage(
             0, chat.id, None, Role.USER, storable(text), 0.0, MessageState.COMPLETE, attachments=files
         )
-        return self._sender.sent(chat, [*path, draft]).messages
+        asker = dataclasses.replace(chat, compactions=compactions)
+        return self._sender.sent(asker, [*path, draft]).messages
 
     async def _files(
         self, draft: str, path: Sequence[StoredMessage], had: tuple[Attachment, ...]

@@ -29,8 +29,8 @@ from samovar.core.errors import SamovarError
 from samovar.core.events import (
     Event,
     HostFailed,
-    HostLost,
     HostReady,
+    HostStopping,
     LoadingProgressed,
     ModelInfo,
     Refused,
@@ -102,12 +102,16 @@ class _ContextKnown:
         await self._is_told.wait()
 
     def handle(self, event: Event) -> None:
-        """Take in what the engine says of its model; one that fails says so to the request itself."""
+        """Take in what the engine says of its model.
+
+        One that fails says so to the request itself, and the request starts one that has been stopped. One
+        that is lost is started again without it.
+        """
         match event:
             case HostReady(ModelInfo() as model) | Welcome(model=ModelInfo() as model):
                 self._sender.context_tokens = model.context_tokens
                 self._is_told.set()
-            case HostFailed() | HostLost() | Refused():
+            case HostFailed() | HostStopping() | Refused():
                 self._is_told.set()
             case _:
                 pass
@@ -261,4 +265,6 @@ def _report(finished: RequestFinished, reply: StoredMessage, question: Question)
     if failed:
         print(f"samovar: {clean(error)}", file=sys.stderr)
         return 1
+    if thinking and not answer.strip() and not question.as_json:
+        print("samovar: the model only thought about it; max_tokens may be too low", file=sys.stderr)
     return 0

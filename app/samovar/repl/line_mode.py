@@ -180,8 +180,13 @@ class LineMode:
             case "search":
                 await self._search(command.argument)
             case name if name in ANSWERED:
-                if answer := await self._desk.run(command):
-                    _say(answer)
+                loop = asyncio.get_running_loop()
+                loop.add_signal_handler(signal.SIGINT, chats.compacting.stop, chats.shown)
+                try:
+                    if answer := await self._desk.run(command):
+                        _say(answer)
+                finally:
+                    loop.remove_signal_handler(signal.SIGINT)
             case "cache":
                 for line in cache_lines(chats.snapshot):
                     _say(line)
@@ -200,7 +205,7 @@ class LineMode:
                     self._ended.clear()
                     await self._ended.wait()
                 _say(f"── {place} · {clean(answer.variant.label)} ──", "head")
-                _say(clean(answer.text))
+                _say(clean(answer_of(answer.text, thinks=answer.thinks)))
                 _say(clean(answer.message.error), "error" if not answer.text else "faint")
                 if answer.stats is not None:
                     _say(cost_line(answer.stats), "faint")
@@ -212,6 +217,9 @@ class LineMode:
         finally:
             self._is_keeping = False
             comparisons.discard(comparison)
+            if comparison.wish.text and chat.draft:  # its text is there again
+                self._unsent = chat.draft
+                self._conversations.drafts.typed(chat, "")
 
     async def _keep(self, comparison: Comparison) -> None:
         comparisons, num_answers = self._conversations.comparisons, len(comparison.answers)

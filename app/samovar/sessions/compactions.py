@@ -23,14 +23,7 @@ class Compactions:
 
     def of(self, session_id: str) -> tuple[Compaction, ...]:
         """All summaries of a chat, on whatever branch and also those that are undone, the oldest first."""
-        rows = self._db.rows(
-            f"SELECT {schema.COMPACTION_COLUMNS} FROM compactions WHERE session_id = ? ORDER BY id",
-            storable(session_id),
-        )
-        return tuple(
-            Compaction(one, session, upto, summary, created, num, before, after, bool(undone), model)
-            for one, session, upto, summary, created, num, before, after, undone, model in rows
-        )
+        return self._where("session_id = ?", storable(session_id))
 
     def add(
         self,
@@ -42,7 +35,11 @@ class Compactions:
         tokens_after: int,
         model: str = "",
     ) -> Compaction:
-        """Store a summary; SamovarError if its chat, or the message it ends with, has been deleted."""
+        """Store a summary; SamovarError if its chat, or the message it ends with, has been deleted.
+
+        Where another window has made one of the same messages, that one counts and comes back: two would
+        have to be undone one after the other.
+        """
         with self._db.transaction():
             rows = self._db.rows(
                 "SELECT m.session_id FROM messages AS m JOIN sessions AS s ON s.id = m.session_id"
@@ -52,6 +49,8 @@ class Compactions:
             if not rows or self._db.rows(schema.SELECT_DELETED_UP, upto_id):
                 raise SamovarError("what was summarized has been deleted meanwhile")
             ((session_id,),) = rows
+            if standing := self._where("upto_id = ? AND NOT is_undone", upto_id):
+                return standing[-1]
             now, summary, model = self._clock(), storable(summary), storable(model)
             figures = (num_messages, tokens_before, tokens_after)
             compaction_id = self._db.insert(
@@ -72,3 +71,12 @@ class Compactions:
                 "UPDATE compactions SET is_undone = ? WHERE id = ?", int(is_undone), compaction_id
             )
             self._touch(rows[0][0])
+
+    def _where(self, condition: str, value: str | int) -> tuple[Compaction, ...]:
+        rows = self._db.rows(
+            f"SELECT {schema.COMPACTION_COLUMNS} FROM compactions WHERE {condition} ORDER BY id", value
+        )
+        return tuple(
+            Compaction(one, session, upto, summary, created, num, before, after, bool(undone), model)
+            for one, session, upto, summary, created, num, before, after, undone, model in rows
+        )

@@ -154,8 +154,12 @@ class Store:
         with self._db.transaction():
             return self.find(name) or self._insert(uuid.uuid4().hex, name, system_prompt, _NO_SETTINGS)
 
-    def rename(self, session_id: str, title: str) -> None:
-        self._update(session_id, "title", storable(title))
+    def rename(self, session_id: str, title: str, *, instead_of: str | None = None) -> None:
+        """Give a chat another title; with `instead_of`, only while that is its title."""
+        with self._db.transaction():
+            now = self._db.rows("SELECT title FROM sessions WHERE id = ?", storable(session_id))
+            if instead_of is None or now == [(storable(instead_of),)]:
+                self._update(session_id, "title", storable(title))
 
     def set_system_prompt(self, session_id: str, text: str) -> None:
         self._update(session_id, "system_prompt", storable(text))

@@ -18,6 +18,7 @@ _MAX_JSON: Final = 100_000
 
 _LABEL: Final = re.compile(r"^(the\s+)?(chat\s+|conversation\s+)?(title|topic|name|subject)\s*[:：]\s*", re.I)
 _BULLET: Final = re.compile(r"^\s*(?:[-*•·]|\d{1,2}[.)])\s+")
+_WORD: Final = re.compile(r"[^\W\d_]{3,}")
 _WRAPPING: Final = " \t\"'`“”„‘’«»*_#"
 
 
@@ -52,6 +53,26 @@ def title_of(text: str) -> str:
     cut = title[: MAX_TITLE - 1]
     head, space, _ = cut.rpartition(" ")
     return (head if space and len(head) >= MAX_TITLE // 2 else cut).rstrip(" ,;:.-") + "…"
+
+
+def is_about(title: str, texts: Iterable[str]) -> bool:
+    """Whether a title has a word of three letters or more that stands in these texts: small models make up
+    words.
+
+    Of scripts that put no space between words, two letters in a row will do. A title without a word of that
+    length passes.
+    """
+    words = _WORD.findall(title.casefold())
+    if not words:
+        return True
+    wanted = {piece for word in words for piece in _pieces(word)}
+    return any(piece in folded for folded in map(str.casefold, texts) for piece in wanted)
+
+
+def _pieces(word: str) -> list[str]:
+    """A folded word, or its pairs of letters where its script has no capitals."""
+    has_capitals = word.upper() != word
+    return [word] if has_capitals else [word[at : at + 2] for at in range(len(word) - 1)]
 
 
 def tags_of(texts: Iterable[str]) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from textual.widgets import Static
 
 from samovar.chats import changes
 from samovar.chats.compare import Comparison, Comparisons
+from samovar.core.reasoning import answer_of
 from samovar.core.safe_text import clean
 from samovar.tui.screens.help import HelpGroup, HelpScreen, group_of
 from samovar.tui.widgets.answer_column import AnswerColumn, state_part
@@ -173,7 +174,8 @@ class CompareScreen(Screen[str]):
 
     def action_copy(self) -> None:
         """Copy the current answer, as far as it has come."""
-        if text := self._comparison.answers[self._current].text:
+        answer = self._comparison.answers[self._current]
+        if text := answer_of(answer.text, thinks=answer.thinks):
             self.app.copy_to_clipboard(text)
             self._say(f"copied: answer {self._current + 1}")
         else:

@@ -40,6 +40,7 @@ from samovar.tui.widgets.task_lines import TaskLines
 from samovar.tui.widgets.transcript import Transcript
 
 UNDO_WITHIN_S: Final = 30.0
+METER_STEP: Final = 8  # tokens
 
 
 class Workstation(MessageKeys):
@@ -90,6 +91,7 @@ class Workstation(MessageKeys):
         self._list_desk = ListDesk(conversations, desk, self._sidebar, self._view.say, clock)
         self._rename_from_list = False
         self._deleted_last = ""
+        self._drawn_step = 0
 
     def compose(self) -> ComposeResult:
         with Horizontal(id="body"):
@@ -143,8 +145,15 @@ class Workstation(MessageKeys):
                 self._view.say_error(error)
             case _ if change.session == self._view.chat.id:
                 self._view.apply(change)
-                if not isinstance(change, changes.ReplyGrew | changes.ReplyProgressed):
+                step = self._reply_step()
+                if not isinstance(change, changes.ReplyGrew) or step != self._drawn_step:
+                    self._drawn_step = step
                     self._draw_meter()
+
+    def _reply_step(self) -> int:
+        """How far the shown reply has come, in the steps in which the meter follows it."""
+        reply = self._view.chat.reply
+        return 0 if reply is None else reply.num_tokens // METER_STEP
 
     def _draw_meter(self) -> None:
         self._view.set_context(self._conversations.meter.context_use(self._view.chat))

@@ -107,9 +107,11 @@ class AnswerColumn(Vertical):
         static = self.query_one(".answer-head", Static)
         if not (isinstance(static.content, Content) and static.content.is_same(head)):
             static.update(head)
+        if answer.thinks and not self._is_ended:
+            self.text.update_thought("answer", "", thinks=True)
         if answer.message is not None and not self._is_ended:
             self._is_ended = True
-            self.text.end_stream(Entry("answer", "answer", answer.text))
+            self.text.end_stream(Entry("answer", "answer", answer.text, thinks=answer.thinks))
             if note := answer.message.error:
                 self.text.append(Entry("note", "note", note))
 
