@@ -12,7 +12,7 @@ from tests.e2e.terminal import Terminal
 
 pytestmark = pytest.mark.model
 
-CTRL_C, CTRL_D, ENTER = "\x03", "\x04", "\r"
+CTRL_C, ENTER = "\x03", "\r"
 
 
 def sent(home: Path) -> list[str]:
