@@ -19,6 +19,7 @@ pytestmark = pytest.mark.model
 ASK_FIELDS = {
     "session", "reply", "finish_reason", "prompt_tokens", "reused_tokens", "processed_tokens",
     "generated_tokens", "restore_ms", "first_token_ms", "tokens_per_second", "mismatch",
+    "thinking", "thinking_tokens", "thinking_ms",
 }  # fmt: skip
 STATUS_FIELDS = {
     "context", "host", "disk", "reused_tokens_total", "processed_tokens_total", "hit_ratio", "evictions",

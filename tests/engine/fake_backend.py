@@ -178,6 +178,7 @@ class FakeBackend:
         self.next_result: DecodeResult | None = None
         self.good_loads = self.fail_loads = 0
         self.num_decoded = 0
+        self.num_steps = 0
         self._interrupted = False
         self.loaded = True
         self.reload_error: SamovarError | None = None
@@ -280,6 +281,7 @@ class FakeBackend:
             elif batch.logits[row]:
                 self.logits[row] = self._next_token(seq)
         self.num_decoded += len(batch)
+        self.num_steps += 1
         return result
 
     def _recycle(self) -> None:

@@ -218,7 +218,7 @@ class Engine:
                 asked.started = event
                 others = [
                     tuple(r.known)
-                    for r in self.loop.serving.running.values()
+                    for r in self.loop.requests.running.values()
                     if r.request is not asked.request
                 ]
                 asked.reusable = max(
@@ -289,9 +289,24 @@ class Engine:
         self.drain()
         return asked
 
-    def prepare(self, session: str, messages: list[ChatMessage], *, client: str = CLIENT) -> Asked:
+    def prepare(
+        self,
+        session: str,
+        messages: list[ChatMessage],
+        *,
+        client: str = CLIENT,
+        complete: bool = False,
+        may_shift: bool = False,
+    ) -> Asked:
         """Submit a `PREPARE`."""
-        request = Request(f"p{next(self._ids)}", session, tuple(messages), RequestKind.PREPARE)
+        request = Request(
+            f"p{next(self._ids)}",
+            session,
+            tuple(messages),
+            RequestKind.PREPARE,
+            complete=complete,
+            may_shift=may_shift,
+        )
         asked = Asked(request, (), client)
         self.asked[request.id] = asked
         self.post(commands.Submit(request), client)
@@ -315,12 +330,12 @@ class Engine:
 
     def step(self, count: int = 1) -> None:
         for _ in range(count):
-            self.seen |= {tuple(r.known) for r in self.loop.serving.running.values()}
+            self.seen |= {tuple(r.known) for r in self.loop.requests.running.values()}
             if self.swapper is not None and self.swap_eagerly:
                 self.swapper.serve_all()
             self.loop.serve_once(wait=False)
             self.seen |= {tuple(work.tokens or ()) for work in self.loop.preparing.works}
-            self.swapped_out |= {r.request.id for r in self.loop.serving.waiting if r.started}
+            self.swapped_out |= {r.request.id for r in self.loop.requests.waiting if r.started}
             self.check()
 
     @property
@@ -381,15 +396,15 @@ class Engine:
                 assert backend.tokens_of(seq) == sequence.tokens
                 assert loop.mover.cells.count(seq) == len(sequence.tokens)
             if sequence.owner is not None:
-                running = loop.serving.running[sequence.owner]
+                running = loop.requests.running[sequence.owner]
                 assert running.sequence is sequence
                 assert running.known[: len(sequence.tokens)] == sequence.tokens
         if self.kind.has_attention:
             assert loop.mover.cells.num_used == backend.num_used()
-        for running in loop.serving.running.values():
+        for running in loop.requests.running.values():
             assert running.sequence is not None
             assert running.sequence.owner == running.request.id
-        assert all(running.sequence is None for running in loop.serving.waiting)
+        assert all(running.sequence is None for running in loop.requests.waiting)
         open_samplers = [sampler for sampler in backend.samplers if not sampler.closed]
         started = [a for a in self.asked.values() if a.started is not None and not a.ended]
         assert len(open_samplers) == len(started)
@@ -411,7 +426,7 @@ class Engine:
         if disk is not None:
             holds.update(list(disk._in_flight))
             fetches |= {id(f): f for f in disk._fetches.values()}
-            fetches |= {id(r.fetch): r.fetch for r in loop.serving.waiting if r.fetch is not None}
+            fetches |= {id(r.fetch): r.fetch for r in loop.requests.waiting if r.fetch is not None}
             fetches |= {id(w.fetch): w.fetch for w in loop.preparing.works if w.fetch is not None}
             for fetch in fetches.values():
                 holds.update(block.key for block in fetch.held)
@@ -484,8 +499,8 @@ class Engine:
             self.check_ended(asked)
         assert all(sampler.closed for sampler in self.backend.samplers)
         assert all(sequence.idle for sequence in self.loop.slots.used())
-        assert not self.loop.serving.running
-        assert not self.loop.serving.waiting
+        assert not self.loop.requests.running
+        assert not self.loop.requests.waiting
         assert not self.loop.preparing.works
 
     def check_nothing_is_held(self) -> None:

@@ -7,6 +7,7 @@ import pytest
 from samovar.core import commands
 from samovar.core.chat import ChatMessage
 from samovar.core.request import FinishReason, MismatchReason
+from samovar.core.snapshot import Tier
 from tests.engine.fake_backend import Kind
 from tests.engine.harness import BLOCK, Asked, Engine, system, user, words
 
@@ -25,9 +26,11 @@ def chat_with_a_turn(engine: Engine, session: str = "s", own: int = 30) -> list[
     return history
 
 
-def prepare(engine: Engine, session: str, history: list[ChatMessage], text: str) -> Asked:
+def prepare(
+    engine: Engine, session: str, history: list[ChatMessage], text: str, *, complete: bool = False
+) -> Asked:
     """Process a draft ahead, to its end."""
-    asked = engine.prepare(session, [*history, user(text)])
+    asked = engine.prepare(session, [*history, user(text)], complete=complete)
     engine.drain()
     return asked
 
@@ -61,14 +64,67 @@ def test_after_enter_only_the_end_of_the_prompt_is_processed(kind: Kind) -> None
 
 
 @every_kind
+@pytest.mark.parametrize("count", [3, 9, 13, 20])
+def test_where_a_message_is_complete_one_token_is_left(kind: Kind, count: int) -> None:
+    engine = Engine(kind)
+    history = chat_with_a_turn(engine)
+    ahead = prepare(engine, "s", history, words(count), complete=True)
+    assert ahead.finished.reason is FinishReason.STOP
+    steps = engine.backend.num_steps
+    asked = engine.chat("s", history, words(count), max_tokens=1)
+    can_trim = kind.value.can_trim
+    assert asked.finished.stats.processed_tokens == (1 if can_trim else END_TOKENS)
+    assert engine.backend.num_steps - steps == 1 or not kind.value.can_capture_late
+    engine.check_all_ended()
+
+
+@every_kind
+def test_typing_on_takes_back_no_more_than_the_end_of_the_prompt(kind: Kind) -> None:
+    engine = Engine(kind)
+    history = chat_with_a_turn(engine)
+    drafts = typed(24)
+    for number, draft in enumerate(drafts):
+        is_sentence = number % 8 == 7
+        if is_sentence:
+            prepare(engine, "s", history, draft, complete=True)
+        else:
+            prepare(engine, "s", history, draft)
+    _, _, wasted = totals(engine)
+    assert wasted <= 2 * (END_TOKENS + 1), "the last one was right"
+    asked = engine.chat("s", history, drafts[-1])
+    tokens, used, wasted = totals(engine)
+    assert wasted <= 2 * (END_TOKENS + 1)
+    assert tokens == used + wasted
+    assert asked.finished.stats.processed_tokens == (1 if kind.value.can_trim else END_TOKENS)
+    engine.check_all_ended()
+
+
+@every_kind
+def test_the_last_tokens_of_a_prompt_take_one_step_even_across_a_blocks_end(kind: Kind) -> None:
+    for count in range(30, 30 + BLOCK):
+        engine = Engine(kind)
+        engine.focus("s")
+        history = [system(words(20))]
+        prepare(engine, "s", history, words(count))
+        steps = engine.backend.num_steps
+        asked = engine.chat("s", history, words(count), max_tokens=1)
+        assert asked.finished.stats.processed_tokens <= END_TOKENS + 2
+        if kind.value.can_capture_late:
+            assert engine.backend.num_steps - steps == 1
+        tokens = engine.context_of("s")
+        assert engine.loop.index.match(tokens).num_tokens == len(tokens), "the block is captured all the same"
+        engine.check_all_ended()
+
+
+@every_kind
 def test_replies_are_the_same_with_and_without_work_ahead(kind: Kind) -> None:
     replies = []
     for is_on in (False, True):
         engine = Engine(kind)
         history = chat_with_a_turn(engine)
         for turn in range(3):
-            for draft in typed(9, turn) if is_on else ():
-                prepare(engine, "s", history, draft)
+            for number, draft in enumerate(typed(9, turn) if is_on else ()):
+                prepare(engine, "s", history, draft, complete=number % 3 == turn)
             replies.append(engine.chat("s", history, words(10, turn)).finished.reply)
         engine.check_all_ended()
     assert replies[:3] == replies[3:]
@@ -337,6 +393,119 @@ def test_what_no_user_says_cannot_be_prepared() -> None:
     engine.drain()
     assert asked.finished.reason is FinishReason.FAILED
     assert asked.finished.error
+
+
+@every_kind
+def test_evicting_a_chat_ends_its_work_ahead(kind: Kind) -> None:
+    engine = Engine(kind)
+    history = chat_with_a_turn(engine)
+    engine.focus("other")
+    engine.focus("s")
+    ahead = engine.prepare("s", [*history, user(words(60))])
+    engine.step(3)
+    engine.post(commands.Evict("s"))
+    engine.step()
+    assert ahead.finished.reason is FinishReason.CANCELLED
+    assert engine.context_of("s") == []
+    assert engine.stored_blocks() == set()
+    asked = engine.chat("s", history, words(60))
+    assert asked.finished.stats.reused.total == 0
+    tokens, used, wasted = totals(engine)
+    assert (used, wasted) == (0, tokens)
+    engine.check_all_ended()
+
+
+@every_kind
+def test_a_pin_during_work_ahead_holds_what_comes_afterwards_too(kind: Kind) -> None:
+    engine = Engine(kind)
+    history = chat_with_a_turn(engine)
+    ahead = engine.prepare("s", [*history, user(words(60))])
+    engine.step(3)
+    assert not ahead.ended
+    engine.post(commands.Pin("s", True))
+    engine.drain()
+    assert ahead.finished.reason is FinishReason.STOP
+    tokens = engine.context_of("s")
+    engine.focus("other")
+    assert engine.loop.index.match(tokens).num_tokens >= len(tokens) - BLOCK
+    engine.post(commands.ClearTier(Tier.HOST))
+    engine.step()
+    assert engine.loop.index.match(tokens).num_tokens >= len(tokens) - BLOCK, "pinned blocks stay"
+    engine.focus("s")
+    engine.chat("s", history, words(60))
+    engine.check_all_ended()
+
+
+@every_kind
+def test_without_a_cache_a_draft_is_prepared_where_its_chat_stands(kind: Kind) -> None:
+    engine = Engine(kind)
+    history = chat_with_a_turn(engine)
+    ahead = engine.prepare("s", [*history, user(words(60))], complete=True)
+    engine.step(3)
+    assert not ahead.ended
+    engine.post(commands.SetRamLimit("off"))
+    engine.drain()
+    assert engine.stored_blocks() == set()
+    engine.chat("s", history, words(60))
+    tokens, used, wasted = totals(engine)
+    assert tokens == used + wasted
+    engine.check_all_ended()
+
+
+def test_what_nobody_looks_at_any_longer_is_not_prepared_where_nothing_can_be_kept() -> None:
+    engine = Engine(Kind.DENSE, ram_limit="off")
+    history = chat_with_a_turn(engine)
+    ahead = engine.prepare("s", [*history, user(words(60))])
+    engine.step(3)
+    assert not ahead.ended
+    done = totals(engine)[0]
+    engine.focus("other")
+    engine.drain()
+    assert ahead.finished.reason is FinishReason.CANCELLED
+    assert totals(engine)[0] == done
+    engine.check_all_ended()
+
+
+@every_kind
+def test_a_chat_that_another_client_is_served_in_is_not_prepared(kind: Kind) -> None:
+    engine = Engine(kind)
+    history = chat_with_a_turn(engine)
+    asked = engine.submit("s", engine.talkative(history, 9, 12), client="b")
+    engine.run_until_started(asked)
+    ahead = engine.prepare("s", [*history, user(words(5))], client="a")
+    engine.step()
+    assert ahead.finished.reason is FinishReason.CANCELLED
+    assert not asked.ended
+    engine.drain()
+    other = engine.prepare("s", [*asked.history(), user(words(60))], client="a")
+    engine.step(2)
+    engine.post(commands.Cancel(other.request.id), client="b")
+    engine.step()
+    assert other.finished.reason is FinishReason.CANCELLED, "any front end may end what it knows the name of"
+    engine.check_all_ended()
+
+
+@trimming
+def test_after_enter_cells_are_brought_down_behind_the_first_token(kind: Kind) -> None:
+    engine = Engine(kind, num_cells=3000)
+    big = engine.submit("big", engine.talkative([], 900, 90), max_tokens=None)
+    engine.serve_until(lambda: bool(big.text))
+    history = [system(words(20)), user(words(30))]
+    first = engine.submit("s", history)
+    engine.serve_until(lambda: bool(first.ended))
+    engine.focus("s")
+    engine.post(commands.Cancel(big.request.id))
+    history.append(first.answer())
+    messages = engine.talkative(history, 12, 4)
+    prepare(engine, "s", history, messages[-1].content, complete=True)
+    assert engine.loop.mover.cells.highest > 900
+    asked = engine.submit("s", messages)
+    engine.serve_until(lambda: bool(asked.text))
+    assert not asked.ended
+    assert engine.loop.mover.cells.highest > 900
+    engine.step()
+    assert engine.loop.mover.cells.highest < 400
+    engine.check_all_ended()
 
 
 # ---- from disk

@@ -63,7 +63,7 @@ def test_a_reply_that_was_stopped_goes_on(kind: Kind) -> None:
     asked = engine.submit("s", engine.talkative([system(words(20))], 30, 40), max_tokens=None)
     while len(asked.text) < 30:
         engine.step()
-        engine.loop.serving._send_text(engine.loop.serving.running[asked.request.id], 0.0)
+        engine.loop.serving._telling.send_text(engine.loop.requests.running[asked.request.id], 0.0)
     engine.post(commands.Cancel(asked.request.id))
     engine.drain()
     assert asked.finished.reason is FinishReason.CANCELLED

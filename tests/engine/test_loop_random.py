@@ -122,16 +122,17 @@ class EngineMachine(RuleBasedStateMachine):
         for _ in range(count):
             self.engine.submit(session, messages, max_tokens=5, side_task=True)
 
-    @rule(session=sessions, text=texts, client=clients)
-    def prepare(self, session: str, text: str, client: str) -> None:
-        self.engine.prepare(session, [*self.histories[session], user(text)], client=client)
+    @rule(session=sessions, text=texts, client=clients, complete=st.booleans())
+    def prepare(self, session: str, text: str, client: str, complete: bool) -> None:
+        messages = [*self.histories[session], user(text)]
+        self.engine.prepare(session, messages, client=client, complete=complete)
 
     @rule(session=sessions, text=texts, more=texts)
     def type_and_send(self, session: str, text: str, more: str) -> None:
         self.settle(session)
         self.engine.focus(session)
-        for draft in ("", text):
-            self.engine.prepare(session, [*self.histories[session], user(draft)])
+        for draft, complete in (("", False), (text, True)):
+            self.engine.prepare(session, [*self.histories[session], user(draft)], complete=complete)
             self.engine.step(3)
         self.submit(session, [*self.histories[session], user(text + more)], 6, "a")
 

@@ -13,7 +13,7 @@ from samovar.core.chat import ChatMessage
 from samovar.core.events import RequestQueued, WaitReason
 from samovar.core.request import FinishReason
 from samovar.core.snapshot import ActivePhase, CacheSnapshot
-from samovar.engine.serving import PATIENCE_S
+from samovar.engine.admission import PATIENCE_S
 from tests.engine.fake_backend import Kind
 from tests.engine.harness import BLOCK, Asked, Engine, system, user, words
 
@@ -151,6 +151,24 @@ def test_what_runs_and_is_heavy_leaves_when_the_focused_chat_begins_and_goes_on_
     assert heavy.text == written
     end(engine, heavy)
     assert heavy.finished.stats.processed_tokens == len(heavy.prompt), "nothing of it was read again"
+    engine.check_all_ended()
+
+
+def test_a_side_task_that_leaves_nothing_behind_begins_anew_after_it_had_to_leave() -> None:
+    engine = slow()
+    task = engine.submit("heavy", [user(words(1000))], max_tokens=5, side_task=True)
+    engine.serve_until(lambda: task.started is not None)
+    engine.step(4)
+    assert not task.text
+    first = engine.submit("focused", focused_chat(engine), max_tokens=REPLY)
+    engine.serve_until(has_text(first))
+    assert [s.session for s in engine.loop.slots.used()] == ["focused"]
+    end(engine, first)
+    assert reasons(engine, task) == [WaitReason.FOCUS]
+    end(engine, task)
+    assert task.finished.reason in (FinishReason.STOP, FinishReason.LENGTH)
+    assert task.finished.stats.processed_tokens > len(task.prompt), "some of it was read twice"
+    assert engine.loop.index.match(task.prompt).num_tokens < BLOCK, "nothing of it is in the cache"
     engine.check_all_ended()
 
 

@@ -54,6 +54,33 @@ def test_the_turn_after_it_goes_on_there() -> None:
     assert again.finished.stats.processed_tokens <= 30
 
 
+def test_a_draft_is_prepared_behind_what_has_moved() -> None:
+    engine = Engine(Kind.DENSE)
+    history = long_chat(engine)
+    first = shifted(engine, history)
+    messages = [*first.history(), user(words(9))]
+    ahead = engine.prepare("s", messages, complete=True, may_shift=True)
+    engine.drain()
+    assert ahead.finished.reason is FinishReason.STOP
+    assert 9 <= ahead.finished.stats.processed_tokens <= 40
+    (sequence,) = engine.loop.slots.used()
+    assert sequence.exact is not None
+    assert len(sequence.stored) * BLOCK <= sequence.exact, "none of it is stored"
+    again = engine.submit("s", messages, may_shift=True)
+    engine.drain()
+    assert again.finished.stats.processed_tokens == 1
+
+
+def test_a_draft_that_may_not_shift_leaves_alone_what_has_moved() -> None:
+    engine = Engine(Kind.DENSE)
+    first = shifted(engine, long_chat(engine))
+    before = engine.context_of("s")
+    ahead = engine.prepare("s", [*first.history(), user(words(9))])
+    engine.drain()
+    assert ahead.finished.reason is FinishReason.CANCELLED
+    assert engine.context_of("s") == before
+
+
 @pytest.mark.parametrize("kind", Kind)
 def test_a_request_that_may_not_shift_is_exact(kind: Kind) -> None:
     engine = Engine(kind)

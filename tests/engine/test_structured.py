@@ -72,4 +72,4 @@ def test_a_grammar_that_the_model_cannot_go_on_with_fails_where_it_gets_stuck() 
     assert asked.finished.reply == "ab"
     assert asked.finished.error == "no token is allowed"
     engine.check_ended(other)
-    assert not engine.loop.serving.running
+    assert not engine.loop.requests.running

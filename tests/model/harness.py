@@ -207,6 +207,7 @@ class Engine:
         json_schema: str = "",
         grammar: str = "",
         may_shift: bool = False,
+        complete: bool = False,
     ) -> str:
         """Send a request; returns its id."""
         request = Request(
@@ -221,6 +222,7 @@ class Engine:
             json_schema=json_schema,
             grammar=grammar,
             may_shift=may_shift,
+            complete=complete,
         )
         self.last_submitted = request.id
         self.send(commands.Submit(request))

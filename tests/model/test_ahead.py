@@ -23,6 +23,8 @@ pytestmark = pytest.mark.model
 MESSAGE: Final = "Which of these would you look at first, and why would you leave the others for later?"
 BOUNDS: Final = {name: case.bound for name, case in CASES.items()}
 MAX_AFTER_ENTER: Final = 16  # the last word, the end of the turn, the header of the reply
+MAX_WASTED: Final = 2 * MAX_AFTER_ENTER
+TRIMMED: Final = ("dense", "sliding window")
 
 
 def engine_settings(model: Path) -> EngineSettings:
@@ -35,8 +37,11 @@ def model(request: pytest.FixtureRequest) -> Path:
     return path
 
 
-def prepare(engine: Engine, messages: list[ChatMessage], draft: str) -> events.RequestFinished:
-    return engine.wait(engine.submit("s", [*messages, user(draft)], kind=RequestKind.PREPARE)).finished
+def prepare(
+    engine: Engine, messages: list[ChatMessage], draft: str, *, complete: bool = False
+) -> events.RequestFinished:
+    name = engine.submit("s", [*messages, user(draft)], kind=RequestKind.PREPARE, complete=complete)
+    return engine.wait(name).finished
 
 
 def second_turn(engine: Engine, *, ahead: bool) -> Reply:
@@ -63,6 +68,28 @@ def test_a_message_that_was_typed_gets_the_reply_that_it_gets_at_once(
     assert totals.ahead_used_tokens == typed.finished.stats.ahead_tokens > 0
     assert totals.ahead_tokens == totals.ahead_used_tokens + totals.ahead_wasted_tokens
     assert totals.requests == 2
+
+
+def test_a_message_taken_for_complete_leaves_one_token_and_costs_little_where_it_was_not(
+    model: Path, start_engine: StartEngine
+) -> None:
+    plain = second_turn(start_engine(engine_settings(model)), ahead=False)
+    engine = start_engine(engine_settings(model))
+    messages = [system("You answer in a few words."), user(words(120, seed=1))]
+    engine.focus("s")
+    messages.append(engine.ask("s", messages).message())
+    drafts = [MESSAGE[: pos + 1] for pos, key in enumerate(MESSAGE) if key == " "]
+    for number, draft in enumerate(drafts):
+        complete = number == len(drafts) // 2
+        assert prepare(engine, messages, draft, complete=complete).reason is FinishReason.STOP
+    assert prepare(engine, messages, MESSAGE, complete=True).reason is FinishReason.STOP
+    typed = engine.ask("s", [*messages, user(MESSAGE)])
+    assert_same_reply(plain, typed, BOUNDS[engine.info.family])
+    can_trim = engine.info.family in TRIMMED
+    assert typed.processed == 1 if can_trim else typed.processed <= MAX_AFTER_ENTER
+    totals = engine.snapshot().totals
+    assert totals.ahead_tokens == totals.ahead_used_tokens + totals.ahead_wasted_tokens
+    assert totals.ahead_wasted_tokens <= MAX_WASTED
 
 
 def builder(model: LlamaModel, template: str | None) -> PromptBuilder:

@@ -63,6 +63,7 @@ async def test_a_draft_is_prepared_behind_its_chat_and_is_a_beginning_of_what_is
     assert request.session == chat.id
     type_draft(desk, "Could you explain?")
     whole = await prepared(desk, "Could you explain?")
+    assert (request.complete, whole.complete) == (False, True)
     await desk.chats.send(chat, "Could you explain?")
     assert desk.client.requests[-1].messages == whole.messages
     assert desk.client.requests[-1].messages[:-1] == request.messages[:-1]

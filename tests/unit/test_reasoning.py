@@ -131,7 +131,7 @@ def test_the_answer_is_what_is_copied() -> None:
     assert answer_of("<think>way</think>\n\n  goal\n") == "goal\n"
     assert answer_of("  plain ") == "  plain "
     assert answer_of("way</think>goal", thinks=True) == "goal"
-    assert answer_of("<think>cut short") == "<think>cut short"
+    assert answer_of("<think>cut short") == ""
 
 
 def test_the_tags_are_those_of_the_template() -> None:

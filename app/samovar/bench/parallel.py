@@ -19,12 +19,16 @@ from samovar.core.request import Request, RequestKind
 CHATS: Final = (1, 2, 4, 8)
 NUM_SIDE_TASKS: Final = 4
 GOAL: Final = 1.25
+MIN_ROUNDS: Final = 3
 _QUESTION: Final = "Tell me a very long story about a teapot that travels, with many details."
 _SIDE: Final = "Summarize this conversation in great detail, as a long list."
 
 
 class AtOnce(msgspec.Struct, frozen=True):
-    """`chats` that write at once: tokens a second of all, and of the same replies one after the other."""
+    """`chats` that write at once: tokens a second of all, and of the same replies one after the other.
+
+    The rates are medians; what they are `against` is the median of each round's own ratio.
+    """
 
     chats: int
     tokens_per_second: float
@@ -36,8 +40,9 @@ class AtOnce(msgspec.Struct, frozen=True):
 class Focused(msgspec.Struct, frozen=True):
     """The focused chat's times between tokens in milliseconds.
 
-    `ratio` is the mean against alone in the same rounds. `others_tokens` is what the side tasks wrote in the
-    meantime, `others_share` their part of the engine's time as it measured it, the last time in each round.
+    `ratio` is the median, over the rounds, of the mean against that of alone in the same round.
+    `others_tokens` is what the side tasks wrote in the meantime, `others_share` their part of the engine's
+    time as it measured it, the last time in each round.
     """
 
     mean_ms: float
@@ -49,13 +54,17 @@ class Focused(msgspec.Struct, frozen=True):
 
 
 class Result(msgspec.Struct, frozen=True):
-    """`same_chat` and `other_chats`: four side tasks on the focused chat, and on four others."""
+    """`same_chat` and `other_chats`: four side tasks on the focused chat, and on four others.
+
+    All three were measured in each of the `rounds`, each time in another order.
+    """
 
     model: str
     at_once: tuple[AtOnce, ...]
     alone: Focused
     same_chat: Focused
     other_chats: Focused
+    rounds: int
     goal: float = GOAL
 
 
@@ -86,30 +95,38 @@ async def run(
             await bench.write([bench.request(chat, 1)])
         together: dict[int, list[float]] = {count: [] for count in CHATS}
         apart: dict[int, list[float]] = {count: [] for count in CHATS}
-        for _ in range(max(2, repeats // 2)):
+        for _ in range(max(MIN_ROUNDS, repeats // 2)):
             for count in CHATS:
                 asked = [bench.request(chat, tokens) for chat in chats[:count]]
                 together[count].append(await bench.write(asked))
                 rates = [await bench.write([bench.request(chat, tokens)]) for chat in chats[:count]]
                 apart[count].append(statistics.harmonic_mean(rates))
-        alone, same, other = [], [], []
-        main, others = chats[0], chats[1 : NUM_SIDE_TASKS + 1]
-        for _ in range(repeats):
-            alone.append(await bench.focused(main, []))
-            same.append(await bench.focused(main, [main] * NUM_SIDE_TASKS))
-            other.append(await bench.focused(main, others))
-    one = statistics.median(together[1])
+        main = chats[0]
+        beside = [[], [main] * NUM_SIDE_TASKS, chats[1 : NUM_SIDE_TASKS + 1]]
+        replies: list[list[_Reply]] = [[] for _ in beside]
+        for number in range(repeats):
+            for place in range(len(beside)):
+                kind = (number + place) % len(beside)
+                replies[kind].append(await bench.focused(main, beside[kind]))
+    alone, same, other = replies
     at_once = tuple(
         AtOnce(
             count,
-            rate := statistics.median(together[count]),
-            one_by_one := statistics.median(apart[count]),
-            rate / one,
-            rate / one_by_one,
+            statistics.median(together[count]),
+            statistics.median(apart[count]),
+            _ratio(together[count], together[1]),
+            _ratio(together[count], apart[count]),
         )
         for count in CHATS
     )
-    return Result(model.name, at_once, _summary(alone, alone), _summary(same, alone), _summary(other, alone))
+    return Result(
+        model.name,
+        at_once,
+        _summary(alone, alone),
+        _summary(same, alone),
+        _summary(other, alone),
+        rounds=repeats,
+    )
 
 
 class _Bench:
@@ -199,6 +216,10 @@ class _Bench:
         return ended
 
 
+def _ratio(rates: Sequence[float], others: Sequence[float]) -> float:
+    return statistics.median(rate / other for rate, other in zip(rates, others, strict=True))
+
+
 def _summary(replies: Sequence[_Reply], alone: Sequence[_Reply]) -> Focused:
     gaps = [gap for reply in replies for gap in reply.gaps_ms]
     shares = [reply.share for reply in replies if reply.share is not None]
@@ -206,9 +227,7 @@ def _summary(replies: Sequence[_Reply], alone: Sequence[_Reply]) -> Focused:
         mean_ms=statistics.mean(reply.mean_ms for reply in replies),
         median_ms=statistics.median(gaps),
         p95_ms=statistics.quantiles(gaps, n=20)[-1],
-        ratio=statistics.median(
-            reply.mean_ms / other.mean_ms for reply, other in zip(replies, alone, strict=True)
-        ),
+        ratio=_ratio([reply.mean_ms for reply in replies], [reply.mean_ms for reply in alone]),
         others_tokens=statistics.mean(reply.others_tokens for reply in replies),
         others_share=statistics.mean(shares) if shares else None,
     )
@@ -232,4 +251,5 @@ def text(result: Result) -> str:
         if part is not result.alone:
             beside = f"  {part.ratio:.2f} × alone (goal {result.goal} ×), they wrote {part.others_tokens:.0f}"
         lines.append(f"{name:<22}{part.mean_ms:>10.1f}{part.median_ms:>9.1f}{part.p95_ms:>9.1f}{beside}")
+    lines.append(f"× alone: median of {result.rounds} rounds, in each the mean against that of alone")
     return "\n".join(lines)

@@ -175,21 +175,28 @@ class _Typist:
         async def until(moment: float) -> None:
             await asyncio.sleep(start + moment / self._speed - time.perf_counter())
 
+        async def follow(moment: float) -> None:
+            while (due := policy.next_due()) is not None and due <= moment:
+                await until(due)
+                if (worth := policy.due(due)) is not None:
+                    self._prepare(chat, message.content(worth.text), complete=worth.complete)
+
         self._prepare(chat, message.content(""))
         for moment, draft in keystrokes(
             message.text, WORDS_PER_MINUTE, num_corrections=message.corrections, num_wrong=WRONG_WORDS
         ):
-            while (due := policy.next_due()) is not None and due <= moment:
-                await until(due)
-                if (worth := policy.due(due)) is not None:
-                    self._prepare(chat, message.content(worth))
+            await follow(moment)
             await until(moment)
             policy.typed(draft, moment)
+        await follow(moment + ENTER_S)
         await until(moment + ENTER_S)
 
-    def _prepare(self, chat: Chat, content: str) -> None:
+    def _prepare(self, chat: Chat, content: str, *, complete: bool = False) -> None:
         messages = (*chat.messages, ChatMessage(Role.USER, content))
-        self.driver.send(Submit(Request(uuid.uuid4().hex, chat.session, messages, RequestKind.PREPARE)))
+        name = uuid.uuid4().hex
+        self.driver.send(
+            Submit(Request(name, chat.session, messages, RequestKind.PREPARE, complete=complete))
+        )
 
 
 def _case(on: list[_Sent], off: list[_Sent], step_ms: float) -> Case:

@@ -2,22 +2,41 @@
 
     typed      Could you expl        a word ends here and there; the one under the cursor may still change
     prepared   Could you |           up to the first space behind the last whole word
+    typed      Could you explain?    a sentence ends here: the message may be complete
+    prepared   Could you explain?|   with all that follows it in a prompt
 
-After a longer pause the last word counts as whole. Texts that run through the model word by word end up in
-the same cells as a text processed at once; what is taken back has been processed for nothing, so that a draft
-that only gets shorter is left alone until it goes on differently.
+After a longer pause the last word counts as whole, and the message as complete. Texts that run through the
+model word by word end up in the same cells as a text processed at once; what is taken back has been processed
+for nothing, so that a draft that only gets shorter is left alone until it goes on differently, and messages
+are not taken for complete too often.
 """
 
 import re
+from dataclasses import dataclass
 from typing import Final
 
 from samovar.chats.slash import is_command
 
 DEBOUNCE_S: Final = 0.3
+SENTENCE_S: Final = 0.05
+"""Enter may follow with the next key."""
 PAUSE_S: Final = 1.0
 MIN_GROWTH: Final = 3
 """Characters. Less is not worth a step of its own while the next word is being typed."""
+GUESS_CHARACTERS: Final = 64
+"""Of a message for each time that it is wrongly taken for complete: that costs five tokens of a dozen."""
 _WHOLE_WORDS: Final = re.compile(r".*\S\s", re.DOTALL)
+_SENTENCE_END: Final = re.compile(
+    r"""[.?!\u2026\u3002\uff1f\uff01]['")\]}\u2019\u201d\u00bb\u300d\u300f\uff09]*\Z"""
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """What a message begins with; with `complete` it may be all of it."""
+
+    text: str
+    complete: bool = False
 
 
 class AheadPolicy:
@@ -27,7 +46,8 @@ class AheadPolicy:
         self._text = ""
         self._typed_at = 0.0
         self._whole_at = 0.0
-        self._prepared = ""
+        self._prepared = Beginning("")
+        self._num_guesses = 0
 
     def typed(self, text: str, now: float) -> float | None:
         """The draft is now `text`; the time at which something will be due, None if nothing will."""
@@ -38,37 +58,51 @@ class AheadPolicy:
             self._text, self._typed_at = text, now
         return self.next_due()
 
-    def due(self, now: float) -> str | None:
+    def due(self, now: float) -> Beginning | None:
         """The beginning of the draft to process now, told once; None if it is too early or nothing is new.
 
-        Where it returns a text, `next_due` may name another time.
+        Where it returns one, `next_due` may name another time.
         """
-        text = self._candidate(now)
-        if text is not None:
-            self._prepared = text
-        return text
+        found = next((beginning for at, beginning in self._candidates() if at <= now), None)
+        if found is not None:
+            self._prepared = found
+            self._num_guesses += found.complete
+        return found
 
     def next_due(self) -> float | None:
         """The next time at which `due` has something, unless more is typed before."""
-        if self._is_worth(whole_words(self._text)):
-            return self._whole_at + DEBOUNCE_S
-        return self._typed_at + PAUSE_S if self._is_worth(self._text, min_growth=1) else None
+        return min((at for at, _ in self._candidates()), default=None)
 
     def begin(self, prepared: str = "") -> None:
         """The composer starts anew: the draft was sent, or it is another chat's. `prepared` is in place."""
-        self._text = self._prepared = prepared
+        self._text, self._prepared, self._num_guesses = prepared, Beginning(prepared), 0
 
-    def _candidate(self, now: float) -> str | None:
-        whole = whole_words(self._text)
-        if now >= self._typed_at + PAUSE_S and self._is_worth(self._text, min_growth=1):
-            return self._text
-        return whole if now >= self._whole_at + DEBOUNCE_S and self._is_worth(whole) else None
+    def _candidates(self) -> list[tuple[float, Beginning]]:
+        """What is worth processing, the most first, and from when on."""
+        text, found = self._text, list[tuple[float, Beginning]]()
+        pause = self._typed_at + PAUSE_S
+        if self._may_be_complete():
+            at = self._typed_at + SENTENCE_S if _SENTENCE_END.search(text) else pause
+            found.append((at, Beginning(text, complete=True)))
+        if self._is_worth(text, min_growth=1):
+            found.append((pause, Beginning(text)))
+        if self._is_worth(whole := whole_words(text)):
+            found.append((self._whole_at + DEBOUNCE_S, Beginning(whole)))
+        return found
+
+    def _may_be_complete(self) -> bool:
+        text, prepared = self._text, self._prepared
+        is_new = text == prepared.text and not prepared.complete
+        if not (is_new or self._is_worth(text, min_growth=1)) or not text.strip():
+            return False
+        return self._num_guesses * GUESS_CHARACTERS <= len(text) and not _begins_command(text)
 
     def _is_worth(self, text: str, min_growth: int = MIN_GROWTH) -> bool:
         """Whether so much of `text` is new, and meant for the model."""
-        if not text.strip() or _begins_command(self._text) or self._prepared.startswith(text):
+        prepared = self._prepared.text
+        if not text.strip() or _begins_command(self._text) or prepared.startswith(text):
             return False
-        return len(text) - _num_common(text, self._prepared) >= min_growth
+        return len(text) - _num_common(text, prepared) >= min_growth
 
 
 def whole_words(text: str) -> str:

@@ -241,10 +241,32 @@ def _measured(message: StoredMessage, summary: Compaction | None, others: Sequen
 
 
 def _bytes_per_token(path: Sequence[StoredMessage]) -> float:
-    """How long the tokens of a chat are, by those of its replies that are known."""
-    known = [message for message in path[-_LOOKED_AT:] if message.tokens]
-    num_tokens = sum(len(message.tokens) for message in known)
+    """How long the tokens of a chat's messages are.
+
+    By what its prompts have grown from turn to turn; else by the tokens of its replies, which may be in
+    another language than what the user attaches; else by a guess.
+    """
+    total_bytes = num_tokens = reply_bytes = reply_tokens = pending_bytes = pending = 0
+    before: int | None = None
+    for message in path[-_LOOKED_AT:]:
+        length = num_bytes(message.content) + sum(num_bytes(one.text) for one in message.attachments)
+        if message.role is not Role.ASSISTANT:
+            pending_bytes += length
+            pending += 1
+            continue
+        reply_bytes += length if message.tokens else 0
+        reply_tokens += len(message.tokens)
+        stats = message.stats
+        if stats is None or not stats.prompt_tokens:
+            before = None
+        else:
+            grown = stats.prompt_tokens - before - FRAME_TOKENS * pending if before is not None else 0
+            if 0 < grown <= pending_bytes:  # else turns were left out or summarized in between
+                total_bytes, num_tokens = total_bytes + pending_bytes, num_tokens + grown
+            before = stats.prompt_tokens + stats.generated_tokens
+        pending_bytes = pending = 0
+    if num_tokens < _MIN_MEASURED_TOKENS:
+        total_bytes, num_tokens = reply_bytes, reply_tokens
     if num_tokens < _MIN_MEASURED_TOKENS:
         return BYTES_PER_TOKEN
-    total_bytes = sum(num_bytes(message.content) for message in known)
-    return min(6.0, max(1.0, total_bytes / num_tokens))
+    return min(6.0, max(1.5, total_bytes / num_tokens))

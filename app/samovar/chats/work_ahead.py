@@ -22,7 +22,7 @@ from typing import Final
 import psutil
 
 from samovar.chats import changes, slash
-from samovar.chats.ahead_policy import DEBOUNCE_S, AheadPolicy, whole_words
+from samovar.chats.ahead_policy import DEBOUNCE_S, AheadPolicy, Beginning, whole_words
 from samovar.chats.chat import Chat
 from samovar.chats.host_state import HostPhase, HostState
 from samovar.chats.mentions import PASTE_NAME, attached, mentions, paste_digits
@@ -76,7 +76,9 @@ class WorkAhead:
         self._policy = AheadPolicy()  # of the shown chat's draft
         self._timer: asyncio.TimerHandle | None = None
         self._pending: dict[str, str] = {}  # sessions by request
-        self._asked: dict[str, Messages] = {}  # what was prepared last, by session
+        self._asked: dict[
+            str, tuple[Messages, bool]
+        ] = {}  # prepared last, and whether as complete, by session
         self._is_closed = False
         self.setting: str = shared.config.work_ahead
 
@@ -103,7 +105,7 @@ class WorkAhead:
         if chat is None or chat is self._shared.roster.shown or picture.num_running or picture.num_waiting:
             return
         if not self._is_cached(chat):
-            self._shared.archive.spawn(self._prepare(chat, "", wakes=False))
+            self._shared.archive.spawn(self._prepare(chat, Beginning(""), wakes=False))
 
     def prepare(self, chat: Chat) -> None:
         """Process what the next request of this chat will begin with: the chat, and its draft so far."""
@@ -111,7 +113,7 @@ class WorkAhead:
         if chat is self._shared.roster.shown:
             self._policy.begin(text)
             self._wait(chat, self._policy.typed(chat.draft, _now()))
-        self._shared.archive.spawn(self._prepare(chat, text, wakes=False))
+        self._shared.archive.spawn(self._prepare(chat, Beginning(text), wakes=False))
 
     def hear(self, change: changes.Change) -> None:
         """Take in what has happened to the chats, or to the host."""
@@ -168,9 +170,9 @@ class WorkAhead:
         self._timer = None
         if chat is not self._shared.roster.shown:
             return
-        text = self._policy.due(max(due, _now()))
-        if text is not None:
-            self._shared.archive.spawn(self._prepare(chat, text, wakes=True))
+        beginning = self._policy.due(max(due, _now()))
+        if beginning is not None:
+            self._shared.archive.spawn(self._prepare(chat, beginning, wakes=True))
         self._wait(chat, self._policy.next_due())
 
     def _stop_timer(self) -> None:
@@ -192,19 +194,20 @@ class WorkAhead:
 
     # What
 
-    async def _prepare(self, chat: Chat, text: str, *, wakes: bool) -> None:
-        """Ask for this beginning of the chat's next request, unless it has been asked for."""
+    async def _prepare(self, chat: Chat, beginning: Beginning, *, wakes: bool) -> None:
+        """Ask for this beginning of the chat's next message, unless it has been asked for."""
         if not self._may(chat, wakes=wakes):
             return
         if self.setting == "auto" and await self._power.is_on_battery():
             return
-        draft, path = chat.draft, chat.path
+        draft, path, text = chat.draft, chat.path, beginning.text
         messages = await self._messages(chat, text)
         is_stale = chat.path is not path or (bool(text) and chat.draft[: len(text)] != draft[: len(text)])
         if messages is None or is_stale or not self._may(chat, wakes=wakes):
             return
-        if self._asked.get(chat.id) != messages and self._is_next(chat):
-            self._asked[chat.id] = messages
+        is_complete = beginning.complete and chat.draft == text
+        if self._asked.get(chat.id) != (messages, is_complete) and self._is_next(chat):
+            self._asked[chat.id] = messages, is_complete
             request = Request(
                 id=uuid.uuid4().hex,
                 session=chat.id,
@@ -212,6 +215,7 @@ class WorkAhead:
                 kind=RequestKind.PREPARE,
                 title=chat.title,
                 may_shift=self._sender.context_full(chat) == "shift",
+                complete=is_complete,
             )
             self._pending[request.id] = chat.id
             self._shared.client.send(Submit(request))

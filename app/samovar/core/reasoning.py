@@ -185,17 +185,12 @@ def split_reply(text: str, *, thinks: bool = False, tags: Sequence[Tags] = KNOWN
 
 
 def answer_of(text: str, *, thinks: bool = False) -> str:
-    """A reply without its thinking; the whole of it if there is no answer in it."""
+    """A reply without its thinking; empty if it has no answer."""
     parts = split_reply(text, thinks=thinks)
     if not any(part.is_thinking for part in parts):
         return text
     answer = "".join(part.text for part in parts if not part.is_thinking)
-    return answer.lstrip() or text
-
-
-def only_answer(text: str, *, thinks: bool = False) -> str:
-    """A reply without its thinking; empty where it is nothing else, or has not got to its answer."""
-    return "".join(part.text for part in split_reply(text, thinks=thinks) if not part.is_thinking).lstrip()
+    return answer.lstrip()
 
 
 def find_tags(template: str) -> Tags | None:

@@ -37,8 +37,9 @@ class Request(msgspec.Struct, frozen=True):
     new tokens, and what comes back (`RequestFinished.reply` and `tokens`) is new as well.
 
     Of a `PREPARE`, the last message is the user's and may grow: tokens that depend on its end are left out.
-    It runs while nothing else does, gives way within a step, and ends as STOP when all is in the context, or
-    as CANCELLED when another `PREPARE` of its session or a `CHAT` takes its place.
+    With `complete` it may be all there: where tokens can be taken back, all of the prompt but one token is
+    processed. It runs while nothing else does, gives way within a step, and ends as STOP when all is in the
+    context, or as CANCELLED when another `PREPARE` of its session or a `CHAT` takes its place.
 
     `urgent` says that somebody waits for a side task: it is served like the focused chat. `json_schema` (JSON
     text) or `grammar` (GBNF) restrict what may be generated; at most one of them is given. With `may_shift` a
@@ -59,6 +60,7 @@ class Request(msgspec.Struct, frozen=True):
     json_schema: str = ""
     grammar: str = ""
     may_shift: bool = False
+    complete: bool = False
 
 
 class TierTokens(msgspec.Struct, frozen=True):

@@ -104,6 +104,8 @@ class CostModel:
         if not num_decode:
             if chunk > 1:
                 self._prefill.add(ms / chunk)
+            elif chunk:
+                self._decode.add(cells, ms)
         elif not chunk and num_decode == 1:
             self._decode.add(cells, ms)
         elif not chunk:

@@ -4,28 +4,33 @@ The only thread that touches the backend, the slots, the prefix index and the ti
 it through `post`; it reaches them through `emit`, which must not block.
 """
 
-import queue
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 from typing import Final
 
 from samovar.core import commands, events
 from samovar.core.request import FinishReason, Request, RequestKind
 from samovar.core.settings import EngineSettings
+from samovar.engine.admission import Admission
 from samovar.engine.backend import Backend
 from samovar.engine.control import CacheControl
+from samovar.engine.costs import CostModel
 from samovar.engine.counting import Counting
 from samovar.engine.disk import Disk, MakeSwapper
 from samovar.engine.mover import Mover
 from samovar.engine.preparing import Preparing
 from samovar.engine.prompt import PromptBuilder
+from samovar.engine.queueing import Queue
 from samovar.engine.records import Records
 from samovar.engine.report import Reporter
+from samovar.engine.requests import OpenRequests
 from samovar.engine.residency import Residency
-from samovar.engine.serving import Emit, Serving
+from samovar.engine.serving import Serving
 from samovar.engine.sleep import ModelChangedError, Sleep
 from samovar.engine.slots import Slots
+from samovar.engine.telling import Emit, Telling
 from samovar.kv.block import root_key
 from samovar.kv.host_tier import HostTier, Limits
 from samovar.kv.index import PrefixIndex
@@ -74,6 +79,7 @@ class EngineLoop:
         traits = backend.traits
         self._backend = backend
         self._settings = settings
+        self._clock = clock
         self._emit = emit
         self.block_tokens = block_tokens or settings.block_tokens
         self.index = PrefixIndex(root_key(fingerprint), self.block_tokens, partial=traits.family.can_trim)
@@ -96,16 +102,17 @@ class EngineLoop:
             traits.name, self.slots, self.index, self.host, self.mover, self.ledger, self.sleep
         )
         self._counting = Counting(backend.tokenize, emit)
-        self._inbox: queue.SimpleQueue[Envelope | ClientGone | DiskNews] = queue.SimpleQueue()
+        self._inbox: SimpleQueue[Envelope | ClientGone | DiskNews] = SimpleQueue()
         self._stopping = False
         self._records = Records(self.index)
+        self.requests = OpenRequests(lambda: self._residency.focused())
         self._residency = Residency(
             self.mover,
             self.slots,
             self.index,
             traits.family,
             oldest_pos=backend.oldest_pos,
-            busy_chats=lambda: self.serving.busy_chats(),
+            busy_chats=self.requests.busy_chats,
             tell=lambda event: emit(None, event),
         )
         self._t_snapshot = 0.0
@@ -117,7 +124,7 @@ class EngineLoop:
             records=self._records,
             residency=self._residency,
             tell=emit,
-            is_busy=lambda session: self.serving.has_open_chat(session),
+            is_busy=self.requests.has_open_chat,
             available_bytes=available_bytes,
             vocab_size=traits.vocab_size,
         )
@@ -133,13 +140,34 @@ class EngineLoop:
                 tell=emit,
                 wake=lambda: self._inbox.put(DiskNews()),
             )
+        costs, queue = CostModel(), Queue(emit)
+        telling = Telling(
+            backend, self.prompts, self.block_tokens, self.host, self.ledger, self._records, emit
+        )
+        self.admission = Admission(
+            self.requests,
+            backend,
+            block_tokens=self.block_tokens,
+            slots=self.slots,
+            index=self.index,
+            host=self.host,
+            mover=self.mover,
+            ledger=self.ledger,
+            residency=self._residency,
+            control=self._control,
+            costs=costs,
+            queue=queue,
+            telling=telling,
+            clock=clock,
+        )
         self.serving = Serving(
+            self.requests,
+            self.admission,
             backend,
             settings,
             block_tokens=self.block_tokens,
             prompts=self.prompts,
             slots=self.slots,
-            index=self.index,
             host=self.host,
             mover=self.mover,
             ledger=self.ledger,
@@ -147,6 +175,9 @@ class EngineLoop:
             residency=self._residency,
             control=self._control,
             sleep=self.sleep,
+            costs=costs,
+            queue=queue,
+            telling=telling,
             emit=emit,
             publish=self._publish,
             has_news=lambda: not self._inbox.empty(),
@@ -211,7 +242,7 @@ class EngineLoop:
         """Serve until `StopHost`. Every request that is still open then ends as cancelled."""
         while not self._stopping:
             self.serve_once(wait=True)
-        for running in self.serving.all():
+        for running in self.requests.all():
             self.serving.finish(running, FinishReason.CANCELLED, "The engine host was stopped.")
         self.preparing.cancel(lambda _: True, "The engine host was stopped.")
         self._counting.refuse_all()
@@ -221,16 +252,16 @@ class EngineLoop:
     def serve_once(self, *, wait: bool) -> None:
         """Take the commands that are there, make one step. If idle, `wait` for a command, and tick."""
         self._backend.clear_interrupt()
-        serving = self.serving
-        busy = serving.running or self._counting.is_open or not all(map(serving.is_fetching, serving.waiting))
+        requests = self.requests
+        busy = requests.running or self._counting.is_open or not all(r.is_fetching for r in requests.waiting)
         busy = busy or self._may_prepare()
         self._take_commands(min(TICK_S, self.sleep.due_in_s()) if wait and not busy else 0.0)
         if self._stopping:
             return
         if self._control.tick():
             self._publish()
-        self.serving.admit()
-        if self.serving.running:
+        self.admission.admit()
+        if self.requests.running:
             self.serving.step()
             self.sleep.touch()
             if time.perf_counter() - self._t_snapshot > SNAPSHOT_S:
@@ -239,14 +270,14 @@ class EngineLoop:
             self.preparing.step()
             if time.perf_counter() - self._t_snapshot > SNAPSHOT_S:
                 self._publish()
-        elif not (self.serving.waiting or self.preparing.works or self._counting.is_open):
+        elif not (self.requests.waiting or self.preparing.works or self._counting.is_open):
             self._tick()
         self._counting.count_slice()
         self.mover.keep_within_limits()
 
     def _may_prepare(self) -> bool:
         """Whether there is work to do ahead, and nothing else."""
-        return self.preparing.is_ready and not (self.serving.running or self.serving.waiting)
+        return self.preparing.is_ready and not (self.requests.running or self.requests.waiting)
 
     def _tick(self) -> None:
         """What is due while nothing runs; called every second at least, so it must be cheap."""
@@ -262,11 +293,11 @@ class EngineLoop:
             while True:
                 self._handle(message)
                 message = self._inbox.get_nowait()
-        except queue.Empty:
+        except Empty:
             pass
 
     def _handle(self, message: Envelope | ClientGone | DiskNews) -> None:
-        self.serving.changed = True
+        self.requests.changed = True
         if isinstance(message, DiskNews):
             if self._control.disk is not None:
                 self._control.disk.take_results()
@@ -274,7 +305,7 @@ class EngineLoop:
         if isinstance(message, ClientGone):
             self._residency.look_away(message.client)
             self._counting.drop(message.client)
-            for running in self.serving.all():
+            for running in self.requests.all():
                 if running.client == message.client:
                     self.serving.finish(running, FinishReason.CANCELLED)
             self.preparing.cancel(lambda work: work.client == message.client)
@@ -285,7 +316,7 @@ class EngineLoop:
             case commands.Submit(request):
                 self._submit(client, request)
             case commands.Cancel(request_id):
-                for running in self.serving.all():
+                for running in self.requests.all():
                     if running.request.id == request_id:
                         self.serving.finish(running, FinishReason.CANCELLED)
                 self.preparing.cancel(lambda work: work.request.id == request_id)
@@ -321,13 +352,13 @@ class EngineLoop:
                 self._publish()
 
     def _submit(self, client: str, request: Request) -> None:
-        ids = {running.request.id for running in self.serving.all()}
+        ids = {running.request.id for running in self.requests.all()}
         if request.id in ids | {work.request.id for work in self.preparing.works}:
             self._emit(client, events.CommandRefused(f"A request with the id {request.id} is under way."))
             return
         try:
             if request.kind is RequestKind.PREPARE:
-                is_chat_open = self.serving.has_open_chat(request.session)
+                is_chat_open = self.requests.has_open_chat(request.session)
                 self.preparing.submit(client, request, is_chat_open=is_chat_open)
             else:
                 self.preparing.make_way(request)
@@ -345,12 +376,12 @@ class EngineLoop:
         """
         if self.sleep.asleep:
             return
-        if session is not None and not self.serving.has_open_chat(session):
+        if session is not None and not self.requests.has_open_chat(session):
             self._control.bring_in(session)
         self._residency.drop_idle()
 
     def _forget(self, session: str) -> None:
-        for running in self.serving.all():
+        for running in self.requests.all():
             if running.request.session == session:
                 self.serving.finish(running, FinishReason.CANCELLED)
         self.preparing.cancel(lambda work: work.session == session)
@@ -366,8 +397,8 @@ class EngineLoop:
         self._t_snapshot = time.perf_counter()
         snapshot = self._reporter.snapshot(
             self._records,
-            frozenset(r.request.session for r in self.serving.running.values()),
-            (*self.serving.active(), *self.preparing.active()),
+            frozenset(r.request.session for r in self.requests.running.values()),
+            (*self.requests.active(self._clock()), *self.preparing.active()),
             self.serving.others_share(),
             self._control,
         )

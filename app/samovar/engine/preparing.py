@@ -23,6 +23,7 @@ from samovar.engine.disk import Fetch
 from samovar.engine.mover import Mover
 from samovar.engine.prompt import PromptBuilder
 from samovar.engine.residency import Residency
+from samovar.engine.scheduler import SHORT_TAIL
 from samovar.engine.sleep import ModelChangedError, Sleep
 from samovar.engine.slots import ContextSequence, Slots
 from samovar.kv.host_tier import HostTier
@@ -222,20 +223,23 @@ class Preparing:
 
     def _begin(self, work: Work) -> None:
         """Find out what there is to do, and ask for what the disk has of it."""
+        messages = work.request.messages
         try:
-            tokens = list(self._prompts.stable_prefix(work.request.messages))
+            if work.request.complete and self._family.can_trim:
+                tokens = list(self._prompts.build(messages)[:-1])
+            else:
+                tokens = list(self._prompts.stable_prefix(messages))
         except SamovarError as error:
             self._finish(work, FinishReason.FAILED, str(error))
             return
         session = work.session
         is_looked_at = session in self._residency.focused()
-        leaves_nothing = not is_looked_at and (self._host.limits.off or not work.request.store)
         if not is_looked_at:
             # Its cells leave again: only whole blocks outlast that.
             del tokens[len(tokens) - len(tokens) % self._block_tokens :]
         work.tokens = tokens
         idle = [s.tokens for s in self._slots.idle() if s.session == session]
-        if leaves_nothing or len(tokens) >= self._backend.traits.num_cells:
+        if self._leaves_nothing(work) or len(tokens) >= self._backend.traits.num_cells:
             self._finish(work, FinishReason.CANCELLED)
         elif (
             any(common_prefix(tokens, other) == len(tokens) for other in idle)
@@ -245,6 +249,11 @@ class Preparing:
             self._finish(work, FinishReason.STOP)
         elif self._control.disk is not None and not any(other == tokens[: len(other)] for other in idle):
             work.fetch = self._control.disk.fetch(session, tokens, may_evict=False)
+
+    def _leaves_nothing(self, work: Work) -> bool:
+        """Whether all that it does is lost with its cells, which nobody keeps."""
+        is_stored = work.request.store and not self._host.limits.off
+        return not is_stored and work.session not in self._residency.focused()
 
     def _in_place(self, work: Work) -> ContextSequence | None:
         """The sequence that it has got to, if nobody else has taken or changed it since."""
@@ -259,9 +268,10 @@ class Preparing:
         tokens, session = work.tokens, work.session
         assert tokens is not None
         match = self._index.match(tokens)
-        residents = self._residency.residents(session)
+        may_shift = work.request.may_shift and self._backend.traits.can_shift
+        residents = self._residency.residents(session, may_shift=may_shift)
         plan = make_plan(tokens, session, residents, match, self._family, whole=True)
-        if not self._is_safe(plan, session):
+        if self._leaves_nothing(work) or not self._is_safe(plan, session):
             self._finish(work, FinishReason.CANCELLED)
             return None
         self._residency.drop_idle(plan.slot, session)
@@ -295,6 +305,8 @@ class Preparing:
 
     def _chunk(self, pos: int, todo: int) -> int:
         """Tokens of the next step: as `plan_step` cuts them, so that what is resumed has the same pieces."""
+        if self._family.can_capture_late and todo <= min(SHORT_TAIL, self._max_chunk):
+            return todo
         chunk = min(
             todo, self._max_chunk - pos % self._max_chunk, self._block_tokens - pos % self._block_tokens
         )
@@ -321,7 +333,7 @@ class Preparing:
                 sequence.tokens.extend(tokens[pos : pos + chunk])
                 work.processed += chunk
                 self._ledger.ahead.processed(work.session, sequence.tokens, pos)
-                if work.request.store and not self._try_capture(sequence):
+                if work.request.store and not self._try_capture(sequence, chunk):
                     self._finish(work, FinishReason.CANCELLED)
                 elif len(sequence.tokens) == len(tokens):
                     self._finish(work, FinishReason.STOP)
@@ -333,13 +345,13 @@ class Preparing:
                 self._mover.undo(sequence)
                 self._finish(work, FinishReason.FAILED, "llama.cpp could not process the prompt.")
 
-    def _try_capture(self, sequence: ContextSequence) -> bool:
-        """Store the block that is now complete if there is room; whether the rest may follow.
+    def _try_capture(self, sequence: ContextSequence, chunk: int) -> bool:
+        """Store the block that `chunk` tokens completed if there is room; whether the rest may follow.
 
         What has only states or windows at its ends cannot make up for a block that was missed: there the
         session's next request has to get the chance to store this one.
         """
-        if len(sequence.tokens) % self._block_tokens or self._host.limits.off:
+        if len(sequence.tokens) % self._block_tokens >= chunk or self._host.limits.off:
             return True
         self._mover.capture_new(sequence, evict=False)
         can_follow = self._family.can_trim and not self._family.window

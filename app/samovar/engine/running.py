@@ -90,6 +90,11 @@ class Running:
     def is_side_task(self) -> bool:
         return self.request.kind is RequestKind.SIDE_TASK
 
+    @property
+    def is_fetching(self) -> bool:
+        """Whether blocks for it are on their way from disk; a disk that hangs is not waited for."""
+        return self.fetch is not None and self.fetch.is_open and not self.fetch.is_late
+
     def note_text(self, text: str, ms: float) -> None:
         """Count one token, which took `ms` and let `text` be shown, as thinking or not."""
         before, phase = self.reasoning.phase, self.reasoning.push(text)

@@ -13,6 +13,8 @@ from typing import Final
 
 MIN_CHUNK: Final = 8
 MAX_CHUNK_BESIDE: Final = 16
+SHORT_TAIL: Final = 16
+"""Last tokens of a prompt that are better processed in one step than in two."""
 ALONE_FACTOR: Final = 3.0
 AGING_S: Final = 10.0
 LEAST_MS: Final = 1e-3
@@ -93,17 +95,21 @@ def plan_step(
     max_chunk: int,
     budget_ms: float,
     block_tokens: int,
+    may_cross: bool = False,
 ) -> StepPlan:
     """The next step for `jobs`, of which there is at least one.
 
     While a focused one runs, others join in their order as far as `credit_ms` covers them; what costs more
     than `credit_cap_ms`, which is never saved up, goes once that much is there. The order is not broken for
-    a cheaper one: it would spend what a dearer one saves for.
+    a cheaper one: it would spend what a dearer one saves for. Whoever has had nothing for `AGING_S` goes on
+    credit, since a stream of short replies never saves up anything.
 
     A chunk ends at a block's end at the latest, since blocks are captured there, and at multiples of
-    `max_chunk`, so that a resumed prompt is processed in the same pieces as a cold one. It is cut so that
-    the step stays within `budget_ms` while others decode, is small beside a focused one that decodes, and
-    within three times the budget while nobody waits for a token.
+    `max_chunk`, so that a resumed prompt is processed in the same pieces as a cold one. A `SHORT_TAIL` goes
+    beyond these with `may_cross`, which says that blocks can be captured later too: it is what a prompt adds
+    to what was there, and no piece of a cold one. A chunk is cut so that the step stays within `budget_ms`
+    while others decode, is small beside a focused one that decodes, and within three times the budget while
+    nobody waits for a token.
     """
     assert jobs
     focused = [job for job in jobs if job.rank is Rank.FOCUSED]
@@ -115,6 +121,8 @@ def plan_step(
 
     def cut(job: Job, budget: float, token_ms: float, most: int) -> int:
         chunk = max(MIN_CHUNK, min(most, int(budget / max(token_ms, LEAST_MS))))
+        if may_cross and job.todo <= min(chunk, max_chunk, SHORT_TAIL):
+            return job.todo
         # A power of two divides the distance to the next block's end.
         chunk = 1 << (chunk.bit_length() - 1)
         return min(job.todo, chunk, max_chunk - job.pos % max_chunk, block_tokens - job.pos % block_tokens)
@@ -147,7 +155,8 @@ def plan_step(
             now, more, new_chunk = job, len(decode), chunk_of(job, num_focused)
         alone = focused_ms if now is prefill or prefill is None else costs.step_ms(num_focused, 0)
         total = costs.step_ms(more, new_chunk)
-        if total - alone > max(0.0, credit_ms) and not credit_ms >= credit_cap_ms:
+        is_covered = total - alone <= max(0.0, credit_ms) or credit_ms >= credit_cap_ms
+        if not is_covered and job.unserved_s < AGING_S:
             break
         if job.decoding:
             decode.append(job.id)

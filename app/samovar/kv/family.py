@@ -21,6 +21,11 @@ class Family:
     window: int = 0
     whole_state: bool = False
 
+    @property
+    def can_capture_late(self) -> bool:
+        """Whether a block can be captured whatever has been processed behind its end."""
+        return self.can_trim and not self.window
+
     def can_resume(self, pos: int, oldest_pos: int) -> bool:
         """Whether a sequence whose oldest position still held is `oldest_pos` may go on from `pos`.
 

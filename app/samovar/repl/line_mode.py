@@ -378,7 +378,8 @@ class LineMode:
             _say(f"{'you' if message.role is Role.USER else 'samovar'}:", "head")
             thinks = message.stats is not None and message.stats.thinking_tokens > 0
             is_reply = message.role is Role.ASSISTANT
-            _say(clean(answer_of(message.content, thinks=thinks) if is_reply else message.content))
+            answer = answer_of(message.content, thinks=thinks) if is_reply else ""
+            _say(clean(answer or message.content))
 
     def _tell_tasks(self) -> None:
         """Print what came of the side tasks that have ended."""

@@ -47,6 +47,7 @@ _HINTS: Final = (
 )
 
 
+_HINT_CELLS: Final = 22  # of a hint that the bar of the meter does not push out
 _LEAST_ACTIVITY: Final = 44  # cells: the meter does not take these away
 
 
@@ -259,8 +260,10 @@ class Foot(Widget):
         if self._command:
             return Content.assemble((_explained(self._command), "$faint")).truncate(width, ellipsis=True)
         told = self._activity.cell_length + (2 + cell_len(self._aside) if self._aside else 0)
-        left = width - 2 - (told if self._aside and told <= width else min(told, _LEAST_ACTIVITY))
-        meter = next((meter for meter in self._meters if meter.cell_length <= left), Content(""))
+        left = width - 3 - (told if self._aside and told <= width else min(told, _LEAST_ACTIVITY))
+        *longer, shortest = self._meters or (Content(""),)
+        fitting = (meter for meter in longer if meter.cell_length <= left - _HINT_CELLS)
+        meter = next(fitting, shortest if shortest.cell_length <= left else Content(""))
         end = Content.assemble("   ", meter) if meter.plain else meter
         width -= end.cell_length
         activity = self._activity.truncate(width, ellipsis=True)

@@ -45,8 +45,8 @@ def has_thought(entry: Entry) -> bool:
 
 
 def answer(entry: Entry, text: str) -> str:
-    """The text of an entry without its thinking."""
-    return answer_of(text, thinks=entry.thinks) if may_think(entry, text) else text
+    """The text of an entry without its thinking; the whole of it where that is all there is."""
+    return (answer_of(text, thinks=entry.thinks) or text) if may_think(entry, text) else text
 
 
 def reply_blocks(
