@@ -382,6 +382,33 @@ async def test_the_meter_shows_what_is_used_and_what_the_draft_adds(desk: Desk) 
     assert full.is_full
 
 
+async def test_the_mark_of_a_summary_stands_where_it_ends_and_can_be_unfolded(desk: Desk) -> None:
+    chat = desk.chats.shown
+    await fill(desk, chat, 5)
+    await summarize(desk, chat)
+    entries = chat_entries(chat, 0.0)
+    (place,) = [place for place, entry in enumerate(entries) if entry.role == "summary"]
+    (made,) = chat.compactions
+    assert entries[place - 1].id == str(made.upto_id)
+    assert len([entry for entry in entries if entry.is_message]) == 12, "messages above stay"
+    mark = entries[place]
+    assert mark.meta == ((f"{made.num_messages} messages · {made.tokens_before} → 6 tokens", "faint"),)
+    assert mark.attachments[0].text == SUMMARY
+    await desk.chats.compacting.undo(chat)
+    assert not any(entry.role == "summary" for entry in chat_entries(chat, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("used", "forecast", "color"), [(100, 120, "secondary"), (800, 900, "brass"), (800, 980, "red")]
+)
+def test_the_meters_colour_says_how_full_the_context_is(used: int, forecast: int, color: str) -> None:
+    long, short = context_meters(ContextUse(used, forecast, 1000, 525, 968))
+    assert long.plain.startswith(short.plain)
+    assert long.plain.count("━") == 12
+    assert str(short.spans[0].style) == f"${color}"
+    assert context_meters(None) == []
+
+
 async def test_a_long_message_is_sent_at_once_where_the_engine_cannot_count_it(desk: Desk) -> None:
     chat = desk.chats.shown
     sending = asyncio.create_task(desk.chats.send(chat, "word " * 900))
@@ -615,30 +642,3 @@ async def test_an_edit_that_is_left_while_it_is_counted_is_sent_and_safe_meanwhi
     assert chat.draft == "a draft"
     assert desk.client.requests[-1].messages[-1].content == "word " * 600
     await answer(desk, chat)
-
-
-async def test_the_mark_of_a_summary_stands_where_it_ends_and_can_be_unfolded(desk: Desk) -> None:
-    chat = desk.chats.shown
-    await fill(desk, chat, 5)
-    await summarize(desk, chat)
-    entries = chat_entries(chat, 0.0)
-    (place,) = [place for place, entry in enumerate(entries) if entry.role == "summary"]
-    (made,) = chat.compactions
-    assert entries[place - 1].id == str(made.upto_id)
-    assert len([entry for entry in entries if entry.is_message]) == 12, "messages above stay"
-    mark = entries[place]
-    assert mark.meta == ((f"{made.num_messages} messages · {made.tokens_before} → 6 tokens", "faint"),)
-    assert mark.attachments[0].text == SUMMARY
-    await desk.chats.compacting.undo(chat)
-    assert not any(entry.role == "summary" for entry in chat_entries(chat, 0.0))
-
-
-@pytest.mark.parametrize(
-    ("used", "forecast", "color"), [(100, 120, "secondary"), (800, 900, "brass"), (800, 980, "red")]
-)
-def test_the_meters_colour_says_how_full_the_context_is(used: int, forecast: int, color: str) -> None:
-    long, short = context_meters(ContextUse(used, forecast, 1000, 525, 968))
-    assert long.plain.startswith(short.plain)
-    assert long.plain.count("━") == 12
-    assert str(short.spans[0].style) == f"${color}"
-    assert context_meters(None) == []

@@ -246,10 +246,11 @@ def _bytes_per_token(path: Sequence[StoredMessage]) -> float:
     By what its prompts have grown from turn to turn; else by the tokens of its replies, which may be in
     another language than what the user attaches; else by a guess.
     """
-    total_bytes = num_tokens = reply_bytes = reply_tokens = pending_bytes = pending = 0
+    seen_bytes = seen_tokens = reply_bytes = reply_tokens = pending_bytes = pending = 0
     before: int | None = None
     for message in path[-_LOOKED_AT:]:
-        length = num_bytes(message.content) + sum(num_bytes(one.text) for one in message.attachments)
+        length = num_bytes(message.content)
+        length += sum(num_bytes(one.text) for one in message.attachments)
         if message.role is not Role.ASSISTANT:
             pending_bytes += length
             pending += 1
@@ -262,11 +263,11 @@ def _bytes_per_token(path: Sequence[StoredMessage]) -> float:
         else:
             grown = stats.prompt_tokens - before - FRAME_TOKENS * pending if before is not None else 0
             if 0 < grown <= pending_bytes:  # else turns were left out or summarized in between
-                total_bytes, num_tokens = total_bytes + pending_bytes, num_tokens + grown
+                seen_bytes, seen_tokens = seen_bytes + pending_bytes, seen_tokens + grown
             before = stats.prompt_tokens + stats.generated_tokens
         pending_bytes = pending = 0
-    if num_tokens < _MIN_MEASURED_TOKENS:
-        total_bytes, num_tokens = reply_bytes, reply_tokens
-    if num_tokens < _MIN_MEASURED_TOKENS:
+    if seen_tokens < _MIN_MEASURED_TOKENS:
+        seen_bytes, seen_tokens = reply_bytes, reply_tokens
+    if seen_tokens < _MIN_MEASURED_TOKENS:
         return BYTES_PER_TOKEN
-    return min(6.0, max(1.5, total_bytes / num_tokens))
+    return min(6.0, max(1.0, seen_bytes / seen_tokens))
