@@ -131,6 +131,8 @@ class Workstation(MessageKeys):
                     self._view.say_error(text)
                 else:
                     self._view.say(text)
+            case changes.CameBack(text):
+                self._view.say_if_quiet(text)
             case changes.LimitRefused(command, text, error):
                 self._view.give_back(f"/{command} {text}")
                 self._view.say_error(error)
