@@ -125,7 +125,7 @@ async def test_a_system_prompt_is_shown_as_one(tmp_path: Path) -> None:
 
 
 async def test_the_way_back_from_disk_is_said(tmp_path: Path) -> None:
-    async with station(tmp_path, chats=2, size=(160, 48)) as here:
+    async with station(tmp_path, chats=2, size=(220, 50)) as here:
         for from_disk, told in (
             (3041, "3,041 tokens back in the context in 25 ms, from disk"),
             (1024, "in 25 ms, 1,024 of them from disk"),

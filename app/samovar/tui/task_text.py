@@ -153,6 +153,8 @@ def cost_line(run: TaskRun, now: float, width: int) -> Content:
         parts += [(" · ", "$faint"), *cost]
     if run.note:
         parts.append((f" · {clean(run.note)}", "$brass"))
+    if run.did:
+        parts.append((f" · {clean(run.did)}", "$faint"))
     return Content.assemble(*parts).truncate(width, ellipsis=True)
 
 

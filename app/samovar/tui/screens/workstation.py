@@ -138,6 +138,7 @@ class Workstation(MessageKeys):
                 self._view.say_error(error)
             case changes.TasksChanged():
                 self._draw_tasks()
+                self._task_desk.look()
             case changes.VerifyMoved() | changes.RequestsTold():
                 pass  # the cache screen asked for it
             case changes.ComparisonGrew() | changes.ComparisonChanged():
