@@ -159,6 +159,21 @@ async def test_the_way_back_covers_no_answer_and_is_no_news_later(tmp_path: Path
         await here.until(lambda: "asleep" in here.activity)
 
 
+async def test_what_is_said_of_a_task_ends_with_it(tmp_path: Path) -> None:
+    async with station(tmp_path, chats=1) as here:
+        await here.pilot.press("ctrl+down")
+        await here.until(lambda: here.app.conversations.shown.path)
+        await here.send("/keywords")
+        await here.until(lambda: "keywords is under way" in here.activity)
+        here.client.finish(here.client.side_requests[-1], '{"tags": ["tea", "kyoto"]}')
+        await here.until(lambda: "tags added: tea, kyoto" in here.activity, here.activity)
+        await here.send("/title")
+        await here.until(lambda: "title is under way" in here.activity)
+        here.client.finish(here.client.side_requests[-1], "{}")
+        await here.until(lambda: "title: the model gave no answer" in here.error)
+        assert "under way" not in here.activity
+
+
 async def test_resting_on_a_chat_fetches_it_from_disk(tmp_path: Path) -> None:
     async with station(tmp_path, chats=3) as here:
         hot, cold, unknown = (row.id for row in here.sessions.rows[1:])
