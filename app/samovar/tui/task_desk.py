@@ -42,7 +42,10 @@ class TaskDesk:
     def show(self, run: TaskRun) -> None:
         """Show what a run answers, if that is something to be read; what others do shows by itself."""
         if run.spec.output in _WITH_PANEL:
-            panel = AnswerPanel(self._conversations, run, self._clock, max_fps=self._max_fps)
+            has_keys = not self._view.composer.input.has_focus
+            panel = AnswerPanel(
+                self._conversations, run, self._clock, max_fps=self._max_fps, has_keys=has_keys
+            )
             self._view.app.push_screen(panel, self._take)
         else:
             self._told.append(run)
