@@ -130,6 +130,26 @@ async def test_a_task_is_chosen_by_its_letters_and_asks_for_what_it_needs(tmp_pa
         await until_screen(here, AnswerPanel)
 
 
+async def test_files_that_are_wrong_are_told_with_their_reasons(tmp_path: Path) -> None:
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    for name in ("one", "two"):
+        (folder / f"{name}.toml").write_text('prompt = "x"\ncolor = "red"')
+    (folder / "title.toml").write_text('when = "never"')
+    async with station(tmp_path, chats=1, size=(80, 24), tasks_dir=folder) as here:
+        await here.pilot.press("alt+2")
+        await here.until(lambda: here.app.conversations.shown.path, "the chat is read")
+        await here.send("/task one")
+        await here.until(lambda: 'one.toml: unknown key "color"' in here.error, here.error)
+        await here.send("/title")
+        await here.until(lambda: "title is switched off in" in here.error, here.error)
+        await here.pilot.press("f8")
+        await until_screen(here, TasksScreen)
+        told = str(here.app.screen.query_one("#tasks-problems").render())
+        assert "one.toml: unknown key" in told
+        assert "two.toml: unknown key" in told
+
+
 async def test_a_key_on_a_message_explains_that_message(tmp_path: Path) -> None:
     async with station(tmp_path, chats=1) as here:
         await here.pilot.press("alt+2")

@@ -164,9 +164,11 @@ class SideTasks:
         return [run for run in self.runs if run.is_open]
 
     def spec(self, name: str) -> TaskSpec:
-        """The task of this name; SamovarError if there is none."""
-        specs = self.specs
-        found = next((spec for spec in specs if spec.name == name.strip().lower()), None)
+        """The task of this name; SamovarError if there is none, or why a file of the user's is none."""
+        specs, name = self.specs, name.strip().lower()
+        found = next((spec for spec in specs if spec.name == name), None)
+        if found is None and name in self._shelf.missing:
+            raise SamovarError(self._shelf.missing[name])
         if found is None:
             raise SamovarError(f"there is no task {name}; known are {', '.join(spec.name for spec in specs)}")
         return found
