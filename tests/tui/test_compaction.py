@@ -662,7 +662,8 @@ def marks(desk: Desk, chat: Chat) -> list[tuple[int, str]]:
 
 
 def notices(desk: Desk) -> list[str]:
-    return [change.text for change in desk.told if "no longer sent" in str(change)]
+    told = [change.text for change in desk.told if isinstance(change, changes.Noticed)]
+    return [text for text in told if "no longer sent" in text]
 
 
 async def opened(tmp_path: Path, config: Config, template_tokens: tuple[int, int] = (0, 0)) -> Desk:
@@ -687,7 +688,7 @@ async def test_a_window_that_moves_is_what_the_meter_counts_and_the_mark_shows(t
         assert used(desk, chat).used_tokens <= after + 1
         assert not used(desk, chat).is_full
         await desk.chats.send(chat, "short")
-        assert used(desk, chat).used_tokens == pytest.approx(size(desk.client.requests[-1]), abs=24)
+        assert used(desk, chat).used_tokens == pytest.approx(size(desk.client.requests[-1]), rel=0.15)
         desk.chats.stop(chat)
         await answer(desk, chat, "")
         await desk.chats.branches.delete(chat, (chat.path or [])[-2].id)
@@ -700,11 +701,11 @@ async def test_the_meter_follows_the_draft_across_a_step(tmp_path: Path) -> None
     chat = desk.chats.shown
     await fill(desk, chat)
     before = used(desk, chat).used_tokens
-    chat.draft = "word " * 60
+    chat.draft = "word " * 270
     use = used(desk, chat)
     assert use.used_tokens < before, "the oldest turns will be left out"
     await desk.chats.send(chat, chat.draft)
-    assert use.forecast_tokens == pytest.approx(size(desk.client.requests[-1]), abs=16)
+    assert use.forecast_tokens == pytest.approx(size(desk.client.requests[-1]), rel=0.15)
     await answer(desk, chat)
     await desk.close()
 
@@ -732,13 +733,11 @@ async def test_without_a_summary_what_fits_is_sent_though_the_guess_was_too_smal
     chat = desk.chats.shown
     for number in range(4):
         await desk.chats.send(chat, f"{number} " + "word " * 12)
-        row = chat.reply.row if chat.reply is not None else None
-        assert row is not None
         request = desk.client.requests[-1]
         stats = RequestStats(prompt_tokens=60 + number * 180, generated_tokens=120)  # more than it looks
         desk.client.finish(request, "a b " * 30, stats=stats, tokens=tuple(range(120)))
         desk.hear()
-        await until(lambda row=row: desk.store.messages.message(row.id).state is MessageState.COMPLETE)
+        await desk.until_stored(chat.id, MessageState.COMPLETE, "a b " * 30)
     num_requests = len(desk.client.requests)
     await desk.chats.send(chat, "word " * 60)
     assert chat.reply is not None
@@ -766,9 +765,9 @@ async def test_what_a_template_adds_is_part_of_the_forecast(tmp_path: Path) -> N
     chat = desk.chats.shown
     assert used(desk, chat).forecast_tokens == 0, "there is nothing to be sent yet"
     chat.draft = "word " * 6
-    assert used(desk, chat).forecast_tokens == 10 + 32
+    assert used(desk, chat).forecast_tokens == 9 + 32
     desk.chats.profile.set_system_prompt(chat, "Be brief.")
-    assert used(desk, chat).forecast_tokens == 10 + 8 + 3 + 8, "its own system prompt gives way"
+    assert used(desk, chat).forecast_tokens == 9 + 8 + 3 + 8, "its own system prompt gives way"
     await desk.close()
 
 

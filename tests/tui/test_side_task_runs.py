@@ -102,7 +102,6 @@ async def test_a_title_comes_after_the_first_exchange_that_is_complete(
     for number in range(2):
         await lively.chats.send(chat, f"where to drink tea {number}")
         await lively.reply(chat, "In", reason)
-        lively.chats.outbox.resume(chat)
     assert not lively.client.side_requests
     await lively.exchange(chat, "and when", "In May.")
     (run,) = lively.chats.tasks.runs

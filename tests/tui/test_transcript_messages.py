@@ -367,7 +367,7 @@ async def test_the_text_of_a_summary_comes_into_view_with_its_mark() -> None:
     async with app.run_test(size=(80, 24)) as pilot:
         text = AttachmentLine("what is sent of them", 9, 90, False, "one\ntwo\nlast of it")
         mark = Entry("summary 1", SUMMARY, "", attachments=(text,))
-        chat = await in_focus(pilot, [*talk(3), mark, *talk(20, "later")])
+        chat = await in_focus(pilot, [*talk(12), mark, *talk(12, "later")])
         assert chat.select("summary 1")
         await pilot.pause()
         chat.scroll_to(y=chat.scroll_y - 24 + row_of(chat, "what is sent of them") + 1)

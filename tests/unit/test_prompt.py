@@ -344,6 +344,3 @@ def test_the_templates_own_tokens_are_those_besides_what_messages_say() -> None:
     )
     num_kind = len(toy.tokenize("Be kind."))
     assert builder(own).template_tokens() == (2 + num_kind + 2 + 1, 2 + 2 + 1)
-    refuses = "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}<|im_start|>"
-    alone, both = builder(refuses + "{{ messages[0].content }}").template_tokens()
-    assert (alone, both) == (1, 1), "one that refuses a system prompt"
