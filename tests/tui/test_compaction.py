@@ -734,10 +734,10 @@ async def test_without_a_summary_what_fits_is_sent_though_the_guess_was_too_smal
     for number in range(4):
         await desk.chats.send(chat, f"{number} " + "word " * 12)
         request = desk.client.requests[-1]
-        stats = RequestStats(prompt_tokens=60 + number * 180, generated_tokens=120)  # more than it looks
-        desk.client.finish(request, "a b " * 30, stats=stats, tokens=tuple(range(120)))
+        stats = RequestStats(prompt_tokens=60 + number * 200, generated_tokens=120)  # more than it looks
+        desk.client.finish(request, "a b " * 120, stats=stats, tokens=tuple(range(120)))
         desk.hear()
-        await desk.until_stored(chat.id, MessageState.COMPLETE, "a b " * 30)
+        await desk.until_stored(chat.id, MessageState.COMPLETE, "a b " * 120)
     num_requests = len(desk.client.requests)
     await desk.chats.send(chat, "word " * 60)
     assert chat.reply is not None
