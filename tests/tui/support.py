@@ -120,13 +120,22 @@ async def station(
     ready: bool = True,
     store_kind: type[Store] = Store,
     personas_dir: Path | None = None,
+    tasks_dir: Path | None = None,
+    clock: Callable[[], float] = time.time,
 ) -> AsyncIterator[Station]:
     """An app in a terminal of this size, over a store with some chats (`chat 1` is the oldest)."""
     store = store_kind.open(folder / "chats.db")
     fill(store, chats)
     witness = Store.open(folder / "chats.db")
     client = client or FakeClient()
-    app = SamovarApp(client, store, config or Config(max_fps=60), personas_dir=personas_dir)
+    app = SamovarApp(
+        client,
+        store,
+        config or Config(max_fps=60),
+        personas_dir=personas_dir,
+        tasks_dir=tasks_dir,
+        clock=clock,
+    )
     try:
         async with app.run_test(size=size) as pilot:
             here = Station(app, pilot, client, witness)

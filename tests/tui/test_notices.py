@@ -4,6 +4,7 @@ from pathlib import Path
 
 import msgspec
 
+from samovar.chats.conversation import OPENED_WITHIN_S
 from samovar.config import Config
 from samovar.core.commands import Evict, Pin, Prefetch, SetDiskLimit
 from samovar.core.events import (
@@ -34,9 +35,10 @@ async def test_progress_stays_in_view_when_something_is_noticed(tmp_path: Path) 
         stats = RequestStats(prompt_tokens=2816, reused=TierTokens(context=64))
         here.client.begin(request, stats)
         here.client.push(PrefillProgressed(request.id, request.session, 128, 2752, 120_000.0))
-        here.client.push(SwapFinished(request.session, True, 24, 1, 1.0))
         await here.until(lambda: "reading   128 of 2,752" in here.activity, here.activity)
-        await here.until(lambda: "24 tokens back" in here.activity, here.activity)
+        here.client.push(SwapFinished(request.session, True, 24, 1, 1.0))
+        await here.send("/star")
+        await here.until(lambda: "among the favourites" in here.activity, here.activity)
         assert "reading   128 of 2,752" in here.activity
         assert AT_WORK in drawn(here, 0)
         assert "".join(text for text, _ in here.entries[-1].meta).endswith("64 reused, 2,752 to process")
@@ -123,12 +125,53 @@ async def test_a_system_prompt_is_shown_as_one(tmp_path: Path) -> None:
 
 
 async def test_the_way_back_from_disk_is_said(tmp_path: Path) -> None:
-    async with station(tmp_path) as here:
+    async with station(tmp_path, chats=2, size=(220, 50)) as here:
+        for from_disk, told in (
+            (3041, "3,041 tokens back in the context in 25 ms, from disk"),
+            (1024, "in 25 ms, 1,024 of them from disk"),
+        ):
+            await here.pilot.press("ctrl+down")
+            shown = here.app.conversations.shown.id
+            here.client.push(SwapFinished(shown, True, 3041, 1, 25.0, disk_tokens=from_disk))
+            await here.until(lambda told=told: told in here.activity, here.activity)
+
+
+async def test_the_way_back_covers_no_answer_and_is_no_news_later(tmp_path: Path) -> None:
+    now = [1_000.0]
+    async with station(tmp_path, chats=2, clock=lambda: now[0]) as here:
+        await here.pilot.press("alt+2")
         shown = here.app.conversations.shown.id
-        here.client.push(SwapFinished(shown, True, 3041, 1, 25.0, disk_tokens=3041))
-        await here.until(lambda: "3,041 tokens back in the context in 25 ms, from disk" in here.activity)
-        here.client.push(SwapFinished(shown, True, 3041, 1, 25.0, disk_tokens=1024))
-        await here.until(lambda: "in 25 ms, 1,024 of them from disk" in here.activity)
+        await here.send("/star")
+        await here.until(lambda: "among the favourites" in here.activity)
+        here.client.push(SwapFinished(shown, True, 3041, 1, 25.0))
+        here.client.push(CommandRefused("that is too much", "evict"))
+        await here.until(lambda: here.error == "that is too much")
+        here.client.push(SwapFinished(shown, True, 3041, 1, 25.0))
+        await here.send("/star")
+        await here.until(lambda: "no favourite" in here.activity)
+        assert "back in the context" not in here.activity
+
+        await here.pilot.press("ctrl+down")
+        shown = here.app.conversations.shown.id
+        now[0] += 2 * OPENED_WITHIN_S
+        here.client.push(SwapFinished(shown, True, 3041, 1, 25.0))
+        here.client.push(CacheChanged(CacheSnapshot(asleep=True, wake_ms=1200.0)))
+        await here.until(lambda: "asleep" in here.activity)
+
+
+async def test_what_is_said_of_a_task_ends_with_it(tmp_path: Path) -> None:
+    async with station(tmp_path, chats=1) as here:
+        await here.pilot.press("ctrl+down")
+        await here.until(lambda: here.app.conversations.shown.path)
+        await here.send("/keywords")
+        await here.until(lambda: "keywords is under way" in here.activity)
+        here.client.finish(here.client.side_requests[-1], '{"tags": ["tea", "kyoto"]}')
+        await here.until(lambda: "tags added: tea, kyoto" in here.activity, here.activity)
+        await here.send("/title")
+        await here.until(lambda: "title is under way" in here.activity)
+        here.client.finish(here.client.side_requests[-1], "{}")
+        await here.until(lambda: "title: the model gave no answer" in here.error)
+        assert "under way" not in here.activity
 
 
 async def test_resting_on_a_chat_fetches_it_from_disk(tmp_path: Path) -> None:

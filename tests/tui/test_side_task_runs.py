@@ -154,13 +154,35 @@ async def test_a_title_that_is_asked_for_replaces_one_of_the_users(quiet: Desk) 
     assert chat.title == "Mine again"
 
 
+async def test_undo_brings_back_a_title_that_a_task_has_replaced(quiet: Desk) -> None:
+    chat, desk = quiet.chats.shown, CommandDesk(quiet.chats)
+    quiet.chats.profile.rename(chat, "Mine")
+    run = quiet.chats.tasks.run(chat, TITLE)
+    end(quiet, run, TEA)
+    assert run.did == "title: Tea in Kyoto · /undo takes it back"
+    assert await desk.run(slash.parse("/undo")) == "the title is “Mine” again"
+    assert chat.title == "Mine"
+    await until(lambda: quiet.store.session(chat.id).title == "Mine")
+    with pytest.raises(SamovarError, match="no message of this chat has been deleted"):
+        await desk.run(slash.parse("/undo"))
+
+
+async def test_undo_leaves_a_title_alone_that_the_user_has_given_since(quiet: Desk) -> None:
+    chat, desk = quiet.chats.shown, CommandDesk(quiet.chats)
+    end(quiet, quiet.chats.tasks.run(chat, TITLE), TEA)
+    quiet.chats.profile.rename(chat, "Mine")
+    with pytest.raises(SamovarError):
+        await desk.run(slash.parse("/undo"))
+    assert chat.title == "Mine"
+
+
 async def test_tags_are_added_and_none_is_taken(quiet: Desk) -> None:
     chat = quiet.chats.shown
     quiet.chats.profile.set_tags(chat, ["mine", "tea"])
     run = quiet.chats.tasks.run(chat, KEYWORDS)
     end(quiet, run, '{"tags": ["Tea", "Kyoto"')
     assert chat.tags == ("kyoto", "mine", "tea")
-    assert (run.results, run.result) == (("tea", "kyoto"), "tea, kyoto")
+    assert (run.results, run.result, run.did) == (("tea", "kyoto"), "tea, kyoto", "tag added: kyoto")
     await until(lambda: quiet.store.session(chat.id).tags == chat.tags)
     again = quiet.chats.tasks.again(run.id)
     end(quiet, again, '{"tags": ["tea"]}')

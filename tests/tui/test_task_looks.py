@@ -171,7 +171,7 @@ def test_side_tasks_screen(
     async def before(pilot: Pilot[None]) -> None:
         await run_tasks(pilot, client)
         await pilot.press("f8", "down", "down", "down", *(["down"] * (size[0] > 100)))
-        await settled(pilot, "i insert")
+        await settled(pilot, "r again")
 
     assert snap_compare(app, terminal_size=size, run_before=before)
 

@@ -60,10 +60,41 @@ async def test_a_suggested_reply_goes_into_the_composer_and_is_not_sent(tmp_path
         request = await ask(here, "/suggest")
         here.client.finish(request, '{"replies": ["Go on.", "Why?", "Thank you."]}')
         await here.until(lambda: "2. Why?" in read(here), "all are listed")
-        await here.pilot.press("2")
+        await here.pilot.press("tab", "2")
         await until_screen(here, Workstation)
         assert here.text == "Why?"
         assert not here.client.requests
+
+
+async def test_what_is_typed_while_an_answer_opens_goes_on_into_the_composer(tmp_path: Path) -> None:
+    async with station(tmp_path, chats=1) as here:
+        await here.pilot.press("alt+2")
+        await here.until(lambda: here.app.conversations.shown.path, "the chat is read")
+        here.press_at_once(*"/summary", "enter", *"nicx", "backspace", "e")
+        await until_screen(here, AnswerPanel)
+        await here.until(lambda: here.text == "nice", here.text)
+        await here.pilot.press("x")
+        assert here.text == "nicex"
+        assert not here.client.of(Cancel)
+        await here.pilot.press("tab", "x")
+        assert here.client.of(Cancel)
+        assert here.text == "nicex"
+        await here.pilot.press("tab", "t", "enter")
+        await until_screen(here, Workstation)
+        await here.until(lambda: here.client.requests, "sent")
+        assert here.client.requests[0].messages[-1].content == "nicext"
+
+
+async def test_a_panel_that_a_key_has_opened_takes_keys_at_once(tmp_path: Path) -> None:
+    async with station(tmp_path, chats=1) as here:
+        await here.pilot.press("alt+2")
+        await here.until(lambda: here.app.conversations.shown.path, "the chat is read")
+        await here.pilot.press("tab", "w")
+        await until_screen(here, AnswerPanel)
+        await here.pilot.press("x")
+        assert here.client.of(Cancel)
+        await here.until(lambda: "esc closes" in str(here.app.screen.query_one("#answer-keys").render()))
+        assert "inserts" not in str(here.app.screen.query_one("#answer-keys").render())
 
 
 async def test_a_task_is_stopped_run_again_and_discarded_from_the_list(tmp_path: Path) -> None:
@@ -97,6 +128,26 @@ async def test_a_task_is_chosen_by_its_letters_and_asks_for_what_it_needs(tmp_pa
         await here.until(lambda: here.client.side_requests, "asked")
         assert "Dutch" in here.client.side_requests[0].messages[-1].content
         await until_screen(here, AnswerPanel)
+
+
+async def test_files_that_are_wrong_are_told_with_their_reasons(tmp_path: Path) -> None:
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    for name in ("one", "two"):
+        (folder / f"{name}.toml").write_text('prompt = "x"\ncolor = "red"')
+    (folder / "title.toml").write_text('when = "never"')
+    async with station(tmp_path, chats=1, size=(80, 24), tasks_dir=folder) as here:
+        await here.pilot.press("alt+2")
+        await here.until(lambda: here.app.conversations.shown.path, "the chat is read")
+        await here.send("/task one")
+        await here.until(lambda: 'one.toml: unknown key "color"' in here.error, here.error)
+        await here.send("/title")
+        await here.until(lambda: "title is switched off in" in here.error, here.error)
+        await here.pilot.press("f8")
+        await until_screen(here, TasksScreen)
+        told = str(here.app.screen.query_one("#tasks-problems").render())
+        assert "one.toml: unknown key" in told
+        assert "two.toml: unknown key" in told
 
 
 async def test_a_key_on_a_message_explains_that_message(tmp_path: Path) -> None:

@@ -131,6 +131,12 @@ class ComparisonChanged(msgspec.Struct, frozen=True):
     session: str
 
 
+class CameBack(msgspec.Struct, frozen=True):
+    """The chat that has just been opened lies in the context again. Worth a word where nothing else is said."""
+
+    text: str
+
+
 class Noticed(msgspec.Struct, frozen=True):
     """One line for the user."""
 
@@ -160,5 +166,6 @@ Change = (
     | TasksChanged
     | ComparisonGrew
     | ComparisonChanged
+    | CameBack
     | Noticed
 )

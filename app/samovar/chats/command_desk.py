@@ -213,6 +213,8 @@ class CommandDesk:
             return "the message is back"
         if (back := self._conversations.undo_delete()) is not None:
             return f"“{_short(back)}” is back"
+        if self._conversations.tasks.undoable_title(chat):
+            return f"the title is “{_short_text(self._conversations.tasks.undo_title(chat))}” again"
         if self._conversations.compacting.undoable(chat) is not None:
             return await self._conversations.compacting.undo(chat)
         _refuse(await self._conversations.branches.undo(chat))
@@ -267,5 +269,9 @@ def _refuse(reason: str) -> None:
 
 
 def _short(chat: Chat) -> str:
-    text = " ".join(clean(chat.title).split()) or "new chat"
+    return _short_text(chat.title) or "new chat"
+
+
+def _short_text(title: str) -> str:
+    text = " ".join(clean(title).split())
     return text if len(text) <= 24 else text[:23] + "…"

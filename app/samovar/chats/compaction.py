@@ -34,7 +34,7 @@ from samovar.core.events import (
     TokensGenerated,
 )
 from samovar.core.figures import count
-from samovar.core.reasoning import only_answer
+from samovar.core.reasoning import answer_of
 from samovar.core.request import FinishReason, Request, RequestKind
 from samovar.sessions.settings import SessionSettings
 from samovar.sessions.store import MessageState, StoredMessage
@@ -239,7 +239,7 @@ class Compacting:
                 run.state, run.stats, job.thinks = TaskState.RUNNING, stats, thinks
             case TokensGenerated(text=text):
                 job.parts.append(text)
-                run.text = only_answer("".join(job.parts), thinks=job.thinks)
+                run.text = answer_of("".join(job.parts), thinks=job.thinks)
             case RequestFinished():
                 run.stats = event.stats
                 self._shared.archive.spawn(self._finish(job, event))

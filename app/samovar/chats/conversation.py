@@ -10,6 +10,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -60,6 +61,10 @@ from samovar.core.snapshot import CacheSnapshot
 from samovar.sessions.store import Session, Store, StoredMessage
 
 
+OPENED_WITHIN_S: Final = 5.0
+"""How long after a chat has been opened its way back into the context is still news."""
+
+
 class Conversations:
     """All chats of this front end. `notify` is called in the event loop and must not block."""
 
@@ -84,6 +89,7 @@ class Conversations:
         self._shared = Shared(client, self._archive, config, self._tell, clock, self.roster)
         self._watch = Watch(self._shared)
         self._is_loaded = False
+        self._opened_at = 0.0  # seconds since the epoch: when the user has gone to the shown chat
         self.host = HostState()
         self.cache = CacheDesk(client, self._tell)
         self.finder = Finder(store.file)
@@ -193,6 +199,7 @@ class Conversations:
             self._shared.complain("this chat has been deleted in another window")
             return
         self.roster.shown = chat = self.chats[session]
+        self._opened_at = self._clock()
         self._focus(chat)
         self._tell(changes.ChatShown(session))
         self._archive.spawn(self._watch.look(chat))
@@ -202,6 +209,7 @@ class Conversations:
         if session not in self.chats:
             return "this chat has been deleted"
         self.roster.shown = chat = self.chats[session]
+        self._opened_at = self._clock()
         self._focus(chat)
         self._tell(changes.ChatShown(session))
         await self._watch.look(chat)
@@ -342,7 +350,8 @@ class Conversations:
             case HostReady() | Welcome(model=ModelInfo()):
                 self._focus(self.shown)
             case SwapFinished(session, into_context=True) if session == self.shown.id and event.num_tokens:
-                self._tell(changes.Noticed(cache_words.swapped(event)))
+                if self._clock() - self._opened_at <= OPENED_WITHIN_S and not self.shown.is_busy:
+                    self._tell(changes.CameBack(cache_words.swapped(event)))
             case TokensCounted():
                 if not self._counts.handle(event):
                     self._file_counts.handle(event)

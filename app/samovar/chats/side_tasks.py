@@ -30,7 +30,7 @@ from samovar.core.events import (
     TokensGenerated,
 )
 from samovar.core.figures import count, duration
-from samovar.core.reasoning import only_answer
+from samovar.core.reasoning import answer_of
 from samovar.core.request import FinishReason, RequestStats
 from samovar.sessions.store import MessageState, StoredMessage
 from samovar.tasks.answer import is_about, meaning
@@ -68,8 +68,8 @@ class TaskRun:
 
     `id` is that of its request; `position` and `estimate_ms` are of waiting, `read_tokens` and
     `to_read_tokens` of processing the prompt. `results` are the texts that `result` shows as one: tags,
-    suggestions. `note` says what there is to know about a result: that it is cut, say. Times: seconds since
-    the epoch.
+    suggestions. `note` says what there is to know about a result: that it is cut, say; `did` what it has done to
+    the chat. Times: seconds since the epoch.
     """
 
     id: str
@@ -87,6 +87,7 @@ class TaskRun:
     result: str = ""
     results: tuple[str, ...] = ()
     note: str = ""
+    did: str = ""
     error: str = ""
     stats: RequestStats | None = None
     position: int = 0
@@ -135,6 +136,7 @@ class SideTasks:
         self._titled = set[str]()  # chats for which a title has been asked
         self._adopted: dict[str, Callable[[], object]] = {}  # what cancels runs that others look after
         self._tell_timer: asyncio.TimerHandle | None = None
+        self._replaced: dict[str, tuple[str, str]] = {}  # by chat: the title before a task's, and that one
 
     @property
     def specs(self) -> tuple[TaskSpec, ...]:
@@ -163,9 +165,11 @@ class SideTasks:
         return [run for run in self.runs if run.is_open]
 
     def spec(self, name: str) -> TaskSpec:
-        """The task of this name; SamovarError if there is none."""
-        specs = self.specs
-        found = next((spec for spec in specs if spec.name == name.strip().lower()), None)
+        """The task of this name; SamovarError if there is none, or why a file of the user's is none."""
+        specs, name = self.specs, name.strip().lower()
+        found = next((spec for spec in specs if spec.name == name), None)
+        if found is None and name in self._shelf.missing:
+            raise SamovarError(self._shelf.missing[name])
         if found is None:
             raise SamovarError(f"there is no task {name}; known are {', '.join(spec.name for spec in specs)}")
         return found
@@ -287,6 +291,18 @@ class SideTasks:
             raise SamovarError("this side task has been discarded")
         return found
 
+    def undoable_title(self, chat: Chat) -> str:
+        """The title that a chat had before a task gave it the one it has; empty if no task did."""
+        before, title = self._replaced.get(chat.id, ("", ""))
+        return before if chat.title == title else ""
+
+    def undo_title(self, chat: Chat) -> str:
+        """Give a chat back the title that a task has replaced; returns it, empty if there is none."""
+        if before := self.undoable_title(chat):
+            del self._replaced[chat.id]
+            self._profile.rename(chat, before)
+        return before
+
     # By themselves
 
     def ended(self, chat: Chat) -> None:
@@ -362,7 +378,7 @@ class SideTasks:
                 run.read_tokens, run.to_read_tokens = done, total
             case TokensGenerated(text=text, num_tokens=num_tokens):
                 job.parts.append(text)
-                run.text = only_answer("".join(job.parts), thinks=job.thinks)
+                run.text = answer_of("".join(job.parts), thinks=job.thinks)
                 run.num_tokens += num_tokens
         self._tell_soon()
         return True
@@ -374,7 +390,7 @@ class SideTasks:
     def _finish(self, job: _Job, event: RequestFinished) -> None:
         run, spec = job.run, job.run.spec
         if event.reply:
-            run.text = only_answer(event.reply, thinks=job.thinks)
+            run.text = answer_of(event.reply, thinks=job.thinks)
         match event.reason:
             case FinishReason.CANCELLED if job.is_late:
                 self._end(job, TaskState.FAILED, f"took longer than {_span(spec.timeout_s)}")
@@ -414,13 +430,20 @@ class SideTasks:
         if self._shared.roster.chats.get(chat.id) is not chat:
             return "the chat has been deleted meanwhile"
         if run.spec.output is Output.TAGS:
-            if set(run.results) <= set(chat.tags):
+            new = [tag for tag in run.results if tag not in chat.tags]
+            if not new:
                 return "the chat had these tags already"
-            self._profile.set_tags(chat, {*chat.tags, *run.results})
+            self._profile.set_tags(chat, {*chat.tags, *new})
+            run.did = f"{'tag' if len(new) == 1 else 'tags'} added: {', '.join(new)}"
         elif chat.title != run.chat_title or not (run.urgent or _has_auto_title(chat)):
             return "the chat has been given another title meanwhile"
         else:
-            self._profile.rename(chat, run.results[0], instead_of=None if run.urgent else run.chat_title)
+            before, title = chat.title, run.results[0]
+            self._profile.rename(chat, title, instead_of=None if run.urgent else before)
+            run.did = f"title: {title}"
+            if before and title != before:
+                self._replaced[chat.id] = (before, title)
+                run.did += " · /undo takes it back"
         return ""
 
     def _end(self, job: _Job, state: TaskState, error: str = "") -> None:

@@ -27,7 +27,7 @@ USAGES: Final = (
     Usage("new", "", "open a new chat"),
     Usage("rename", "TITLE", "give this chat another title", required=True),
     Usage("delete", "", "delete this chat (/undo brings it back)"),
-    Usage("undo", "", "bring back what was deleted last, or take back the summary of this chat"),
+    Usage("undo", "", "bring back what was deleted last, or a title that a task has replaced; take back a summary"),
     Usage("system", "[TEXT]", "show or set this chat's system prompt (/system - removes it)"),
     Usage("persona", "[NAME]", "give this chat a persona's system prompt and settings; alone: lists them"),
     Usage("set", "[NAME VALUE]", "set temperature, max_tokens, stop, … for this chat (- takes it back)"),

@@ -72,24 +72,38 @@ class TaskShelf:
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
         self.problems: tuple[str, ...] = ()
+        self.missing: dict[str, str] = {}
+        """Why a task cannot be run that a file here is about: it is wrong, or turns the task off; by name."""
         self._read: dict[Path, tuple[tuple[int, int], TaskSpec | SamovarError]] = {}
 
     def specs(self) -> tuple[TaskSpec, ...]:
         """The tasks that are not turned off, built-in ones first, then the user's by name.
 
-        A file that is wrong keeps no other out: `problems` holds a sentence for each.
+        A file that is wrong keeps no other out: `problems` holds a sentence for each, which begins with the
+        file's name, without its folder.
         """
         specs = {spec.name: spec for spec in BUILTIN}
         problems: list[str] = []
         origins: dict[str, Path] = {}
+        self.missing = {}
         for file, found in self._files(problems):
             if isinstance(found, SamovarError):
-                problems.append(str(found))
+                problems.append(str(found).replace(f"{file.parent}{os.sep}", ""))
+                self.missing[file.stem.lower()] = problems[-1]
             elif found.name in origins:
-                problems.append(f'{file}: the name "{found.name}" is that of {origins[found.name].name} too')
+                problems.append(
+                    f'{file.name}: the name "{found.name}" is that of {origins[found.name].name} too'
+                )
             else:
                 origins[found.name] = file
                 specs[found.name] = found
+                if found.when is When.NEVER:
+                    self.missing[found.name] = f"{found.name} is switched off in {file}"
+        self.missing = {
+            name: why
+            for name, why in self.missing.items()
+            if name not in specs or specs[name].when is When.NEVER
+        }
         self.problems = tuple(problems)
         num_builtin = len(BUILTIN)
         ordered = [

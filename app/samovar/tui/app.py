@@ -177,8 +177,12 @@ class SamovarApp(App[None]):
     async def on_event(self, event: events.Event) -> None:
         """Let the screen choose who gets the keys before any of them is on its way."""
         is_typing = isinstance(event, events.Key | events.Paste) and not event.is_forwarded
-        if is_typing and self._workstation is not None and self.screen is self._workstation:
-            self._workstation.direct(event)
+        if is_typing and self._workstation is not None:
+            if self.screen is self._workstation:
+                self._workstation.direct(event)
+            elif isinstance(self.screen, AnswerPanel) and self.screen.leaves(event):
+                self._workstation.write(event)
+                return
         await super().on_event(event)
 
     async def action_copy_or_quit(self) -> None:

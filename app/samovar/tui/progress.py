@@ -31,8 +31,15 @@ def tokens(number: int) -> str:
     return f"{count(number)} token{'' if number == 1 else 's'}"
 
 
-def cost_parts(stats: RequestStats) -> list[Part]:
-    """`76 tok/s · 3,888 reused, 24 processed`, as far as it is known."""
+def to_process(stats: RequestStats) -> int:
+    """Prompt tokens that are processed for a request, or will be."""
+    return stats.processed_tokens or max(0, stats.prompt_tokens - stats.reused.total)
+
+
+def cost_parts(stats: RequestStats, read: int | None = None) -> list[Part]:
+    """`76 tok/s · 3,888 reused, 24 processed`, as far as it is known; `read` are the tokens processed so far
+    of a prompt that is still being read.
+    """
     parts: list[Part] = []
     if stats.tokens_per_second:
         parts.append((f"{rate(stats.tokens_per_second)} tok/s", "$faint"))
@@ -40,8 +47,8 @@ def cost_parts(stats: RequestStats) -> list[Part]:
         parts += [(" · ", "$faint")] if parts else []
         if stats.reused.total:
             parts += [(f"{count(stats.reused.total)} reused", "$green"), (", ", "$faint")]
-        processed = stats.processed_tokens or stats.prompt_tokens - stats.reused.total
-        parts.append((f"{count(processed)} processed", "$faint"))
+        so_far = "" if read is None else f"{count(read)} of "
+        parts.append((f"{so_far}{count(to_process(stats))} processed", "$faint"))
     return parts
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from samovar.chats.chat import Chat
 from samovar.chats.conversation import Conversations
-from samovar.chats.side_tasks import TaskRun
+from samovar.chats.side_tasks import TaskRun, TaskState
 from samovar.core.errors import SamovarError
 from samovar.core.safe_text import clean
 from samovar.tasks.spec import Output, TaskSpec
@@ -32,6 +32,7 @@ class TaskDesk:
         self._view = view
         self._clock = clock
         self._max_fps = max_fps
+        self._told: list[TaskRun] = []  # under way, and the user has been told so
 
     def open_screen(self, run_id: str = "") -> None:
         """List all runs; `run_id` is the one to begin with."""
@@ -41,10 +42,27 @@ class TaskDesk:
     def show(self, run: TaskRun) -> None:
         """Show what a run answers, if that is something to be read; what others do shows by itself."""
         if run.spec.output in _WITH_PANEL:
-            panel = AnswerPanel(self._conversations, run, self._clock, max_fps=self._max_fps)
+            has_keys = not self._view.composer.input.has_focus
+            panel = AnswerPanel(
+                self._conversations, run, self._clock, max_fps=self._max_fps, has_keys=has_keys
+            )
             self._view.app.push_screen(panel, self._take)
         else:
+            self._told.append(run)
             self._view.say(f"{clean(run.spec.name)} is under way; f8 lists side tasks")
+
+    def look(self) -> None:
+        """Say what has come of runs that the user has been told of, once they have ended."""
+        ended = [run for run in self._told if not run.is_open]
+        self._told = [run for run in self._told if run.is_open]
+        for run in ended:
+            name = clean(run.spec.name)
+            if run.error:
+                self._view.say_error(f"{name}: {clean(run.error)}")
+            elif run.state is TaskState.CANCELLED:
+                self._view.say(f"{name}: stopped")
+            else:
+                self._view.say(clean(run.did or f"{name}: {run.note or run.result}"))
 
     def start(self, chat: Chat, spec: TaskSpec, message_id: int | None = None) -> None:
         """Run a task on a chat, or on one message of it; what it needs to know is asked for first."""

@@ -36,9 +36,16 @@ _GAP: Final = 3
 
 
 def in_order(runs: Sequence[TaskRun]) -> list[TaskRun]:
-    """What runs, then what waits, then what has ended; `runs` are given with the newest first."""
-    ranks = {TaskState.RUNNING: 0, TaskState.WAITING: 1}
-    return sorted(runs, key=lambda run: ranks.get(run.state, 2))
+    """What runs, then what waits, the next one first, then what has ended; `runs` are given with the newest
+    first.
+    """
+
+    def place(run: TaskRun) -> tuple[int, int]:
+        if run.state is TaskState.WAITING:
+            return 1, run.position or len(runs)  # no place is known of one that has just been asked for
+        return (0 if run.is_open else 2), 0
+
+    return sorted(runs, key=place)
 
 
 def name_of(run: TaskRun) -> str:
@@ -61,6 +68,11 @@ def state_words(run: TaskRun) -> str:
             return "stopped"
         case _:
             return str(run.state.value)
+
+
+def _read(run: TaskRun) -> int | None:
+    """Tokens processed so far of a prompt that is still being read; None once it is."""
+    return run.read_tokens if run.state is TaskState.RUNNING and not run.num_tokens else None
 
 
 def time_words(run: TaskRun) -> str:
@@ -99,7 +111,8 @@ def task_row(run: TaskRun, title: str, color: str, width: int) -> list[Part]:
     glyph, glyph_color = _GLYPHS[run.state]
     stats = run.stats
     reused = stats.reused.total if stats is not None else 0
-    processed = 0 if stats is None else stats.processed_tokens or max(0, stats.prompt_tokens - reused)
+    read = _read(run)
+    processed = 0 if stats is None else progress.to_process(stats) if read is None else read
     figures: dict[Column, Part] = {
         _REUSED: (count(reused) if reused else "·", "$green" if reused else "$faint"),
         _PROCESSED: (count(processed) if processed else "·", "$text" if processed else "$faint"),
@@ -149,10 +162,12 @@ def cost_line(run: TaskRun, now: float, width: int) -> Content:
         parts.append((f" · {clock_time(run.ended_at, now)} · {time_words(run)}", "$faint"))
     if run.stats is not None and run.stats.generated_tokens:
         parts.append((f" · {progress.tokens(run.stats.generated_tokens)}", "$faint"))
-    if run.stats is not None and (cost := progress.cost_parts(run.stats)):
+    if run.stats is not None and (cost := progress.cost_parts(run.stats, _read(run))):
         parts += [(" · ", "$faint"), *cost]
     if run.note:
         parts.append((f" · {clean(run.note)}", "$brass"))
+    if run.did:
+        parts.append((f" · {clean(run.did)}", "$faint"))
     return Content.assemble(*parts).truncate(width, ellipsis=True)
 
 

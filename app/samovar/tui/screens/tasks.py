@@ -3,7 +3,8 @@
 The app hands it each `Change` while it is there. Owns no run: those are `SideTasks`'.
 """
 
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Sequence
 from typing import ClassVar, Final
 
 import msgspec
@@ -93,13 +94,12 @@ class TasksScreen(Screen[Taken | NewTask | None]):
             yield self._list
         yield Static("", id="task-heading")
         yield self._text
+        yield Static("", id="tasks-problems")
         yield Static("", id="tasks-notice")
         yield Static("", id="tasks-keys")
 
     def on_mount(self) -> None:
         self.app.theme_changed_signal.subscribe(self, lambda _: self._draw())
-        if problems := self._tasks.problems:
-            self._notice = ("; ".join(map(clean, problems)), "$red")
         self._draw()
         if self._begin_with:
             self._list.go_to(self._begin_with)
@@ -147,7 +147,23 @@ class TasksScreen(Screen[Taken | NewTask | None]):
         self.query_one("#tasks-title", Static).update(title)
         head = Content.assemble(*task_text.task_head(self._list.row_width)) if runs else Content("")
         self.query_one("#task-head", Static).update(head)
+        self._draw_problems()
         self._draw_result()
+
+    def _draw_problems(self) -> None:
+        """Say what is wrong with files of the user's, as far as there is room."""
+        static, width = self.query_one("#tasks-problems", Static), max(20, self.size.width - 4)
+        problems = self._tasks.problems
+        static.display = bool(problems)
+        if not problems:
+            return
+        rows = [row for problem in problems for row in textwrap.wrap(f"× {clean(problem)}", width)]
+        room = max(2, self.size.height // 4)
+        if len(rows) > room:
+            rows = [*rows[: room - 1], "  and more: mend these first"]
+        head = Content.assemble((f"cannot be used, in {self._tasks.tasks_dir}:", "$secondary"))
+        lines = [head, *(Content.assemble((row, "$red")) for row in rows)]
+        static.update(Content("\n").join(line.truncate(width, ellipsis=True) for line in lines))
 
     @on(RowList.Moved)
     def _draw_result(self) -> None:
@@ -169,11 +185,17 @@ class TasksScreen(Screen[Taken | NewTask | None]):
         notice = Content.assemble((text, color)).truncate(width, ellipsis=True)
         self.query_one("#tasks-notice", Static).update(notice)
         keys = (
-            next((text for text in _KEYS if len(text) <= width), "")
+            next((text for text in self._keys(run) if len(text) <= width), "")
             if run is not None
             else "n runs a task · esc back"
         )
         self.query_one("#tasks-keys", Static).update(Content.assemble((keys, "$faint")))
+
+    def _keys(self, run: TaskRun) -> Sequence[str]:
+        """What keys do with a run, in falling length."""
+        if task_text.taken_text(run):
+            return _KEYS
+        return [text.replace("i insert · c copy · ", "") for text in _KEYS]
 
     def _say(self, text: str, color: str = "$secondary") -> None:
         self._notice = (clean(text), color)

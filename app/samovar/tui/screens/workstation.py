@@ -20,6 +20,7 @@ from samovar.core.safe_text import clean
 from samovar.sessions.search import Hit
 from samovar.tui.list_desk import ListDesk
 from samovar.tui.rows import arrangement, prompt_colors, row_maker
+from samovar.tui.screens.answer_panel import AnswerPanel
 from samovar.tui.screens.cache import CacheScreen
 from samovar.tui.screens.chat_settings import ChatSettings
 from samovar.tui.screens.compare import CompareScreen
@@ -131,11 +132,14 @@ class Workstation(MessageKeys):
                     self._view.say_error(text)
                 else:
                     self._view.say(text)
+            case changes.CameBack(text):
+                self._view.say_if_quiet(text)
             case changes.LimitRefused(command, text, error):
                 self._view.give_back(f"/{command} {text}")
                 self._view.say_error(error)
             case changes.TasksChanged():
                 self._draw_tasks()
+                self._task_desk.look()
             case changes.VerifyMoved() | changes.RequestsTold():
                 pass  # the cache screen asked for it
             case changes.ComparisonGrew() | changes.ComparisonChanged():
@@ -201,6 +205,8 @@ class Workstation(MessageKeys):
 
     @on(Composer.Sent)
     def _send(self, event: Composer.Sent) -> None:
+        if event.text and isinstance(panel := self.app.screen, AnswerPanel):
+            panel.dismiss(None)  # the user goes on with the chat
         if not event.text:
             if self._conversations.outbox.go_on(self._view.chat):
                 self._view.follow()
@@ -406,6 +412,10 @@ class Workstation(MessageKeys):
             )
             if is_text:
                 self.set_focus(self._view.composer.input, scroll_visible=False)
+
+    def write(self, event: events.Event) -> None:
+        """Take in what is typed or pasted while a panel lies over the chat."""
+        self._view.composer.input._forward_event(event)
 
     def action_help(self) -> None:
         groups = [

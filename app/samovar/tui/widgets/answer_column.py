@@ -102,7 +102,8 @@ class AnswerColumn(Vertical):
         number = (f"{self.place + 1}  ", "$brass" if self._is_current else "$faint")
         label = (clean(answer.variant.label), "bold $text" if self._is_current else "$secondary")
         first = two_sides([number, label], [state_part(answer)], width)
-        cost = Content.assemble("   ", *(progress.cost_parts(answer.stats) if answer.stats else ()))
+        read = answer.read_tokens if answer.phase is AnswerPhase.READING else None
+        cost = Content.assemble("   ", *(progress.cost_parts(answer.stats, read) if answer.stats else ()))
         head = Content("\n").join(line.truncate(width, ellipsis=True) for line in (first, cost))
         static = self.query_one(".answer-head", Static)
         if not (isinstance(static.content, Content) and static.content.is_same(head)):

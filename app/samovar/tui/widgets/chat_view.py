@@ -232,6 +232,11 @@ class ChatView(Vertical):
         self._notice_timer = self.set_timer(LONG_NOTICE_S if is_long else NOTICE_S, self._end_notice)
         self._draw_activity()
 
+    def say_if_quiet(self, text: str) -> None:
+        """Show a short line for some seconds, unless something else is said or a reply is written."""
+        if not self._notice and self.chat.reply is None and not self.composer.is_saying:
+            self.say(text)
+
     def read(self) -> None:
         """Give the keys to the messages."""
         self._transcript.focus()

@@ -368,6 +368,11 @@ class Composer(Vertical):
             note.display = is_long
         return is_long
 
+    @property
+    def is_saying(self) -> bool:
+        """Whether what went wrong, or what is long to say, stands on lines of its own."""
+        return any(self.query_one(name).display for name in ("#error", "#note"))
+
     def focus_input(self) -> None:
         """Put the cursor into the text."""
         self.query_one(MessageInput).focus()
