@@ -34,6 +34,7 @@ from samovar.tui.entries import chat_entries, message_entries
 from samovar.tui.widgets.context_meter import context_meters
 from tests.tui.desk import Desk, until
 from tests.tui.fake_client import MODEL
+from tests.tui.support import station
 
 CONTEXT = 1000
 SUMMARY = "They spoke of words."
@@ -805,3 +806,27 @@ async def test_a_setting_without_a_value_is_told_what_it_may_be(desk: Desk) -> N
             await CommandDesk(desk.chats).run(parse(f"/set {name}"))
     with pytest.raises(SamovarError, match="there is no setting"):
         await CommandDesk(desk.chats).run(parse("/set colour"))
+
+
+async def test_the_mark_and_its_notice_are_seen_on_a_small_screen(tmp_path: Path) -> None:
+    config = Config(context_full="shift", side_tasks="off", max_fps=60)
+    async with station(tmp_path, size=(80, 24), config=config) as here:
+        here.app.conversations.handle(HostReady(msgspec.structs.replace(MODEL, context_tokens=CONTEXT)))
+        number = 0
+        while not any(entry.role == "left out" for entry in here.entries):
+            number += 1
+            assert number < 12
+            await here.send(f"{number} " + "word " * 30)
+            await here.until_asked(number)
+            request = here.client.requests[-1]
+            stats = RequestStats(prompt_tokens=size(request), generated_tokens=50)
+            here.client.begin(request, stats)
+            here.client.say(request, "word")
+            await here.until(lambda: here.arrived(here.app.conversations.shown.id))
+            told = f"the context is full: the first {2 * number - 1 - len(request.messages)} messages"
+            assert (told in here.activity) is (len(request.messages) < 2 * number - 1)
+            here.client.finish(request, "word " * 30, stats=stats, tokens=())
+            await here.until(lambda: not here.app.conversations.shown.is_busy)
+        place = next(place for place, entry in enumerate(here.entries) if entry.role == "left out")
+        behind = [entry for entry in here.entries[place:] if entry.is_message]
+        assert len(behind) == len(request.messages) + 1, "the last reply stands behind what was sent"
