@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from samovar.chats import changes
+from samovar.chats.answers import CONTEXT_FULL
 from samovar.chats.chat import Chat, Phase
 from samovar.chats.command_desk import CommandDesk
 from samovar.chats.draft_keeper import unsent_text
@@ -29,10 +30,11 @@ from samovar.core.events import (
 from samovar.core.request import FinishReason, Request, RequestStats
 from samovar.sessions.settings import SessionSettings
 from samovar.sessions.store import MessageState
-from samovar.tui.entries import chat_entries
+from samovar.tui.entries import chat_entries, message_entries
 from samovar.tui.widgets.context_meter import context_meters
 from tests.tui.desk import Desk, until
 from tests.tui.fake_client import MODEL
+from tests.tui.support import station
 
 CONTEXT = 1000
 SUMMARY = "They spoke of words."
@@ -269,7 +271,7 @@ async def test_without_a_summary_the_oldest_turns_are_left_out_and_the_user_is_t
     assert request.messages[0].content == "Be brief."
     assert len(request.messages) < 12
     assert size(request) <= CONTEXT * 3 // 4
-    assert any("could not be summarized: the first" in str(change) for change in desk.told)
+    assert any("no summary could be made: the first" in str(change) for change in desk.told)
     await desk.chats.send(chat, "and more")
     await summarize(desk, chat, "", FinishReason.FAILED)
     following = await answer(desk, chat)
@@ -642,3 +644,189 @@ async def test_an_edit_that_is_left_while_it_is_counted_is_sent_and_safe_meanwhi
     assert chat.draft == "a draft"
     assert desk.client.requests[-1].messages[-1].content == "word " * 600
     await answer(desk, chat)
+
+
+def used(desk: Desk, chat: Chat) -> ContextUse:
+    found = desk.chats.meter.context_use(chat)
+    assert found is not None
+    return found
+
+
+def marks(desk: Desk, chat: Chat) -> list[tuple[int, str]]:
+    """What is said of messages that are no longer sent, with the number of messages above it."""
+    entries = chat_entries(chat, 0.0, used(desk, chat).left_out)
+    return [
+        (sum(entry.is_message for entry in entries[:place]) - 1, entry.meta[0][0])
+        for place, entry in enumerate(entries)
+        if entry.role == "left out"
+    ]
+
+
+def notices(desk: Desk) -> list[str]:
+    told = [change.text for change in desk.told if isinstance(change, changes.Noticed)]
+    return [text for text in told if "no longer sent" in text]
+
+
+async def opened(tmp_path: Path, config: Config, template_tokens: tuple[int, int] = (0, 0)) -> Desk:
+    desk = Desk(tmp_path / "chats.db", config)
+    await desk.chats.load()
+    model = msgspec.structs.replace(MODEL, context_tokens=CONTEXT, template_tokens=template_tokens)
+    desk.chats.handle(HostReady(model))
+    return desk
+
+
+async def test_a_window_that_moves_is_what_the_meter_counts_and_the_mark_shows(tmp_path: Path) -> None:
+    desk = await opened(tmp_path, Config(context_full="shift", system_prompt="Be brief."))
+    chat = desk.chats.shown
+    steps = set[int]()
+    for number in range(24):
+        request = await turn(desk, chat, f"{number} " + "word " * 30)
+        num_left_out = 2 * number + 2 - len(request.messages)
+        steps |= {num_left_out} if num_left_out else set()
+        told = [(num_left_out, f"the {num_left_out} messages above are no longer sent")]
+        assert marks(desk, chat) == (told if num_left_out else [])
+        after = size(request) + 50
+        assert used(desk, chat).used_tokens <= after + 1
+        assert not used(desk, chat).is_full
+        await desk.chats.send(chat, "short")
+        assert used(desk, chat).used_tokens == pytest.approx(size(desk.client.requests[-1]), rel=0.15)
+        desk.chats.stop(chat)
+        await answer(desk, chat, "")
+        await desk.chats.branches.delete(chat, (chat.path or [])[-2].id)
+    assert len(steps) > 2
+    assert len(notices(desk)) == len(steps), "once a step"
+
+
+async def test_the_meter_follows_the_draft_across_a_step(tmp_path: Path) -> None:
+    desk = await opened(tmp_path, Config(context_full="shift"))
+    chat = desk.chats.shown
+    await fill(desk, chat)
+    before = used(desk, chat).used_tokens
+    chat.draft = "word " * 270
+    use = used(desk, chat)
+    assert use.used_tokens < before, "the oldest turns will be left out"
+    await desk.chats.send(chat, chat.draft)
+    assert use.forecast_tokens == pytest.approx(size(desk.client.requests[-1]), rel=0.15)
+    await answer(desk, chat)
+    await desk.close()
+
+
+async def test_where_no_summary_can_be_made_the_user_is_told_once_and_the_mark_stays(desk: Desk) -> None:
+    chat = desk.chats.shown
+    await turn(desk, chat, "Tell a story.", "word " * 580)
+    assert marks(desk, chat) == []
+    for number in range(3):
+        request = await turn(desk, chat, f"short {number}")
+        assert request.messages[1].content == "short 0"
+        assert marks(desk, chat) == [(2, "the 2 messages above are no longer sent")]
+        assert used(desk, chat).used_tokens == size(request) + 50
+    (told,) = notices(desk)
+    assert "/set max_tokens" in told
+    assert summaries(desk) == []
+    with pytest.raises(SamovarError, match="nothing to summarize: one turn alone fills"):
+        await CommandDesk(desk.chats).run(parse("/compact"))
+
+
+@pytest.mark.parametrize("reason", [FinishReason.HOST_LOST, FinishReason.FAILED])
+async def test_without_a_summary_what_fits_is_sent_though_the_guess_was_too_small(
+    desk: Desk, reason: FinishReason
+) -> None:
+    chat = desk.chats.shown
+    for number in range(4):
+        await desk.chats.send(chat, f"{number} " + "word " * 12)
+        request = desk.client.requests[-1]
+        stats = RequestStats(prompt_tokens=60 + number * 200, generated_tokens=120)  # more than it looks
+        desk.client.finish(request, "a b " * 120, stats=stats, tokens=tuple(range(120)))
+        desk.hear()
+        await desk.until_stored(chat.id, MessageState.COMPLETE, "a b " * 120)
+    num_requests = len(desk.client.requests)
+    await desk.chats.send(chat, "word " * 60)
+    assert chat.reply is not None
+    assert chat.reply.phase is Phase.SUMMARIZING
+    assert marks(desk, chat) == []
+    await summarize(desk, chat, "", reason)
+    await until(lambda: len(desk.client.requests) > num_requests)
+    assert len(desk.client.requests[-1].messages) < 9
+    assert len(notices(desk)) == 1
+    assert len(marks(desk, chat)) == 1
+    await answer(desk, chat)
+
+
+async def test_a_summary_that_is_undone_is_no_turn_left_out(desk: Desk) -> None:
+    chat = desk.chats.shown
+    await fill(desk, chat, 5)
+    await summarize(desk, chat)
+    await fill(desk, chat, 2)
+    await desk.chats.compacting.undo(chat)
+    assert marks(desk, chat) == []
+
+
+async def test_what_a_template_adds_is_part_of_the_forecast(tmp_path: Path) -> None:
+    desk = await opened(tmp_path, Config(), template_tokens=(32, 12))
+    chat = desk.chats.shown
+    assert used(desk, chat).forecast_tokens == 0, "there is nothing to be sent yet"
+    chat.draft = "word " * 6
+    assert used(desk, chat).forecast_tokens == 9 + 32
+    desk.chats.profile.set_system_prompt(chat, "Be brief.")
+    assert used(desk, chat).forecast_tokens == 9 + 8 + 3 + 8, "its own system prompt gives way"
+    await desk.close()
+
+
+async def test_a_later_summary_counts_the_messages_and_not_the_earlier_summary(desk: Desk) -> None:
+    chat = desk.chats.shown
+    whole = 0
+    while len(chat.compactions) < 2:
+        request = await turn(desk, chat, "word " * 30)
+        if not chat.compactions:
+            whole = size(request)
+        if desk.chats.compacting.is_running(chat):
+            await summarize(desk, chat)
+    first, second = chat.compactions
+    (mark,) = [entry for entry in chat_entries(chat, 0.0) if entry.role == "summary"]
+    before = second.tokens_before - first.tokens_after + first.tokens_before
+    assert mark.meta[0][0] == f"{second.num_messages} messages · {before:,} → 6 tokens"
+    assert before > whole
+    assert before == pytest.approx(second.num_messages * first.tokens_before / first.num_messages, rel=0.15)
+
+
+async def test_a_note_on_a_full_context_holds_when_there_is_room_again(desk: Desk) -> None:
+    chat = desk.chats.shown
+    await desk.chats.send(chat, "one")
+    desk.client.finish(desk.client.requests[-1], "word", FinishReason.CONTEXT_FULL)
+    desk.hear()
+    last = (chat.path or [])[-1]
+    assert last.error == CONTEXT_FULL
+    _, note = message_entries(last, 0.0)
+    assert note.text == "the context was full · /continue goes on once there is room"
+
+
+async def test_a_setting_without_a_value_is_told_what_it_may_be(desk: Desk) -> None:
+    for name, said in (("context_full", '"compact", "shift" or "stop"'), ("max_tokens", "whole number")):
+        with pytest.raises(SamovarError, match=said):
+            await CommandDesk(desk.chats).run(parse(f"/set {name}"))
+    with pytest.raises(SamovarError, match="there is no setting"):
+        await CommandDesk(desk.chats).run(parse("/set colour"))
+
+
+async def test_the_mark_and_its_notice_are_seen_on_a_small_screen(tmp_path: Path) -> None:
+    config = Config(context_full="shift", side_tasks="off", max_fps=60)
+    async with station(tmp_path, size=(80, 24), config=config) as here:
+        here.app.conversations.handle(HostReady(msgspec.structs.replace(MODEL, context_tokens=CONTEXT)))
+        number = 0
+        while not any(entry.role == "left out" for entry in here.entries):
+            number += 1
+            assert number < 12
+            await here.send(f"{number} " + "word " * 30)
+            await here.until_asked(number)
+            request = here.client.requests[-1]
+            stats = RequestStats(prompt_tokens=size(request), generated_tokens=50)
+            here.client.begin(request, stats)
+            here.client.say(request, "word")
+            await here.until(lambda: here.arrived(here.app.conversations.shown.id))
+            told = f"the context is full: the first {2 * number - 1 - len(request.messages)} messages"
+            assert (told in here.activity) is (len(request.messages) < 2 * number - 1)
+            here.client.finish(request, "word " * 30, stats=stats, tokens=())
+            await here.until(lambda: not here.app.conversations.shown.is_busy)
+        place = next(place for place, entry in enumerate(here.entries) if entry.role == "left out")
+        behind = [entry for entry in here.entries[place:] if entry.is_message]
+        assert len(behind) == len(request.messages) + 1, "the last reply stands behind what was sent"

@@ -94,6 +94,24 @@ async def test_a_title_comes_by_itself_after_the_first_exchange_alone(lively: De
     assert len(lively.client.side_requests) == 1
 
 
+@pytest.mark.parametrize("reason", [FinishReason.LENGTH, FinishReason.CANCELLED])
+async def test_a_title_comes_after_the_first_exchange_that_is_complete(
+    lively: Desk, reason: FinishReason
+) -> None:
+    chat = lively.chats.shown
+    for number in range(2):
+        await lively.chats.send(chat, f"where to drink tea {number}")
+        await lively.reply(chat, "In", reason)
+    assert not lively.client.side_requests
+    await lively.exchange(chat, "and when", "In May.")
+    (run,) = lively.chats.tasks.runs
+    assert run.spec is TITLE
+    end(lively, run, "{}")
+    assert run.state is TaskState.FAILED
+    await lively.exchange(chat, "and how", "Hot.")
+    assert len(lively.client.side_requests) == 1, "tried once"
+
+
 @pytest.mark.parametrize(
     "reason", [FinishReason.LENGTH, FinishReason.CANCELLED, FinishReason.FAILED, FinishReason.HOST_LOST]
 )

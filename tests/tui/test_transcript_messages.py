@@ -4,7 +4,7 @@ import pytest
 from textual.pilot import Pilot
 from textual.selection import SELECT_ALL
 
-from samovar.tui.widgets.transcript import AttachmentLine, Entry, Transcript
+from samovar.tui.widgets.transcript import LEFT_OUT, SUMMARY, AttachmentLine, Entry, Transcript
 from tests.tui.transcript_app import REPLY, Chat, bare, conversation, shown, until
 
 LONG = "a line of a long message\n" * 60
@@ -360,6 +360,35 @@ async def test_a_huge_file_in_one_line_is_shown_in_part() -> None:
         assert len(shown(chat)[2]) == 78
         await pilot.press("end")
         assert any("… 960,000 more characters" in line for line in shown(chat))
+
+
+async def test_the_text_of_a_summary_comes_into_view_with_its_mark() -> None:
+    app = Chat()
+    async with app.run_test(size=(80, 24)) as pilot:
+        text = AttachmentLine("what is sent of them", 9, 90, False, "one\ntwo\nlast of it")
+        mark = Entry("summary 1", SUMMARY, "", attachments=(text,))
+        chat = await in_focus(pilot, [*talk(12), mark, *talk(12, "later")])
+        assert chat.select("summary 1")
+        await pilot.pause()
+        chat.scroll_to(y=chat.scroll_y - 24 + row_of(chat, "what is sent of them") + 1)
+        await pilot.pause()
+        assert row_of(chat, "what is sent of them") == 23
+        await pilot.press("o")
+        assert row_of(chat, "last of it") <= 23
+        await pilot.press("o")
+        assert not any("last of it" in line for line in shown(chat))
+
+
+async def test_the_mark_of_what_is_no_longer_sent_is_no_message() -> None:
+    app = Chat()
+    async with app.run_test(size=(80, 24)) as pilot:
+        told = (("the 2 messages above are no longer sent", "faint"),)
+        first, second, third = talk(3)
+        chat = await in_focus(pilot, [first, second, Entry(LEFT_OUT, LEFT_OUT, "", told), third])
+        assert "left out  the 2 messages above are no longer sent" in shown(chat)[7]
+        assert chat.current == "2"
+        await pilot.press("left_square_bracket")
+        assert chat.current == "1"
 
 
 async def test_hostile_files_are_drawn_cleaned() -> None:

@@ -335,3 +335,12 @@ def test_drafts_leave_nothing_in_the_memory_of_texts() -> None:
 def test_marks_in_a_draft_are_replaced() -> None:
     prompts = builder()
     assert prompts.stable_prefix([user(f"{GROWS} a0")]) == prompts.stable_prefix([user("\ufffd a0")])
+
+
+def test_the_templates_own_tokens_are_those_besides_what_messages_say() -> None:
+    own = (
+        "{% if messages[0].role != 'system' %}<|im_start|>Be kind.<|im_end|>{% endif %}"
+        "{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}<|im_start|>"
+    )
+    num_kind = len(toy.tokenize("Be kind."))
+    assert builder(own).template_tokens() == (2 + num_kind + 2 + 1, 2 + 2 + 1)

@@ -46,14 +46,18 @@ _END_STATES: Final = {
     FinishReason.FAILED: MessageState.FAILED,
     FinishReason.HOST_LOST: MessageState.FAILED,
 }
+CONTEXT_FULL: Final = "the context is full"
+"""Begins what a reply says that ended for this; it may have room again since."""
 _DEFAULT_ERRORS: Final = {
     FinishReason.FAILED: "the engine could not answer",
     FinishReason.HOST_LOST: "the engine stopped and is restarting",
     FinishReason.LENGTH: "cut at max_tokens",
-    FinishReason.CONTEXT_FULL: (
-        "the context is full: /compact summarizes the oldest messages, /set context_full shift drops them"
-    ),
+    FinishReason.CONTEXT_FULL: CONTEXT_FULL,
 }
+_TURN_LEFT_OUT: Final = (
+    "a turn that fills the context alone is no longer sent: /set max_tokens keeps replies shorter, "
+    "/set context_full stop asks first"
+)
 _NOT_STORED: Final = "the reply cannot be stored"
 
 
@@ -63,6 +67,8 @@ class Rooms(Protocol):
     def is_needed(self, chat: Chat, path: Sequence[StoredMessage], settings: SessionSettings) -> bool: ...
 
     async def make_room(self, chat: Chat, settings: SessionSettings) -> None: ...
+
+    def is_turn_too_long(self, chat: Chat) -> bool: ...
 
 
 class Answers:
@@ -138,6 +144,9 @@ class Answers:
         chat.num_left_out = num_left_out
         if num_left_out > before:  # told once a step; a mark in the chat stays
             is_tried = mode != "shift" and self._sender.may_summarize(chat, settings)
+            if is_tried and self.rooms is not None and self.rooms.is_turn_too_long(chat):
+                self._notify(changes.Noticed(_TURN_LEFT_OUT))
+                return
             why = "no summary could be made" if is_tried else "the context is full"
             first = f"the first {num_left_out:,} messages are" if num_left_out > 1 else "the first message is"
             self._notify(changes.Noticed(f"{why}: {first} no longer sent"))

@@ -21,7 +21,7 @@ from samovar.core.chat import Role
 from samovar.core.errors import SamovarError
 from samovar.core.safe_text import clean
 from samovar.sessions import personas
-from samovar.sessions.settings import KINDS, SessionSettings
+from samovar.sessions.settings import KINDS, SessionSettings, allowed
 from samovar.sessions.transfer.files import Format, format_of
 
 TASKS: Final = frozenset("title summary keywords suggest aside translate explain task".split())
@@ -116,7 +116,7 @@ class CommandDesk:
             return changed or f"all as configured; can be set: {', '.join(KINDS)}"
         name, _, value = text.partition(" ")
         if not value.strip():
-            raise SamovarError(f"write /set {name} VALUE, or /set {name} - to take it back")
+            raise SamovarError(f"write /set {name} and {allowed(name)}; /set {name} - takes it back")
         settings = chat.settings.with_text(name, value)
         if settings.pin != chat.settings.pin:
             self._conversations.cache.pin(chat.id, pinned=settings.pin)

@@ -18,7 +18,7 @@ import msgspec
 
 from samovar.chats import changes
 from samovar.chats.chat import Chat
-from samovar.chats.compaction_plan import Part, instruction, next_part, usable
+from samovar.chats.compaction_plan import KEPT_LAST, Part, instruction, next_part, usable
 from samovar.chats.host_state import HostPhase, HostState
 from samovar.chats.sent import Sender, active, behind, standing
 from samovar.chats.shared import Shared
@@ -42,6 +42,11 @@ from samovar.sessions.values import Compaction
 from samovar.tasks.spec import TaskSpec
 
 SPEC: Final = TaskSpec("compact", "", help="summarize the oldest part of a chat")
+_NOTHING_TO_DO: Final = "there is nothing to summarize: the last turns are kept as they are"
+_TURN_TOO_LONG: Final = (
+    "there is nothing to summarize: one turn alone fills the context. /set max_tokens keeps replies shorter, "
+    "a larger context in the configuration holds more"
+)
 _MAX_ROUNDS: Final = 4  # a chat that has been imported may hold many times the context
 _SURE_TOKENS: Final = 256  # fit every context
 _UNDER_WAY: Final = frozenset({HostPhase.STARTING, HostPhase.LOADING, HostPhase.LOST})
@@ -139,6 +144,19 @@ class Compacting:
                 self.cancel(mine)
             raise
 
+    def is_turn_too_long(self, chat: Chat) -> bool:
+        """Whether the oldest turn that is not summarized is so long that it cannot be."""
+        path = chat.path or []
+        if self._sender.context_tokens is None:
+            return False
+        rest = behind(path, active(path, chat.compactions))
+        first = len(path) - len(rest)
+        end = next((place for place in range(first, len(path)) if path[place].role is Role.ASSISTANT), None)
+        if end is None or self._hopeless.get(chat.id) == path[end].id:
+            return False
+        turn_tokens = sum(self._sender.sizes(chat, path)[first : end + 1])
+        return turn_tokens > KEPT_LAST * self._sender.context_tokens and self._next(chat) is None
+
     def host_changed(self) -> None:
         """The engine is another one, or in another state."""
         self._known.set()
@@ -161,7 +179,7 @@ class Compacting:
         self._hopeless.pop(chat.id, None)
         job = self._job_of(chat) or self._start(chat, is_urgent=True)
         if job is None:
-            raise SamovarError("there is nothing to summarize: the last turns are kept as they are")
+            raise SamovarError(_TURN_TOO_LONG if self.is_turn_too_long(chat) else _NOTHING_TO_DO)
         if not await asyncio.shield(job.done):
             raise SamovarError(f"nothing was summarized: {job.run.error or 'stopped'}")
         made = self.undoable(chat)

@@ -19,7 +19,7 @@ from samovar.core.reasoning import answer_of
 from samovar.sessions.store import StoredMessage
 
 KEPT: Final = 0.3  # of the context: the last turns, word for word
-_KEPT_LAST: Final = 0.5  # of the context: the last turn alone, which is missed most
+KEPT_LAST: Final = 0.5  # of the context: the last turn alone, which is missed most
 _MIN_GAIN_TOKENS: Final = 64
 _MAX_SUMMARY_TOKENS: Final = 256
 _MIN_SUMMARY_TOKENS: Final = 32
@@ -62,7 +62,7 @@ def next_part(
     upto = [before[end + 1] for end in ends]
     chosen = min(bisect_left(upto, before[-1] - KEPT * context_tokens), len(ends) - 1)
     if chosen == len(ends) - 1 and chosen > 0:
-        chosen -= upto[-1] - upto[-2] <= _KEPT_LAST * context_tokens
+        chosen -= upto[-1] - upto[-2] <= KEPT_LAST * context_tokens
     elif chosen == 0 and len(ends) == 1 and len(path) - 1 == ends[0]:
         return None  # a single turn, and nothing behind it
     while chosen >= 0 and upto[chosen] - before[first] > room:

@@ -178,6 +178,7 @@ class Meter:
 
     def _next(self, chat: Chat, path: Sequence[StoredMessage], text: str) -> tuple[int, LeftOut | None]:
         """The tokens before a next message, and what is left out; found anew where something has changed."""
+        text = text if self._sender.drops(chat) else ""  # else it changes nothing
         reply, last = chat.reply, path[-1] if path else None
         known = (self._sender.context_tokens, self._sender.template_tokens)
         running = None if reply is None else (reply.request_id, reply.room is None, reply.stats)

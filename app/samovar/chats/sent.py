@@ -102,7 +102,7 @@ class Sender:
         own = size_of(ChatMessage(Role.USER, text), ratio) if asked is not path else 0
         before, num_left_out = self._last(chat, path)
         num_before = num_left_out
-        if self.context_full(chat) == "shift" or not self.may_summarize(chat):
+        if self.drops(chat):
             num_left_out = self.sent(chat, asked).num_left_out
         if not num_left_out:
             return self.size(chat, asked) - own
@@ -124,6 +124,11 @@ class Sender:
         """Whether the oldest part may be summarized without being asked."""
         settings = chat.settings if settings is None else settings
         return self._config.side_tasks == "on" and settings.side_tasks is not False
+
+    def drops(self, chat: Chat) -> bool:
+        """Whether the oldest turns are left out without a summary being tried."""
+        mode = self.context_full(chat)
+        return mode == "shift" or (mode == "compact" and not self.may_summarize(chat))
 
     def needs_room(
         self, chat: Chat, path: Sequence[StoredMessage], settings: SessionSettings | None = None
@@ -216,7 +221,7 @@ class Sender:
         if summary != standing(path, chat.compactions):  # it stands for more than that request has left out
             return asked, 0
         sent = self.sent(chat, asked)
-        if not sent.num_left_out or self.context_full(chat) == "shift" or not self.may_summarize(chat):
+        if not sent.num_left_out or self.drops(chat):
             return asked, sent.num_left_out
         if reply is not None and reply.stats is None:
             return asked, sent.num_left_out

@@ -133,6 +133,7 @@ class SideTasks:
         self._shelf = TaskShelf(tasks_dir)
         self._runs: list[TaskRun] = []
         self._jobs: dict[str, _Job] = {}
+        self._titled = set[str]()  # chats for which a title has been asked
         self._adopted: dict[str, Callable[[], object]] = {}  # what cancels runs that others look after
         self._tell_timer: asyncio.TimerHandle | None = None
         self._replaced: dict[str, tuple[str, str]] = {}  # by chat: the title before a task's, and that one
@@ -235,6 +236,8 @@ class SideTasks:
             message_id=message_id,
             urgent=urgent,
         )
+        if spec.output is Output.TITLE:
+            self._titled.add(chat.id)
         self._runs.append(run)
         self._jobs[run.id] = _Job(run, chat, request.max_tokens or spec.max_tokens)
         self._forget_oldest()
@@ -309,13 +312,17 @@ class SideTasks:
         replies = [message for message in chat.path if message.role is Role.ASSISTANT]
         if not replies or replies[-1].state is not MessageState.COMPLETE:
             return
-        moments = {When.EVERY_REPLY} | ({When.FIRST_REPLY} if len(replies) == 1 else set())
+        is_first = sum(reply.state is MessageState.COMPLETE for reply in replies) == 1
         for spec in self.specs:
-            if spec.when not in moments or self.refusal(chat, spec):
+            is_title = spec.output is Output.TITLE
+            is_its_moment = spec.when is When.EVERY_REPLY or (
+                spec.when is When.FIRST_REPLY and (chat.id not in self._titled if is_title else is_first)
+            )
+            if not is_its_moment or self.refusal(chat, spec):
                 continue
             if any(run.session == chat.id and run.spec.name == spec.name for run in self.open_runs):
                 continue
-            if spec.output is not Output.TITLE or _has_auto_title(chat):
+            if not is_title or _has_auto_title(chat):
                 try:
                     self.run(chat, spec, urgent=False)
                 except SamovarError as error:  # a prompt of the user's own that comes to nothing, say

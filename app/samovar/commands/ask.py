@@ -101,6 +101,9 @@ class _ContextKnown:
     async def make_room(self, chat: Chat, settings: SessionSettings) -> None:
         await self._is_told.wait()
 
+    def is_turn_too_long(self, chat: Chat) -> bool:
+        return False  # nothing is summarized here
+
     def handle(self, event: Event) -> None:
         """Take in what the engine says of its model.
 
@@ -110,6 +113,7 @@ class _ContextKnown:
         match event:
             case HostReady(ModelInfo() as model) | Welcome(model=ModelInfo() as model):
                 self._sender.context_tokens = model.context_tokens
+                self._sender.template_tokens = model.template_tokens
                 self._is_told.set()
             case HostFailed() | HostStopping() | Refused():
                 self._is_told.set()

@@ -178,15 +178,15 @@ class PromptBuilder:
         return self._tokens_of(text, replies)
 
     def template_tokens(self) -> tuple[int, int]:
-        """Tokens of a prompt besides what its one message says; without a system prompt, and with one."""
+        """Tokens of a prompt besides what its one message says; without a system prompt, and with one.
+
+        SamovarError if the template refuses that.
+        """
         text = "Hi."
         num_own = len(self._tokenize(text))
         asked = ChatMessage(Role.USER, text)
         alone = len(self.build([asked])) - num_own
-        try:
-            both = len(self.build([ChatMessage(Role.SYSTEM, text), asked])) - 2 * num_own
-        except SamovarError:  # some templates refuse a system prompt
-            both = alone
+        both = len(self.build([ChatMessage(Role.SYSTEM, text), asked])) - 2 * num_own
         return max(0, alone), max(0, both)
 
     def stable_prefix(self, messages: Sequence[ChatMessage]) -> tuple[int, ...]:

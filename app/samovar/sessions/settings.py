@@ -44,7 +44,7 @@ class SessionSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     def with_text(self, name: str, text: str) -> "SessionSettings":
         """These settings with one of them as typed; `-` takes it back. SamovarError says what is allowed."""
         if name not in KINDS:
-            raise SamovarError(f'there is no setting "{name}"; known are {", ".join(KINDS)}')
+            raise _unknown(name)
         if text.strip() == "-":
             return msgspec.structs.replace(self, **{name: getattr(SessionSettings(), name)})
         if name == "stop":
@@ -72,6 +72,13 @@ KINDS: Final[dict[str, Any]] = {
 """What can be set, with the type that carries what is allowed."""
 
 
+def allowed(name: str) -> str:
+    """What a setting may be, in words; SamovarError if there is none of this name."""
+    if name not in KINDS:
+        raise _unknown(name)
+    return str(next(item.description for item in KINDS[name].__metadata__ if item.description))
+
+
 def checked(settings: SessionSettings) -> SessionSettings:
     """The same settings; SamovarError if a value is not allowed (they may come from a file)."""
     for name in (*_SAMPLING, "context_full"):
@@ -91,8 +98,11 @@ def _converted(name: str, value: object, *, strict: bool) -> Any:  # noqa: ANN40
     try:
         return msgspec.convert(value, kind, strict=strict)
     except (msgspec.ValidationError, OverflowError) as error:
-        meta = next(item for item in kind.__metadata__ if item.description)
-        raise SamovarError(f"{name} must be {meta.description}, not {str(value)[:60]}") from error
+        raise SamovarError(f"{name} must be {allowed(name)}, not {str(value)[:60]}") from error
+
+
+def _unknown(name: str) -> SamovarError:
+    return SamovarError(f'there is no setting "{name}"; known are {", ".join(KINDS)}')
 
 
 def _word(value: object) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from samovar.chats.answers import CONTEXT_FULL
 from samovar.chats.chat import Chat, Phase, Reply
 from samovar.chats.compaction import sizes_in_words
 from samovar.chats.sent import LeftOut, standing
@@ -63,7 +64,7 @@ def message_entries(message: StoredMessage, now: float) -> list[Entry]:
         case MessageState.FAILED:
             note = f"{_sentence(message.error) or 'the reply failed'} · ctrl+r answers again"
         case MessageState.CUT:
-            note = f"{_sentence(message.error) or 'cut at max_tokens'} · /continue goes on"
+            note = _note_of_cut(message)
         case _:
             return [entry]
     return [entry, Entry(f"{entry.id} note", "note", note, state=entry.state)]
@@ -146,6 +147,12 @@ def _tokens(number: int) -> str:
 
 def _sentence(text: str) -> str:
     return text.rstrip(".")
+
+
+def _note_of_cut(message: StoredMessage) -> str:
+    if message.error.startswith(CONTEXT_FULL):  # so it was then
+        return "the context was full · /continue goes on once there is room"
+    return f"{_sentence(message.error) or 'cut at max_tokens'} · /continue goes on"
 
 
 def _cost(stats: RequestStats, *, is_read: bool = True) -> Sequence[tuple[str, str]]:

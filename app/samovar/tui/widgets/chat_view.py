@@ -225,7 +225,7 @@ class ChatView(Vertical):
         """Show a short line for some seconds, in place of an error; empty to take it back."""
         if text:
             self.say_error("")
-        is_long = self.composer.set_note(text)
+        is_long = self.composer.set_note(text, is_beside=self.chat.reply is not None)
         self._notice = "" if is_long else text
         if self._notice_timer is not None:
             self._notice_timer.stop()

@@ -48,6 +48,7 @@ _HINTS: Final = (
 
 
 _HINT_CELLS: Final = 22  # of a hint that the bar of the meter does not push out
+_ACTIVITY_CELLS: Final = 40  # of what is going on while a reply is written, mostly
 _LEAST_ACTIVITY: Final = 44  # cells: the meter does not take these away
 
 
@@ -354,10 +355,14 @@ class Composer(Vertical):
             error.update(Content(text))
             error.display = bool(text)
 
-    def set_note(self, text: str) -> bool:
-        """Show a text that is too long for the foot, on lines of its own; returns False for any other."""
+    def set_note(self, text: str, *, is_beside: bool = False) -> bool:
+        """Show a text that is too long for the foot, on lines of its own; returns False for any other.
+
+        `is_beside`: it would stand there beside what is going on.
+        """
         note = self.query_one("#note", Static)
-        is_long = cell_len(text) > self.query_one(Foot).size.width > 0
+        width = self.query_one(Foot).size.width
+        is_long = width > 0 and cell_len(text) > width - (_ACTIVITY_CELLS if is_beside and text else 0)
         if note.display or is_long:
             note.update(Content(text if is_long else ""))
             note.display = is_long

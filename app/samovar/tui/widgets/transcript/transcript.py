@@ -316,7 +316,9 @@ class Transcript(ChatScroll):
             return
         is_open = not layout.unfolded_of(entry)
         self._fold(layout, index, range(len(entry.attachments)), is_open=is_open)
-        if entry.attachments and (heading := layout.lines_at(index).start) not in self._view:
+        if entry.attachments and is_open:
+            self._bring_into_view(layout, index)
+        elif entry.attachments and (heading := layout.lines_at(index).start) not in self._view:
             self.go_to_line(heading)
 
     def action_copy(self) -> None:
@@ -405,7 +407,10 @@ class Transcript(ChatScroll):
             if step := step_at(layout.page, entry, x):
                 self._want_version(entry, step)
         elif (number := actions.file_at(layout, index, y)) is not None:
-            self._fold(layout, index, [number], is_open=number not in layout.unfolded_of(entry))
+            is_open = number not in layout.unfolded_of(entry)
+            self._fold(layout, index, [number], is_open=is_open)
+            if is_open and entry.role == SUMMARY:
+                self._bring_into_view(layout, index)
         elif actions.is_thought_line(layout, index, y):
             self._fold_thought(layout, index, is_open=not layout.is_unfolded(index))
         elif (code := actions.code_of_label(layout, y)) is not None:
