@@ -21,7 +21,7 @@ from samovar.core.chat import Role
 from samovar.core.errors import SamovarError
 from samovar.core.safe_text import clean
 from samovar.sessions import personas
-from samovar.sessions.settings import KINDS, SessionSettings
+from samovar.sessions.settings import KINDS, SessionSettings, allowed_values
 from samovar.sessions.transfer.files import Format, format_of
 
 TASKS: Final = frozenset("title summary keywords suggest aside translate explain task".split())
@@ -32,6 +32,12 @@ ANSWERED: Final = TASKS | frozenset(
     " compact export import samples ahead pin unpin evict ram tokens disk".split()
 )
 """The commands that `CommandDesk.run` does."""
+
+
+_SIDE_TASKS: Final = {
+    True: "side tasks start by themselves in this chat",
+    False: "no side task starts by itself in this chat; those you ask for still run",
+}
 
 
 class CommandDesk:
@@ -116,12 +122,15 @@ class CommandDesk:
             return changed or f"all as configured; can be set: {', '.join(KINDS)}"
         name, _, value = text.partition(" ")
         if not value.strip():
-            raise SamovarError(f"write /set {name} VALUE, or /set {name} - to take it back")
+            allowed = f"; {name} must be {allowed_values(name)}" if name in KINDS else ""
+            raise SamovarError(f"write /set {name} VALUE, or /set {name} - to take it back{allowed}")
         settings = chat.settings.with_text(name, value)
         if settings.pin != chat.settings.pin:
             self._conversations.cache.pin(chat.id, pinned=settings.pin)
         self._conversations.profile.set_settings(chat, settings)
         shown = dict(settings.changes()).get(name)
+        if name == "side_tasks" and settings.side_tasks is not None:
+            return _SIDE_TASKS[settings.side_tasks]
         return (
             f"{name} is as configured"
             if shown is None

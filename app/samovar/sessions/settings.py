@@ -83,6 +83,12 @@ def checked(settings: SessionSettings) -> SessionSettings:
     return settings
 
 
+def allowed_values(name: str) -> str:
+    """What one of `KINDS` may be, in words."""
+    meta = next(item for item in KINDS[name].__metadata__ if item.description)
+    return str(meta.description)
+
+
 def _converted(name: str, value: object, *, strict: bool) -> Any:  # noqa: ANN401 - a setting's own type
     kind = KINDS[name]
     if kind is _Switch and isinstance(value, str):
@@ -91,8 +97,7 @@ def _converted(name: str, value: object, *, strict: bool) -> Any:  # noqa: ANN40
     try:
         return msgspec.convert(value, kind, strict=strict)
     except (msgspec.ValidationError, OverflowError) as error:
-        meta = next(item for item in kind.__metadata__ if item.description)
-        raise SamovarError(f"{name} must be {meta.description}, not {str(value)[:60]}") from error
+        raise SamovarError(f"{name} must be {allowed_values(name)}, not {str(value)[:60]}") from error
 
 
 def _word(value: object) -> str:
