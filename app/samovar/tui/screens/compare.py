@@ -3,7 +3,6 @@
 The app hands it each `Change` while it is there. Owns no answer: those are `Comparisons`'.
 """
 
-import os
 from collections.abc import Coroutine
 from typing import ClassVar, Final
 
@@ -133,8 +132,9 @@ class CompareScreen(Screen[str]):
         room = width // len(answers) - 6
         labels = [clean(answer.variant.label) for answer in answers]
         if max(map(cell_len, labels)) > room:  # what they have in common tells nothing
-            common = os.path.commonprefix(labels)
-            labels = [label.removeprefix(common[: common.rfind(" ") + 1]) for label in labels]
+            words = [label.partition(" ") for label in labels]
+            if len({first for first, _, _ in words}) == 1 and all(rest for _, _, rest in words):
+                labels = [rest for _, _, rest in words]
         parts: list[Part] = []
         for place, answer in enumerate(answers):
             glyph, color = state_part(answer)
@@ -220,9 +220,7 @@ class CompareScreen(Screen[str]):
         return bool(refusal)
 
     def action_leave(self) -> None:
-        """Stop what is still written; with nothing running, discard all and go back: asked once more where there
-        is something to lose.
-        """
+        """Stop what is still written; with nothing running, discard all, on a second press if that is a loss."""
         if self._is_deciding:
             return
         if self._comparisons.stop(self._comparison):

@@ -409,7 +409,7 @@ class Workstation(MessageKeys):
     # Keys
 
     def direct(self, event: events.Event) -> None:
-        """Give the focus to the composer for what is typed or pasted while the transcript or the panel has it."""
+        """Give the focus to the composer for what is typed or pasted while something beside it has it."""
         if isinstance(self.focused, Transcript | QueueRows | CachePanel):
             letters = () if isinstance(self.focused, CachePanel) else Transcript.LETTERS
             is_text = isinstance(event, events.Paste) or (
@@ -475,7 +475,7 @@ class Workstation(MessageKeys):
         self._view.go_to(hit.message_id, [part.text for part in hit.snippet if part.is_match])
 
     def action_cache(self) -> None:
-        """Show or hide the cache panel: in its column where there is one, else over the chat, with the keys."""
+        """Show or hide the cache panel: in its column if there is one, else over the chat, with the keys."""
         if self.has_class("-wide") or self.has_class("-huge"):
             self.toggle_class("-panel-hidden")
         elif self.has_class("-panel-open"):
