@@ -220,7 +220,7 @@ class CompareScreen(Screen[str]):
         return bool(refusal)
 
     def action_leave(self) -> None:
-        """Stop what is still written; with nothing running, discard all, on a second press if that is a loss."""
+        """Stop what is still written; with nothing running, discard all, if need be at a second press."""
         if self._is_deciding:
             return
         if self._comparisons.stop(self._comparison):
