@@ -111,9 +111,20 @@ def test_the_last_tokens_of_a_prompt_take_one_step_even_across_a_blocks_end(kind
         assert asked.finished.stats.processed_tokens <= END_TOKENS + 2
         if kind.value.can_capture_late:
             assert engine.backend.num_steps - steps == 1
-        tokens = engine.context_of("s")
-        assert engine.loop.index.match(tokens).num_tokens == len(tokens), "the block is captured all the same"
         engine.check_all_ended()
+
+
+@pytest.mark.parametrize("count", range(30, 30 + BLOCK))
+def test_a_block_whose_end_lies_within_a_step_is_captured_after_it(count: int) -> None:
+    engine = Engine()
+    engine.focus("s")
+    messages = engine.talkative([system(words(20))], count, 4)
+    prepare(engine, "s", messages[:-1], messages[-1].content)
+    asked = engine.submit("s", messages)
+    engine.serve_until(lambda: bool(asked.text))
+    (sequence,) = engine.loop.slots.used()
+    assert len(sequence.stored) == len(sequence.tokens) // BLOCK
+    engine.check_all_ended()
 
 
 @every_kind

@@ -349,6 +349,7 @@ def test_eight_at_once_equal_those_alone(setting: Setting, start_engine: StartEn
     together = [engine.submit(name, messages, max_tokens=24) for name, messages in chats.items()]
     for (name, expected), request in zip(alone.items(), together, strict=True):
         got = engine.wait(request)
-        assert got.reused == expected.reused == 0, name
+        assert expected.reused == 0, name
+        assert got.reused <= 24, "what the template puts before every chat may be shared"
         assert_same_reply(expected, got, setting.case.bound)
     assert widths.count(8) >= 8, "they did run in one batch, a token of each"

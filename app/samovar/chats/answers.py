@@ -134,11 +134,13 @@ class Answers:
             may_shift=mode == "shift",
         )
         self._client.send(Submit(request))
-        if sent.num_left_out:
+        num_left_out, before = sent.num_left_out, chat.num_left_out
+        chat.num_left_out = num_left_out
+        if num_left_out > before:  # told once a step; a mark in the chat stays
             is_tried = mode != "shift" and self._sender.may_summarize(chat, settings)
-            why = " and could not be summarized" if is_tried else ""
-            told = f"the context is full{why}: the first {sent.num_left_out:,} messages are no longer sent"
-            self._notify(changes.Noticed(told))
+            why = "no summary could be made" if is_tried else "the context is full"
+            first = f"the first {num_left_out:,} messages are" if num_left_out > 1 else "the first message is"
+            self._notify(changes.Noticed(f"{why}: {first} no longer sent"))
 
     def stop(self, chat: Chat) -> bool:
         """End the chat's running reply; what has arrived stays. False if none is running."""

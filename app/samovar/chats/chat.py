@@ -122,6 +122,7 @@ class Chat:
     on_its_way: str = ""  # a message that has left composer or queue, and is not stored yet
     path_revision: int = 0
     compactions: tuple[Compaction, ...] = ()  # of all its branches, the oldest first
+    num_left_out: int = 0  # messages that its last request has left out
     sending: bool = False
     reply: Reply | None = None
 

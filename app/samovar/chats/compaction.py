@@ -34,7 +34,7 @@ from samovar.core.events import (
     TokensGenerated,
 )
 from samovar.core.figures import count
-from samovar.core.reasoning import only_answer
+from samovar.core.reasoning import answer_of
 from samovar.core.request import FinishReason, Request, RequestKind
 from samovar.sessions.settings import SessionSettings
 from samovar.sessions.store import MessageState, StoredMessage
@@ -165,7 +165,7 @@ class Compacting:
         if not await asyncio.shield(job.done):
             raise SamovarError(f"nothing was summarized: {job.run.error or 'stopped'}")
         made = self.undoable(chat)
-        return "" if made is None else figures(made)
+        return "" if made is None else figures(chat, made)
 
     def undoable(self, chat: Chat) -> Compaction | None:
         """The summary that the chat goes on from now."""
@@ -221,7 +221,7 @@ class Compacting:
                 run.state, run.stats, job.thinks = TaskState.RUNNING, stats, thinks
             case TokensGenerated(text=text):
                 job.parts.append(text)
-                run.text = only_answer("".join(job.parts), thinks=job.thinks)
+                run.text = answer_of("".join(job.parts), thinks=job.thinks)
             case RequestFinished():
                 run.stats = event.stats
                 self._shared.archive.spawn(self._finish(job, event))
@@ -388,12 +388,22 @@ class Compacting:
         self._changed(chat)
 
 
-def figures(one: Compaction) -> str:
+def figures(chat: Chat, one: Compaction) -> str:
     """A summary in figures: `summarized: 14 messages · 1,310 → 96 tokens`."""
-    return f"summarized: {sizes_in_words(one)}"
+    return f"summarized: {sizes_in_words(chat, one)}"
 
 
-def sizes_in_words(one: Compaction) -> str:
+def sizes_in_words(chat: Chat, one: Compaction) -> str:
     """What a summary stands for, and what it saves: `14 messages · 1,310 → 96 tokens`."""
-    before, after = count(one.tokens_before), count(one.tokens_after)
+    before, after = count(_whole_tokens(chat, one)), count(one.tokens_after)
     return f"{one.num_messages:,} messages · {before} → {after} tokens"
+
+
+def _whole_tokens(chat: Chat, one: Compaction) -> int:
+    """The tokens of the messages themselves, also of those for which an earlier summary stood already."""
+    path = chat.path or []
+    end = next((place for place, message in enumerate(path) if message.id == one.upto_id), len(path))
+    earlier = standing(path[:end], [other for other in chat.compactions if other.id < one.id])
+    if earlier is None:
+        return one.tokens_before
+    return one.tokens_before - earlier.tokens_after + _whole_tokens(chat, earlier)

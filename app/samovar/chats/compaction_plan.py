@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from samovar.core.chat import Role
-from samovar.core.reasoning import only_answer
+from samovar.core.reasoning import answer_of
 from samovar.sessions.store import StoredMessage
 
 KEPT: Final = 0.3  # of the context: the last turns, word for word
@@ -87,7 +87,7 @@ def usable(text: str, *, is_cut: bool, thinks: bool) -> str:
     `thinks`: its prompt has opened the thinking. One that was cut off ends with its last whole sentence, if
     that leaves half of it.
     """
-    text = only_answer(text, thinks=thinks).strip()
+    text = answer_of(text, thinks=thinks).strip()
     if is_cut:
         end = max(text.rfind(mark) + len(mark.rstrip()) if mark in text else 0 for mark in _SENTENCE_ENDS)
         text = text[:end].strip() if end >= len(text) // 2 else ""

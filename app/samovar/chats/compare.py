@@ -38,7 +38,7 @@ from samovar.core.events import (
     RequestStarted,
     TokensGenerated,
 )
-from samovar.core.reasoning import only_answer
+from samovar.core.reasoning import answer_of
 from samovar.core.request import Request, RequestKind, RequestStats
 from samovar.sessions.encoding import storable
 from samovar.sessions.store import MessageState, Session, Store, StoredMessage
@@ -321,7 +321,7 @@ class Comparisons:
         if state is MessageState.FAILED and len(answer.text) > len(content):
             # A host that died cannot say what it had sent: what has arrived counts.
             content, tokens, tokenizer = answer.text, (), ""
-        if state is MessageState.COMPLETE and content and not only_answer(content, thinks=answer.thinks):
+        if state is MessageState.COMPLETE and content and not answer_of(content, thinks=answer.thinks):
             state, error = MessageState.FAILED, "the model only thought about it, and gave no answer"
         return StoredMessage(
             id=0,

@@ -323,6 +323,7 @@ class Conversations:
         """Take in one event of the host's."""
         if isinstance(event, HostReady | Welcome) and event.model is not None:
             self._answers.model, self.sender.context_tokens = event.model.name, event.model.context_tokens
+            self.sender.template_tokens = event.model.template_tokens
         host = self.host.after(event)
         if host is not self.host:
             self.host = host

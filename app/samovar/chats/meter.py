@@ -15,7 +15,7 @@ from samovar.chats.chat import Chat, Reply
 from samovar.chats.host_state import HostPhase, HostState
 from samovar.chats.mentions import attached, mentions
 from samovar.chats.prompts import prompt_text
-from samovar.chats.sent import Sender
+from samovar.chats.sent import LeftOut, Sender
 from samovar.chats.shared import Shared
 from samovar.chats.token_counts import TokenCounts
 from samovar.chats.window import FRAME_TOKENS
@@ -31,7 +31,8 @@ _MOST_BYTES_PER_TOKEN: Final = 16  # of any text that people read
 class ContextUse(msgspec.Struct, frozen=True):
     """Tokens of a context of `total_tokens`: in use, and with the draft (`forecast_tokens`).
 
-    From `mark_tokens` on it fills up; what goes beyond `room_tokens` cannot be answered.
+    From `mark_tokens` on it fills up; what goes beyond `room_tokens` cannot be answered. Messages that are
+    `left_out` count for nothing.
     """
 
     used_tokens: int
@@ -39,6 +40,7 @@ class ContextUse(msgspec.Struct, frozen=True):
     total_tokens: int
     mark_tokens: int
     room_tokens: int
+    left_out: LeftOut | None = None
 
     @property
     def is_filling(self) -> bool:
@@ -61,7 +63,9 @@ class Meter:
         self._counts = counts
         self._host = host
         self._known: dict[str, int] = {}  # tokens of texts that have been counted
-        self._sizes: dict[str, tuple[object, int]] = {}  # of chats, with what they were measured by
+        self._sizes: dict[
+            str, tuple[object, int, LeftOut | None]
+        ] = {}  # of chats, with what they were measured by
         self._timer: asyncio.TimerHandle | None = None
 
     def context_use(self, chat: Chat) -> ContextUse | None:
@@ -70,12 +74,13 @@ class Meter:
         if total is None or mark is None or room is None or chat.path is None:
             return None
         path = self._path(chat)
-        used = self._growing(chat.reply) or self._used(chat, path)
         text = "" if slash.is_command(chat.draft) else chat.draft.strip()
+        if not (path or text or chat.system_prompt):
+            return ContextUse(0, 0, total, mark, room)
+        size, left_out = self._next(chat, path, text)
+        used = self._growing(chat.reply) or size
         forecast = used + (self._tokens_of(chat, text) if text else 0)
-        if self._sender.context_full(chat) == "shift":
-            used, forecast = min(used, room), min(forecast, room)
-        return ContextUse(used, forecast, total, mark, room)
+        return ContextUse(used, forecast, total, mark, room, left_out)
 
     def draft_changed(self, chat: Chat) -> None:
         """What stands in the composer is another text: count it once the user pauses."""
@@ -93,12 +98,13 @@ class Meter:
         full = await self._full_text(path, text)
         stops = self._sender.context_full(chat) == "stop"
         system, base = self._sender.base_text(chat, path), self._sender.base_size(chat, path)
-        others = self._used(chat, path) if stops else base
+        others = self._sender.size(chat, path) if stops else base
         num_bytes = len(full.encode(errors="replace"))
         if others + num_bytes + FRAME_TOKENS <= room:
             return ""  # no token is shorter than a byte
         await self._count(full, system)
-        base = self._known[system] + FRAME_TOKENS if system and system in self._known else base
+        if system and system in self._known:
+            base += self._known[system] - self._sender.size_of_text(chat, system) + FRAME_TOKENS
         others = others if stops else base
         if full not in self._known and num_bytes <= _MOST_BYTES_PER_TOKEN * room:
             return ""  # nobody can say now: the engine has the last word
@@ -170,14 +176,17 @@ class Meter:
             return 0
         return reply.stats.prompt_tokens + reply.num_tokens
 
-    def _used(self, chat: Chat, path: Sequence[StoredMessage]) -> int:
-        """The tokens of a path, measured anew only where something has changed."""
-        last = path[-1] if path else None
-        key = (len(path), last, chat.compactions, chat.system_prompt, self._sender.context_tokens)
+    def _next(self, chat: Chat, path: Sequence[StoredMessage], text: str) -> tuple[int, LeftOut | None]:
+        """The tokens before a next message, and what is left out; found anew where something has changed."""
+        reply, last = chat.reply, path[-1] if path else None
+        known = (self._sender.context_tokens, self._sender.template_tokens)
+        running = None if reply is None else (reply.request_id, reply.room is None, reply.stats)
+        key = (len(path), last, text, running, chat.compactions, chat.system_prompt, chat.settings, known)
         found = self._sizes.get(chat.id)
         if found is None or found[0] != key:
-            found = self._sizes[chat.id] = (key, self._sender.size(chat, path))
-        return found[1]
+            size = self._sender.next_size(chat, path, text)
+            found = self._sizes[chat.id] = (key, size, self._sender.left_out(chat, path))
+        return found[1], found[2]
 
     @staticmethod
     def _path(chat: Chat) -> Sequence[StoredMessage]:

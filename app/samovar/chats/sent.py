@@ -19,7 +19,7 @@ from samovar.chats.window import BYTES_PER_TOKEN, FRAME_TOKENS, num_bytes, size_
 from samovar.config import Config, ContextFull
 from samovar.core.chat import SUMMARY_HEAD, ChatMessage, Role
 from samovar.sessions.settings import SessionSettings
-from samovar.sessions.store import StoredMessage
+from samovar.sessions.store import MessageState, StoredMessage
 from samovar.sessions.values import Compaction
 
 _MARK: Final = 0.7  # of what is not kept free for a reply: from there on the oldest part is summarized ahead
@@ -37,13 +37,23 @@ class Sent(msgspec.Struct, frozen=True):
     num_left_out: int = 0
 
 
+class LeftOut(msgspec.Struct, frozen=True):
+    """Messages that are not sent, and no summary stands for them: `num_messages` up to and with `upto_id`."""
+
+    upto_id: int
+    num_messages: int
+
+
 class Sender:
-    """Says what is sent of a chat. `context_tokens` is the size of the loaded model's context."""
+    """Says what is sent of a chat. `context_tokens` is the size of the loaded model's context, and
+    `template_tokens` what its template adds to a prompt (see `ModelInfo`).
+    """
 
     def __init__(self, config: Config) -> None:
         self._config = config
         self._joined = _Joined()
         self.context_tokens: int | None = None
+        self.template_tokens = (0, 0)
 
     def sent(
         self,
@@ -62,9 +72,48 @@ class Sender:
         ratio = _bytes_per_token(path)
         if mode == "shift":  # a beginning that moves with every guess is never found in the cache
             ratio = next((step for step in _RATIOS if step <= ratio), _RATIOS[-1])
-        num_left_out = window_start(messages, self.context_tokens, self._reply_tokens(chat, settings), ratio)
-        first = 1 if messages[0].role is Role.SYSTEM else 0
-        return Sent((*messages[:first], *messages[first + num_left_out :]), num_left_out)
+        room, reply_tokens = self._room(chat, path), self._reply_tokens(chat, settings)
+        num_left_out = window_start(messages, room, reply_tokens, ratio)
+        if not num_left_out and mode == "compact":  # more has been measured than is guessed here
+            guess = sum(size_of(message, ratio) for message in messages)
+            too_little = self.size(chat, path) - self._template_size(chat, path) - guess
+            num_left_out = window_start(messages, room - max(0, too_little), reply_tokens, ratio)
+        return Sent(_without(messages, num_left_out), num_left_out)
+
+    def left_out(self, chat: Chat, path: Sequence[StoredMessage] | None = None) -> LeftOut | None:
+        """What the last request for this path (the chat's own) has left out; None for nothing."""
+        path = chat.path or () if path is None else path
+        asked, num_left_out = self._last(chat, path)
+        if not num_left_out:
+            return None
+        rest = behind(asked, active(asked, chat.compactions))
+        place = _first_sent(rest, num_left_out, has_system=bool(self.base_text(chat, asked)))
+        return LeftOut(rest[place - 1].id, place)
+
+    def next_size(self, chat: Chat, path: Sequence[StoredMessage], text: str = "") -> int:
+        """The tokens that stand before a next message `text`: of what is sent of this path then.
+
+        Where the oldest messages may be summarized first, it is what would be sent without that.
+        """
+        asked = path
+        if not path or path[-1].role is not Role.USER:
+            asked = [*path, StoredMessage(0, chat.id, None, Role.USER, text, 0.0, MessageState.COMPLETE)]
+        ratio = _bytes_per_token(path)
+        own = size_of(ChatMessage(Role.USER, text), ratio) if asked is not path else 0
+        before, num_left_out = self._last(chat, path)
+        num_before = num_left_out
+        if self.context_full(chat) == "shift" or not self.may_summarize(chat):
+            num_left_out = self.sent(chat, asked).num_left_out
+        if not num_left_out:
+            return self.size(chat, asked) - own
+        messages = _without(self._whole(chat, asked), num_left_out)
+        guess = self._template_size(chat, asked) + sum(size_of(message, ratio) for message in messages) - own
+        replies = path[len(before) :]
+        stats = replies[-1].stats if replies else None
+        if stats is None or not stats.prompt_tokens or num_left_out != num_before:
+            return guess
+        measured = stats.prompt_tokens + stats.generated_tokens
+        return measured if guess // 2 <= measured <= 2 * guess + _LIKELY_TOKENS else guess
 
     def context_full(self, chat: Chat, settings: SessionSettings | None = None) -> ContextFull:
         """What happens in this chat when it outgrows the context."""
@@ -109,9 +158,7 @@ class Sender:
         """
         ratio = _bytes_per_token(path)
         summary = active(path, chat.compactions)
-        ends = {one.upto_id for one in chat.compactions if one != summary}
-        ids = {message.id for message in path if message.id in ends} if ends else set()
-        others = [one for one in chat.compactions if one.upto_id in ids and one != summary]
+        others = _others(path, chat.compactions, summary)
         rest = behind(path, summary)
         early = rest[:-_LOOKED_AT]
         guess = self.base_size(chat, path) + len(early) * FRAME_TOKENS
@@ -145,13 +192,57 @@ class Sender:
         return size_of(ChatMessage(Role.USER, text), _bytes_per_token(chat.path or ()))
 
     def base_size(self, chat: Chat, path: Sequence[StoredMessage]) -> int:
-        """The tokens that stand before all messages: system prompt and summary, a guess."""
+        """The tokens before all messages: the template's own, system prompt and summary; a guess."""
         system = self.base_text(chat, path)
-        return size_of(ChatMessage(Role.SYSTEM, system), _bytes_per_token(path)) if system else 0
+        own = size_of(ChatMessage(Role.SYSTEM, system), _bytes_per_token(path)) if system else 0
+        return own + self._template_size(chat, path)
 
     def base_text(self, chat: Chat, path: Sequence[StoredMessage]) -> str:
         """What stands before all messages: system prompt and summary."""
         return _with_summary(chat.system_prompt, active(path, chat.compactions))
+
+    def _last(self, chat: Chat, path: Sequence[StoredMessage]) -> tuple[Sequence[StoredMessage], int]:
+        """What the last request for this path was about, and how many messages it has left out.
+
+        With summaries that is no matter of the path alone: by the figures of its reply, or while these are
+        not known by what would be left out of it now.
+        """
+        reply = chat.reply if path is chat.path else None
+        if reply is not None and reply.room is not None:  # it has not been asked for yet
+            path, reply = path[:-1] if reply.goes_on is None else path, None
+        end = next((end for end in range(len(path), 0, -1) if path[end - 1].role is Role.USER), 0)
+        asked, replies = path[:end], path[end:]
+        summary = active(asked, chat.compactions)
+        if summary != standing(path, chat.compactions):  # it stands for more than that request has left out
+            return asked, 0
+        sent = self.sent(chat, asked)
+        if not sent.num_left_out or self.context_full(chat) == "shift" or not self.may_summarize(chat):
+            return asked, sent.num_left_out
+        if reply is not None and reply.stats is None:
+            return asked, sent.num_left_out
+        if reply is not None and reply.stats is not None:
+            prompt_tokens = reply.stats.prompt_tokens
+        else:
+            stats = replies[-1].stats if replies else None
+            others = _others(asked, chat.compactions, summary)
+            measured = _measured(replies[-1], summary, others) if replies else None
+            if measured is None or stats is None:
+                return asked, 0
+            prompt_tokens = measured - stats.generated_tokens
+        ratio = _bytes_per_token(asked)
+        guess = self._template_size(chat, asked) + sum(size_of(message, ratio) for message in sent.messages)
+        is_whole = 2 * prompt_tokens > guess + self.size(chat, asked)
+        return asked, 0 if is_whole else sent.num_left_out
+
+    def _room(self, chat: Chat, path: Sequence[StoredMessage]) -> int:
+        """The tokens of the context for messages and reply."""
+        assert self.context_tokens is not None
+        return max(0, self.context_tokens - self._template_size(chat, path))
+
+    def _template_size(self, chat: Chat, path: Sequence[StoredMessage]) -> int:
+        """The tokens of the template's own, besides what is counted as the frame of each message."""
+        num_messages = 2 if self.base_text(chat, path) else 1
+        return max(0, self.template_tokens[num_messages - 1] - num_messages * FRAME_TOKENS)
 
     def _whole(self, chat: Chat, path: Sequence[StoredMessage]) -> tuple[ChatMessage, ...]:
         return self.summarized(chat, path, active(path, chat.compactions))
@@ -217,6 +308,37 @@ def behind(path: Sequence[StoredMessage], summary: Compaction | None) -> Sequenc
         return path
     num_behind = next(i for i, message in enumerate(reversed(path)) if message.id == summary.upto_id)
     return path[len(path) - num_behind :]
+
+
+def _without(messages: tuple[ChatMessage, ...], num_left_out: int) -> tuple[ChatMessage, ...]:
+    """The messages of a request without the first ones behind the system prompt."""
+    first = 1 if messages and messages[0].role is Role.SYSTEM else 0
+    return (*messages[:first], *messages[first + num_left_out :])
+
+
+def _first_sent(path: Sequence[StoredMessage], num_left_out: int, *, has_system: bool) -> int:
+    """Where in a path sending begins, if so many messages of its request are left out (see `joined`)."""
+    if not has_system and path and path[0].role is Role.SYSTEM:  # it is the request's first, and stays
+        num_left_out += 1
+    before: Role | None = None
+    for place, message in enumerate(path):
+        if message.role is Role.ASSISTANT and not message.content:
+            continue
+        if message.role is Role.SYSTEM or message.role is not before:
+            if not num_left_out:
+                return place
+            num_left_out -= 1
+        before = message.role
+    return len(path)
+
+
+def _others(
+    path: Sequence[StoredMessage], compactions: Sequence[Compaction], summary: Compaction | None
+) -> list[Compaction]:
+    """The summaries of this path that are not the one that is sent."""
+    ends = {one.upto_id for one in compactions if one != summary}
+    ids = {message.id for message in path if message.id in ends} if ends else set()
+    return [one for one in compactions if one.upto_id in ids and one != summary]
 
 
 def _with_summary(system_prompt: str, summary: Compaction | None) -> str:

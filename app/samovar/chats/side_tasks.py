@@ -30,7 +30,7 @@ from samovar.core.events import (
     TokensGenerated,
 )
 from samovar.core.figures import count, duration
-from samovar.core.reasoning import only_answer
+from samovar.core.reasoning import answer_of
 from samovar.core.request import FinishReason, RequestStats
 from samovar.sessions.store import MessageState, StoredMessage
 from samovar.tasks.answer import is_about, meaning
@@ -371,7 +371,7 @@ class SideTasks:
                 run.read_tokens, run.to_read_tokens = done, total
             case TokensGenerated(text=text, num_tokens=num_tokens):
                 job.parts.append(text)
-                run.text = only_answer("".join(job.parts), thinks=job.thinks)
+                run.text = answer_of("".join(job.parts), thinks=job.thinks)
                 run.num_tokens += num_tokens
         self._tell_soon()
         return True
@@ -383,7 +383,7 @@ class SideTasks:
     def _finish(self, job: _Job, event: RequestFinished) -> None:
         run, spec = job.run, job.run.spec
         if event.reply:
-            run.text = only_answer(event.reply, thinks=job.thinks)
+            run.text = answer_of(event.reply, thinks=job.thinks)
         match event.reason:
             case FinishReason.CANCELLED if job.is_late:
                 self._end(job, TaskState.FAILED, f"took longer than {_span(spec.timeout_s)}")

@@ -15,7 +15,8 @@ class ModelInfo(msgspec.Struct, frozen=True):
     `tokenizer` is the id under which generated token ids are valid. `kv_bytes_per_token` are keys and values
     of one token, `state_bytes` what a sequence takes besides (recurrent and hybrid models); `shape` tells
     the same for other KV types. `thinking` are the texts that open and close reasoning, as the chat template
-    defines them.
+    defines them. `template_tokens` stand in a prompt besides what its one message says: without a system
+    prompt (of which a template may have its own), and with one.
     """
 
     name: str
@@ -34,6 +35,7 @@ class ModelInfo(msgspec.Struct, frozen=True):
     state_bytes: int = 0
     shape: KvShape | None = None
     thinking: tuple[str, str] | None = None
+    template_tokens: tuple[int, int] = (0, 0)
 
 
 class Welcome(msgspec.Struct, frozen=True, tag="welcome"):

@@ -193,11 +193,6 @@ def answer_of(text: str, *, thinks: bool = False) -> str:
     return answer.lstrip()
 
 
-def only_answer(text: str, *, thinks: bool = False) -> str:
-    """A reply without its thinking; empty where it is nothing else, or has not got to its answer."""
-    return "".join(part.text for part in split_reply(text, thinks=thinks) if not part.is_thinking).lstrip()
-
-
 def find_tags(template: str) -> Tags | None:
     """The thinking tags that a chat template names, None if it knows no thinking."""
     places = [(at, tags) for tags in KNOWN_TAGS if (at := template.find(tags[1])) >= 0]

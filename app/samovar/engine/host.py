@@ -83,6 +83,7 @@ class Host:
         self._drain_lock = threading.Lock()
         self._drain_scheduled = False
         self._server: asyncio.Server | None = None
+        self._socket_inode = 0
         self._stopping = False
         self._done = asyncio.Event()
         self._idle_timer: asyncio.TimerHandle | None = None
@@ -95,6 +96,7 @@ class Host:
         self._socket.unlink(missing_ok=True)
         self._server = await asyncio.start_unix_server(self._on_connect, path=self._socket)
         os.chmod(self._socket, 0o600)
+        self._socket_inode = self._socket.stat().st_ino
         for number in (signal.SIGTERM, signal.SIGHUP):
             self._loop.add_signal_handler(number, self._stop)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -219,12 +221,17 @@ class Host:
         self._done.set()
 
     def _close_door(self) -> None:
-        """Nobody is welcomed any more. The lock is held until the end, so the socket's path is still ours."""
+        """Nobody is welcomed any more.
+
+        The lock is held until the end, so the socket is still ours, unless somebody has removed the folder.
+        """
         if not self._stopping:
             self._stopping = True
             assert self._server is not None
             self._server.close()
-            self._socket.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                if self._socket.stat().st_ino == self._socket_inode:
+                    self._socket.unlink()
 
     def _cancel_early(self) -> None:
         for envelope in self._early:

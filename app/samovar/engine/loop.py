@@ -87,16 +87,7 @@ class EngineLoop:
         self.slots = Slots(settings.num_slots)
         self.ledger = Ledger()
         self.mover = Mover(backend, self.slots, self.index, self.host, self.ledger)
-        self.prompts = PromptBuilder(
-            template=traits.template,
-            tokenize=backend.tokenize,
-            piece=backend.piece,
-            control_tokens=traits.control_tokens,
-            bos=traits.bos,
-            eos=traits.eos,
-            add_bos=traits.add_bos,
-            tokenizer=traits.tokenizer,
-        )
+        self.prompts = PromptBuilder.of(backend)
         self.sleep = sleep or Sleep(backend, settings.keep_alive_s, tell=lambda event: emit(None, event))
         self._reporter = Reporter(
             traits.name, self.slots, self.index, self.host, self.mover, self.ledger, self.sleep

@@ -25,6 +25,7 @@ import msgspec
 from samovar.core.chat import ChatMessage, Role, open_reply
 from samovar.core.errors import SamovarError
 from samovar.core.reasoning import find_tags, opens_thinking
+from samovar.engine.backend import Backend
 from samovar.kv.index import common_prefix
 
 BREAK: Final = "\ufdd0"
@@ -137,6 +138,21 @@ class PromptBuilder:
                 f"This model's chat template is not valid ({error}). Use another GGUF of the model."
             ) from error
 
+    @classmethod
+    def of(cls, backend: Backend) -> "PromptBuilder":
+        """One for this backend's model; SamovarError if its template is not valid."""
+        traits = backend.traits
+        return cls(
+            template=traits.template,
+            tokenize=backend.tokenize,
+            piece=backend.piece,
+            control_tokens=traits.control_tokens,
+            bos=traits.bos,
+            eos=traits.eos,
+            add_bos=traits.add_bos,
+            tokenizer=traits.tokenizer,
+        )
+
     def build(self, messages: Sequence[ChatMessage]) -> tuple[int, ...]:
         """Token ids of the prompt that asks for the next reply; SamovarError if the template refuses.
 
@@ -160,6 +176,18 @@ class PromptBuilder:
         """The prompt up to the place of the reply to `messages`, all of which are complete."""
         text, replies = self._rendered(messages)
         return self._tokens_of(text, replies)
+
+    def template_tokens(self) -> tuple[int, int]:
+        """Tokens of a prompt besides what its one message says; without a system prompt, and with one."""
+        text = "Hi."
+        num_own = len(self._tokenize(text))
+        asked = ChatMessage(Role.USER, text)
+        alone = len(self.build([asked])) - num_own
+        try:
+            both = len(self.build([ChatMessage(Role.SYSTEM, text), asked])) - 2 * num_own
+        except SamovarError:  # some templates refuse a system prompt
+            both = alone
+        return max(0, alone), max(0, both)
 
     def stable_prefix(self, messages: Sequence[ChatMessage]) -> tuple[int, ...]:
         """The tokens that the prompt begins with, however the last message, which is the user's, goes on.

@@ -12,6 +12,7 @@ from samovar.engine.share import SHARE
 
 TELL_S: Final = 0.25
 _USUAL_TOKENS: Final = 128
+_USUAL_TASK_TOKENS: Final = 48
 _LEAST_TOKENS: Final = 16
 """Still expected of a reply that is longer than the usual one."""
 
@@ -22,14 +23,19 @@ class Queue:
     def __init__(self, emit: Callable[[str | None, events.Event], None]) -> None:
         self._emit = emit
         self._usual = Mean(_USUAL_TOKENS)
+        self._usual_task = Mean(_USUAL_TASK_TOKENS)
 
-    def note_end(self, num_generated: int) -> None:
+    def note_end(self, running: Running) -> None:
         """A reply has ended by itself."""
-        self._usual.add(num_generated)
+        self._usual_of(running).add(running.num_generated)
+
+    def _usual_of(self, running: Running) -> Mean:
+        """Side tasks answer in fewer words than chats do."""
+        return self._usual_task if running.is_side_task else self._usual
 
     def tokens_left(self, running: Running) -> int:
         """How many tokens a request will probably still generate."""
-        left = max(_LEAST_TOKENS, int(self._usual.value) - running.num_generated)
+        left = max(_LEAST_TOKENS, int(self._usual_of(running).value) - running.num_generated)
         if running.max_tokens is None:
             return left
         return max(0, min(left, running.max_tokens - running.num_generated))
@@ -47,7 +53,8 @@ class Queue:
         `at_work` are all that run, `focused` those of them for whose sake others wait.
         """
         writing_ms = costs.extra_decode_ms if len(at_work) > 1 else costs.decode_step_ms
-        before = sum(self._work_ms(running, costs, writing_ms) for running in at_work)
+        # They end one by one, so the first place is free after a part of all their work.
+        before = sum(self._work_ms(running, costs, writing_ms) for running in at_work) / max(1, len(at_work))
         for position, running in enumerate(waiting, 1):
             estimate: float | None = before
             if running.wait is WaitReason.FOCUS:

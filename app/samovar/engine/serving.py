@@ -367,7 +367,7 @@ class Serving:
             running.sampler.close()
         stats = running.stats()
         if running.num_generated and reason is not FinishReason.CANCELLED:
-            self._queue.note_end(running.num_generated)
+            self._queue.note_end(running)
         if running.started:
             self._ledger.finished(request.session, request.title, stats, side_task=running.is_side_task)
             if request.store:

@@ -26,7 +26,7 @@ from samovar.engine.fingerprint import fingerprint, weights_id
 from samovar.engine.limits import disk_limit
 from samovar.engine.llama import ContextOptions, LlamaBackend, LlamaModel
 from samovar.engine.probe import ProbeResult, check_file, check_memory, probe
-from samovar.engine.prompt import fallback_template
+from samovar.engine.prompt import PromptBuilder, fallback_template
 from samovar.engine.sleep import ModelChangedError
 from samovar.engine.swapper import Folder
 from samovar.kv.block import root_key
@@ -151,6 +151,7 @@ def load(settings: EngineSettings, cache_dir: Path, on_progress: Callable[[str, 
         state_bytes=found.shape.state_bytes,
         shape=found.shape,
         thinking=find_tags(traits.template) if traits.template else None,
+        template_tokens=_template_tokens(backend),
     )
 
     def check_reload() -> None:
@@ -214,6 +215,13 @@ def _flash_attention(settings: EngineSettings) -> bool:
     if settings.flash_attn == "auto":
         return KV_TYPES[settings.kv_type_v].is_quantized or settings.gpu_layers != 0
     return settings.flash_attn == "on"
+
+
+def _template_tokens(backend: LlamaBackend) -> tuple[int, int]:
+    try:
+        return PromptBuilder.of(backend).template_tokens()
+    except SamovarError:  # who sends a message is told what is wrong with the template
+        return 0, 0
 
 
 def _notes(found: ProbeResult, traits: ModelTraits) -> tuple[str, ...]:

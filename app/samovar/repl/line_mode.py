@@ -35,6 +35,7 @@ from samovar.core.request import RequestStats
 from samovar.core.safe_text import clean
 from samovar.core.snapshot import CacheSnapshot, TierUse
 from samovar.core.units import format_size
+from samovar.repl.typed_ahead import typed_ahead
 from samovar.sessions.encoding import storable
 from samovar.sessions.lookup import ChatName, look_up
 from samovar.sessions.store import MessageState, Store, StoredMessage
@@ -143,9 +144,10 @@ class LineMode:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGINT, self._conversations.stop, chat)
         try:
-            while chat.reply is not None:
-                await self._ended.wait()
-                self._ended.clear()
+            with typed_ahead():
+                while chat.reply is not None:
+                    await self._ended.wait()
+                    self._ended.clear()
         finally:
             loop.remove_signal_handler(signal.SIGINT)
 
@@ -200,10 +202,12 @@ class LineMode:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGINT, comparisons.stop, comparison)
         try:
+            _say(f"{len(comparison.answers)} answers are being written; ctrl+c stops them", "faint")
             for place, answer in enumerate(comparison.answers, 1):
-                while answer.message is None:
-                    self._ended.clear()
-                    await self._ended.wait()
+                with typed_ahead():
+                    while answer.message is None:
+                        self._ended.clear()
+                        await self._ended.wait()
                 _say(f"── {place} · {clean(answer.variant.label)} ──", "head")
                 _say(clean(answer_of(answer.text, thinks=answer.thinks)))
                 _say(clean(answer.message.error), "error" if not answer.text else "faint")

@@ -4,17 +4,17 @@ from collections.abc import Sequence
 
 from samovar.chats.chat import Chat, Phase, Reply
 from samovar.chats.compaction import sizes_in_words
-from samovar.chats.sent import standing
+from samovar.chats.sent import LeftOut, standing
 from samovar.core.chat import Role
 from samovar.core.figures import clock_time, count, duration, rate
 from samovar.core.request import RequestStats
 from samovar.sessions.values import Attachment, Compaction, MessageState, StoredMessage
-from samovar.tui.widgets.transcript import SUMMARY, AttachmentLine, Entry
+from samovar.tui.widgets.transcript import LEFT_OUT, SUMMARY, AttachmentLine, Entry
 
 Meta = tuple[tuple[str, str], ...]
 
 
-def chat_entries(chat: Chat, now: float) -> list[Entry]:
+def chat_entries(chat: Chat, now: float, left_out: LeftOut | None = None) -> list[Entry]:
     """All that is to be seen of a chat, but for a reply that is still being written."""
     entries = []
     if chat.system_prompt:
@@ -23,15 +23,24 @@ def chat_entries(chat: Chat, now: float) -> list[Entry]:
     for message in chat.path or ():
         entries += message_entries(message, now)
         if summary is not None and message.id == summary.upto_id:
-            entries.append(summary_entry(summary))
+            entries.append(summary_entry(chat, summary))
+        if left_out is not None and message.id == left_out.upto_id:
+            entries.append(left_out_entry(left_out))
     return entries
 
 
-def summary_entry(summary: Compaction) -> Entry:
+def left_out_entry(left_out: LeftOut) -> Entry:
+    """The mark under the last message that is no longer sent: from here on they are."""
+    number = left_out.num_messages
+    text = "the message above is" if number == 1 else f"the {number:,} messages above are"
+    return Entry(LEFT_OUT, LEFT_OUT, "", ((f"{text} no longer sent", "faint"),))
+
+
+def summary_entry(chat: Chat, summary: Compaction) -> Entry:
     """The mark under the last message that is summarized; what is sent in their place can be unfolded."""
     text = summary.summary
     line = AttachmentLine("what is sent of them", summary.tokens_after, len(text.encode()), False, text)
-    meta = ((sizes_in_words(summary), "faint"),)
+    meta = ((sizes_in_words(chat, summary), "faint"),)
     return Entry(f"{SUMMARY} {summary.id}", SUMMARY, "", meta, attachments=(line,))
 
 

@@ -17,7 +17,7 @@ from samovar.chats import changes
 from samovar.chats.chat import Chat, Phase
 from samovar.chats.host_state import HostPhase, HostState
 from samovar.chats.meter import ContextUse
-from samovar.chats.sent import standing
+from samovar.chats.sent import LeftOut, standing
 from samovar.sessions.values import Compaction
 from samovar.tui.activity import activity
 from samovar.tui.entries import (
@@ -77,6 +77,7 @@ class ChatView(Vertical):
         self._activity_at = 0.0
         self._phase: Phase | None = None
         self._summary: Compaction | None = None  # whose mark is shown
+        self._left_out: LeftOut | None = None  # the same of what is no longer sent
         self._welcome = Welcome(id="welcome")
         self._transcript = Transcript(max_fps=max_fps, id="transcript")
         self._desk = Vertical(id="desk")
@@ -109,7 +110,7 @@ class ChatView(Vertical):
         """Show this chat, at its end, with its draft."""
         if chat is not self.chat:
             self.post_message(self.Typed(self.chat, self.composer.text))
-        self.chat = chat
+        self.chat, self._left_out = chat, None
         self.composer.set_text(chat.draft)
         self.composer.set_queue(chat.queued, chat.queue_paused)
         self.say_error("")
@@ -168,8 +169,12 @@ class ChatView(Vertical):
             self._transcript.update_thought(reply_id(reply), thought, thinks=reply.thinks)
 
     def set_context(self, use: ContextUse | None) -> None:
-        """Show how full the context is with this chat."""
+        """Show how full the context is with this chat, and from where on it is sent."""
         self.composer.set_meter(context_meters(use))
+        left_out = use.left_out if use is not None else None
+        if left_out != self._left_out:
+            self._left_out = left_out
+            self._load(stay=True)
 
     def take_text(self) -> str:
         """Empty the composer; returns what was in it."""
@@ -263,7 +268,7 @@ class ChatView(Vertical):
 
     def _load(self, *, stay: bool = False) -> None:
         chat, now = self.chat, self._clock()
-        entries = chat_entries(chat, now)
+        entries = chat_entries(chat, now, self._left_out)
         self._summary = standing(chat.path or (), chat.compactions)
         self._show_welcome(chat.path == [] and not entries and chat.reply is None)
         self._transcript.load(entries, stay=stay)

@@ -5,6 +5,7 @@ from typing import Final
 import msgspec
 
 SUMMARY: Final = "summary"
+LEFT_OUT: Final = "left out"
 
 
 class AttachmentLine(msgspec.Struct, frozen=True, gc=False):
@@ -22,8 +23,8 @@ class AttachmentLine(msgspec.Struct, frozen=True, gc=False):
 class Entry(msgspec.Struct, frozen=True, gc=False):
     """One message as the transcript shows it.
 
-    `role` is "user", "assistant", "system", `SUMMARY` (the mark behind what has been summarized), or without
-    a heading "note" (a line of Samovar's own) or "answer" (as the assistant's). `meta` stands behind the
+    `role` is "user", "assistant", "system", `SUMMARY` (the mark behind what has been summarized), `LEFT_OUT`
+    (the one behind what is no longer sent), or without a heading "note" (a line of Samovar's own) or "answer" (as the assistant's). `meta` stands behind the
     heading: parts of (text, style), joined as they are, where style is one of "faint", "secondary", "green",
     "brass", "teal" and "red". `state` is "complete", "streaming", "stopped", "cut" or "failed". It is number
     `place` (from 0 on) of `num_siblings` versions. `thinks` says that the text begins inside of a thinking
@@ -44,7 +45,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     @property
     def is_message(self) -> bool:
         """Whether it can be worked on; a note belongs to the message above it."""
-        return self.role != "note"
+        return self.role not in {"note", LEFT_OUT}
 
     @property
     def has_heading(self) -> bool:
