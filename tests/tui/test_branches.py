@@ -212,6 +212,7 @@ async def test_commands_say_what_is_wrong(desk: Desk) -> None:
         "/retry temperature": "write /retry",
         "/set temperature warm": "a number from 0",
         "/set colour red": "known are",
+        "/set context_full": 'context_full must be "compact", "shift" or "stop"',
         "/sort size": "recent, created, title, length",
         "/continue nothing": "takes nothing",
     }.items():
@@ -228,6 +229,9 @@ async def test_settings_of_a_chat_reach_its_requests_and_the_store(desk: Desk) -
     await desk.exchange(chat, "one", "first")
     request = desk.client.requests[-1]
     assert (request.sampling.temperature, request.max_tokens, request.stop) == (0.1, 7, ("END",))
+    assert "starts by itself" in await commands.run(parse("/set side_tasks off"))
+    await commands.run(parse("/set side_tasks -"))
+    await until(lambda: desk.store.session(chat.id).settings == chat.settings)
     stored = desk.store.session(chat.id)
     assert (stored.settings, stored.tags) == (chat.settings, ("later", "work"))
     await commands.run(parse("/set temperature -"))

@@ -30,7 +30,8 @@ from samovar.core.events import (
     TierCleared,
     VerifyProgressed,
 )
-from samovar.core.snapshot import CacheSnapshot, Tier
+from samovar.core.request import RequestKind
+from samovar.core.snapshot import ActivePhase, ActiveRequest, CacheSnapshot, Tier
 from samovar.tui.screens.cache import CacheScreen
 from samovar.tui.screens.help import HelpScreen
 from samovar.tui.screens.question import Question
@@ -100,6 +101,22 @@ def with_row(snapshot: CacheSnapshot, place: int, **values: object) -> CacheSnap
     rows = list(snapshot.prompts)
     rows[place] = msgspec.structs.replace(rows[place], **values)
     return msgspec.structs.replace(snapshot, prompts=tuple(rows))
+
+
+@pytest.mark.parametrize("size", [(80, 24), (160, 48)], ids=str)
+async def test_who_runs_and_who_waits_is_told_while_it_is_so(tmp_path: Path, size: tuple[int, int]) -> None:
+    active = (
+        ActiveRequest("1", "a", "Tea", RequestKind.CHAT, ActivePhase.WRITING, generated=9, is_first=True),
+        ActiveRequest("2", "b", "Rust", RequestKind.SIDE_TASK, ActivePhase.QUEUED, 1),
+    )
+    async with desk(tmp_path, size=size) as here:
+        now = here.screen.query_one("#now", Static)
+        assert not now.display
+        await here.tell(msgspec.structs.replace(FULL, active=active))
+        await here.here.until(lambda: now.display and "1 run · 1 wait" in str(now.render()))
+        assert "Tea" in str(now.render())
+        await here.tell(FULL)
+        await here.here.until(lambda: not now.display, "all alone again")
 
 
 async def test_a_prompt_is_pinned_and_unpinned_once_the_host_says_so(tmp_path: Path) -> None:

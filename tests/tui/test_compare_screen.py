@@ -49,6 +49,11 @@ async def test_escape_stops_first_and_discards_then(tmp_path: Path) -> None:
         here.client.finish(second, "", FinishReason.CANCELLED)
         await here.until(lambda: not comparison.is_running, "both have ended")
         await here.pilot.press("escape")
+        notice = here.app.screen.query_one("#compare-notice")
+        await here.until(lambda: "esc again discards all" in str(notice.render()), "asked once more")
+        await here.pilot.press("tab", "escape")
+        assert isinstance(here.app.screen, CompareScreen), "other keys take the first press back"
+        await here.pilot.press("escape")
         await here.until(lambda: isinstance(here.app.screen, Workstation), "back")
         assert [entry.text for entry in here.entries] == ["question 1", "answer 1"]
 
@@ -83,6 +88,6 @@ async def test_discarding_gives_a_new_text_back_and_thinking_is_not_copied(tmp_p
         await here.until(lambda: not comparison.is_running, "both have ended")
         await here.pilot.press("c")
         assert here.app.clipboard == "Light."
-        await here.pilot.press("escape")
+        await here.pilot.press("escape", "escape")
         await here.until(lambda: isinstance(here.app.screen, Workstation), "back")
         await here.until(lambda: here.text == "why is the sky blue", here.text)

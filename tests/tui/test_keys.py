@@ -5,16 +5,19 @@ from pathlib import Path
 import pytest
 from textual._xterm_parser import XTermParser
 from textual.events import Key
-from textual.widgets import Input
+from textual.widgets import Input, Static
 
 from samovar.core.chat import ChatMessage, Role
 from samovar.core.errors import SamovarError
+from samovar.core.events import CacheChanged
 from samovar.tui.alt_digits import make_alt_digits_keys
 from samovar.tui.app import check_terminal
+from samovar.tui.widgets.cache_panel import CachePanel
 from samovar.tui.widgets.composer import MessageInput
 from samovar.tui.widgets.session_list import SessionList
 from samovar.tui.widgets.sidebar import FilterInput, TitleInput
 from samovar.tui.widgets.transcript import Transcript
+from tests.tui.cache_states import FULL
 from tests.tui.support import station
 
 
@@ -147,3 +150,32 @@ async def test_renaming_starts_at_the_end_with_the_beginning_in_view(tmp_path: P
         assert "esc cancels" in str(here.screen.query_one("#list-note").render())
         await here.pilot.press("0", "enter")
         await here.until(lambda: "chat 10" in here.titles)
+
+
+async def test_the_cache_panel_over_the_chat_scrolls_by_keys_until_something_is_written(
+    tmp_path: Path,
+) -> None:
+    async with station(tmp_path, size=(80, 24)) as here:
+        here.client.push(CacheChanged(FULL))
+        await here.until(lambda: here.app.conversations.snapshot == FULL)
+        panel = here.screen.query_one(CachePanel)
+        await here.pilot.press("f4")
+        await here.until(lambda: panel.has_focus and panel.max_scroll_y > 0, "the panel has the keys")
+        await here.pilot.press("end")
+        await here.until(lambda: panel.scroll_offset.y == panel.max_scroll_y, "its end")
+        await here.pilot.press("h", "i")
+        assert here.text == "hi"
+        await here.pilot.press("f4")
+        assert not panel.display
+        await here.pilot.press("s")
+        assert here.text == "his"
+
+
+async def test_the_panel_says_that_nothing_is_done_ahead(tmp_path: Path) -> None:
+    async with station(tmp_path, size=(160, 48)) as here:
+        ahead = here.screen.query_one("#ahead", Static)
+        assert not ahead.display
+        await here.send("/ahead off")
+        await here.until(lambda: ahead.display and "off" in str(ahead.render()), "off")
+        await here.send("/ahead on")
+        await here.until(lambda: not ahead.display, "on again")

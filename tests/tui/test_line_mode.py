@@ -138,7 +138,7 @@ async def test_what_came_of_a_side_task_is_printed_when_it_ends(
     aside, keywords = line.client.side_requests
     line.client.finish(aside, "Not at all.")
     line.client.finish(keywords, '{"tags": ["tea", "kyoto"]}')
-    await line.until(lambda: "keywords: tea, kyoto" in told)
+    await line.until(lambda: "tags added: tea, kyoto" in told)
     assert told[told.index("aside:") + 1] == "Not at all."
     line.keys.send_text("/tasks\r")
     await line.until(lambda: any(text.startswith("/summary") for text in told))

@@ -1,5 +1,6 @@
 """What is said while something else is going on: progress first, errors and confirmations never together."""
 
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -20,6 +21,10 @@ from samovar.tui.widgets.session_list import AT_WORK
 from samovar.tui.widgets.status_bar import StatusBar
 from samovar.tui.widgets.welcome import Welcome
 from tests.tui.support import Station, station
+
+
+def is_said(here: Station, text: str) -> bool:
+    return text in here.activity
 
 
 def drawn(here: Station, line: int) -> str:
@@ -133,7 +138,7 @@ async def test_the_way_back_from_disk_is_said(tmp_path: Path) -> None:
             await here.pilot.press("ctrl+down")
             shown = here.app.conversations.shown.id
             here.client.push(SwapFinished(shown, True, 3041, 1, 25.0, disk_tokens=from_disk))
-            await here.until(lambda told=told: told in here.activity, here.activity)
+            await here.until(partial(is_said, here, told), told)
 
 
 async def test_the_way_back_covers_no_answer_and_is_no_news_later(tmp_path: Path) -> None:

@@ -18,6 +18,13 @@ def waiting(place: int, kind: RequestKind = RequestKind.SIDE_TASK) -> ActiveRequ
     return ActiveRequest(str(1 + place), "b", f"task {place}", kind, ActivePhase.QUEUED, place)
 
 
+def test_where_it_is_tight_the_first_of_them_stands_for_all() -> None:
+    text = running_lines(CacheSnapshot(active=(waiting(1), READ, waiting(2))), {}, 60, 1).plain.splitlines()
+    assert text[0].startswith("NOW    1 run · 2 wait")
+    assert text[1].startswith("■ Tea")
+    assert text[2] == "  and 2 more"
+
+
 def lines(*active: ActiveRequest, share: float | None = None, width: int = 38) -> list[str]:
     text = running_lines(CacheSnapshot(active=active, others_share=share), {}, width).plain
     return text.split("\n") if text else []

@@ -132,7 +132,7 @@ class ComparisonChanged(msgspec.Struct, frozen=True):
 
 
 class CameBack(msgspec.Struct, frozen=True):
-    """The chat that has just been opened lies in the context again. Worth a word where nothing else is said."""
+    """The chat that has just been opened lies in the context again: told where nothing else is."""
 
     text: str
 

@@ -34,6 +34,12 @@ ANSWERED: Final = TASKS | frozenset(
 """The commands that `CommandDesk.run` does."""
 
 
+_SIDE_TASKS: Final = {
+    True: "side tasks start by themselves in this chat",
+    False: "no side task starts by itself in this chat; those you ask for still run",
+}
+
+
 class CommandDesk:
     """`personas_dir` holds the user's personas, None for none."""
 
@@ -122,6 +128,8 @@ class CommandDesk:
             self._conversations.cache.pin(chat.id, pinned=settings.pin)
         self._conversations.profile.set_settings(chat, settings)
         shown = dict(settings.changes()).get(name)
+        if name == "side_tasks" and settings.side_tasks is not None:
+            return _SIDE_TASKS[settings.side_tasks]
         return (
             f"{name} is as configured"
             if shown is None

@@ -60,7 +60,6 @@ from samovar.core.lint import prompt_warning
 from samovar.core.snapshot import CacheSnapshot
 from samovar.sessions.store import Session, Store, StoredMessage
 
-
 OPENED_WITHIN_S: Final = 5.0
 """How long after a chat has been opened its way back into the context is still news."""
 

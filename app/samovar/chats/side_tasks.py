@@ -68,8 +68,8 @@ class TaskRun:
 
     `id` is that of its request; `position` and `estimate_ms` are of waiting, `read_tokens` and
     `to_read_tokens` of processing the prompt. `results` are the texts that `result` shows as one: tags,
-    suggestions. `note` says what there is to know about a result: that it is cut, say; `did` what it has done to
-    the chat. Times: seconds since the epoch.
+    suggestions. `note` says what there is to know about a result: that it is cut, say; `did` what it has done
+    to the chat. Times: seconds since the epoch.
     """
 
     id: str

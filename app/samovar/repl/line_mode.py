@@ -392,8 +392,8 @@ class LineMode:
                 continue
             self._told_runs.add(run.id)
             if run.state is TaskState.DONE and run.spec.output in (Output.TITLE, Output.TAGS):
-                told = f"{run.spec.name}: {clean(run.result)}" + (run.note and f" ({run.note})")
-                _say(clean(run.did) or told, "faint")
+                result = f"{run.spec.name}: {clean(run.result)}" + (run.note and f" ({run.note})")
+                _say(clean(run.did) or result, "faint")
             elif run.state is TaskState.DONE:
                 _say(f"{run.spec.name}:", "head")
                 _say(clean(run.result))

@@ -92,7 +92,7 @@ class TaskDesk:
     def choose(self, chat: Chat) -> None:
         """Let the user choose a task to run on this chat."""
         specs: Sequence[TaskSpec] = self._tasks.specs
-        choices = [Choice(calls(spec), clean(spec.help)) for spec in specs]
+        choices = [Choice(calls(spec), clean(spec.help or f"“{spec.prompt}”")) for spec in specs]
 
         def chosen(place: int | None) -> None:
             if place is not None:

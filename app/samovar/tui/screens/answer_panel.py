@@ -1,7 +1,7 @@
 """What a side task answers, in a panel over the chat, as it comes. Closing it leaves the task running.
 
-It opens by itself while the user may be writing: what is typed goes on into the composer below, until tab or a
-click gives the panel the keys.
+It opens by itself while the user may be writing: what is typed goes on into the composer below, until tab or
+a click gives the panel the keys.
 
 The app hands it each `Change` while it is there. Owns no run: those are `SideTasks`'.
 """
@@ -102,8 +102,7 @@ class AnswerPanel(ModalScreen[Taken | Listed | None]):
         """Whether what is typed or pasted is the composer's."""
         if self._has_keys:
             return False
-        is_key = isinstance(event, events.Key)
-        return not is_key or event.is_printable or event.key in _OF_WRITING
+        return not isinstance(event, events.Key) or event.is_printable or event.key in _OF_WRITING
 
     def _set_keys(self, has_keys: bool) -> None:
         self._has_keys = has_keys

@@ -5,7 +5,7 @@ room all parts stand beside one another, else one at a time.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import ClassVar, Final
 
 from textual import events, on
@@ -34,12 +34,14 @@ from samovar.tui.widgets.limit_field import LimitField
 from samovar.tui.widgets.parts import Part
 from samovar.tui.widgets.prompt_table import PromptList, PromptTable
 from samovar.tui.widgets.request_table import RequestTable
+from samovar.tui.widgets.running_text import MAX_ROWS, running_lines
 from samovar.tui.widgets.tiers import Tiers
 
 NOTICE_S: Final = 8.0
 AGES_EVERY_S: Final = 20.0
 SPLIT_FROM: Final = (120, 40)  # columns and rows from which all parts fit beside one another
 _TIERS_WIDE_FROM: Final = 110
+_NOW_WIDTH: Final = 76
 _PARTS: Final = ("prompts", "requests", "figures")
 _PART_NAMES: Final = {"prompts": "1 prompts", "requests": "2 last requests", "figures": "3 models and totals"}
 _PROMPT_KEYS: Final = "p pin · e evict · E everywhere · f fetch · s sort · enter opens"
@@ -107,6 +109,7 @@ class CacheScreen(Screen[None]):
     def compose(self) -> ComposeResult:
         yield Static("", id="cache-title")
         yield self._tiers
+        yield Static("", id="now")
         yield Static("", id="parts")
         with Horizontal(id="cache-body"):
             with Vertical(id="left"):
@@ -190,6 +193,7 @@ class CacheScreen(Screen[None]):
         colors = prompt_colors(snapshot, palette_of(self.app.current_theme))
         self._set("#cache-title", self._title(snapshot))
         self._tiers.set_snapshot(snapshot, colors)
+        self._draw_now(snapshot, colors)
         self._prompts.set_prompts(snapshot.prompts, colors, self._clock())
         self._requests.draw(colors, self._clock())
         width = max(20, self._figures.scrollable_content_region.width)
@@ -199,6 +203,13 @@ class CacheScreen(Screen[None]):
         self._set("#totals", totals)
         self._set("#parts", self._part_line())
         self._draw_foot()
+
+    def _draw_now(self, snapshot: CacheSnapshot, colors: Mapping[str, str]) -> None:
+        """Who runs and who waits; where it is tight, the first of them alone."""
+        width = min(_NOW_WIDTH, max(20, self.size.width - 4))
+        now = running_lines(snapshot, colors, width, MAX_ROWS if self.has_class("-split") else 1)
+        self.query_one("#now").display = bool(now.plain)
+        self._set("#now", now)
 
     def _title(self, snapshot: CacheSnapshot) -> Content:
         parts: list[Part] = [("cache", "bold $brass")]

@@ -6,6 +6,7 @@ The app hands it each `Change` while it is there. Owns no answer: those are `Com
 from collections.abc import Coroutine
 from typing import ClassVar, Final
 
+from rich.cells import cell_len
 from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -38,7 +39,7 @@ class CompareScreen(Screen[str]):
         Binding("tab,right", "step(1)", "the next answer", id="compare.next", priority=True),
         Binding("shift+tab,left", "step(-1)", "the answer before", show=False, priority=True),
         Binding("f1", "help", "help", show=False),
-        Binding("escape", "leave", "stop what is written; then: discard all", id="compare.leave"),
+        Binding("escape", "leave", "stop what is written; then, twice: discard all", id="compare.leave"),
     ]
 
     def __init__(self, comparisons: Comparisons, comparison: Comparison, *, max_fps: float) -> None:
@@ -51,6 +52,7 @@ class CompareScreen(Screen[str]):
         self._current = 0
         self._first = 0  # of the columns that are shown
         self._is_deciding = False  # what ends the comparison is our own doing
+        self._is_leaving = False  # the user has been told that answers will be lost
         self._notice: Part = (_note(comparison), "$faint")
 
     @staticmethod
@@ -128,10 +130,15 @@ class CompareScreen(Screen[str]):
         """Every answer with its glyph, the current one in brass; labels where all fit."""
         answers = self._comparison.answers
         room = width // len(answers) - 6
+        labels = [clean(answer.variant.label) for answer in answers]
+        if max(map(cell_len, labels)) > room:  # what they have in common tells nothing
+            words = [label.partition(" ") for label in labels]
+            if len({first for first, _, _ in words}) == 1 and all(rest for _, _, rest in words):
+                labels = [rest for _, _, rest in words]
         parts: list[Part] = []
         for place, answer in enumerate(answers):
             glyph, color = state_part(answer)
-            name = fitted(clean(answer.variant.label), room).rstrip() if room >= 6 else ""
+            name = fitted(labels[place], room).rstrip() if room >= 3 else ""
             parts += [
                 (f"{place + 1} ", "$brass" if place == self._current else "$faint"),
                 (f"{name} ".lstrip(), "$brass" if place == self._current else "$secondary"),
@@ -144,7 +151,9 @@ class CompareScreen(Screen[str]):
         leave = "esc stops" if self._comparison.is_running else "esc discards all"
         long = f"{numbers} · a keep all · c copy · tab next answer · ↑ ↓ scroll · {leave}"
         short = f"{numbers} · a keep all · c copy · tab next · {leave}"
-        return next((text for text in (long, short) if len(text) <= width), leave)
+        brief = f"1 … {len(self._columns)} keep · a all · c copy · tab · {leave}"
+        briefest = f"1 … {len(self._columns)} keep · {leave}"
+        return next((text for text in (long, short, brief, briefest) if len(text) <= width), leave)
 
     def _say(self, text: str, color: str = "$secondary") -> None:
         self._notice = (clean(text), color)
@@ -153,7 +162,7 @@ class CompareScreen(Screen[str]):
     # Keys and mouse
 
     def _go_to(self, place: int) -> None:
-        self._current = place
+        self._current, self._is_leaving = place, False
         self._arrange()
         for column in self._columns:
             column.set_current(column.place == place)
@@ -211,11 +220,15 @@ class CompareScreen(Screen[str]):
         return bool(refusal)
 
     def action_leave(self) -> None:
-        """Stop what is still written; with nothing running, discard all and go back."""
+        """Stop what is still written; with nothing running, discard all, if need be at a second press."""
         if self._is_deciding:
             return
         if self._comparisons.stop(self._comparison):
-            self._say("stopped: what has arrived can still be kept · esc discards all")
+            self._say("stopped: what has arrived can still be kept · esc twice discards all")
+            return
+        if not self._is_leaving and any(answer.text for answer in self._comparison.answers):
+            self._is_leaving = True
+            self._say("esc again discards all answers; a number keeps one", "$brass")
             return
         self._is_deciding = True
         self._comparisons.discard(self._comparison)

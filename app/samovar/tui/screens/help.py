@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import ClassVar, Final
 
 import msgspec
+from rich.cells import cell_len
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
@@ -16,7 +17,7 @@ from textual.widgets import Static
 
 from samovar.chats.slash import USAGES
 
-_KEY_WIDTH: Final = 20
+_KEY_WIDTH: Final = 24
 _MIN_TEXT_WIDTH: Final = 24
 _NARROW_INDENT: Final = 4
 
@@ -90,7 +91,7 @@ def group_text(group: HelpGroup, width: int) -> Content:
     indent = _KEY_WIDTH if width - _KEY_WIDTH >= _MIN_TEXT_WIDTH else _NARROW_INDENT
     for key, text in group.keys:
         first, *others = textwrap.wrap(text, max(8, width - indent)) or [""]
-        if indent == _KEY_WIDTH:
+        if indent == _KEY_WIDTH and cell_len(key) < indent:
             lines.append(Content.assemble((key.ljust(indent), "$text"), (first, "$secondary")))
         else:
             lines.append(Content.assemble((key, "$text")))

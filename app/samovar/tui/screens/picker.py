@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import ClassVar, Final, TypeVar
 
 import msgspec
+from rich.cells import cell_len
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -22,6 +23,7 @@ from samovar.tui.widgets.row_list import RowList
 
 T = TypeVar("T")
 _KEYS: Final = "up and down choose · enter takes it · esc leaves"
+_FIGURE_WIDTH: Final = 8
 _SHORT_KEYS: Final = "enter takes it · esc leaves"
 
 
@@ -117,7 +119,7 @@ class Picker(ModalScreen[T]):
 
 
 class Choice(msgspec.Struct, frozen=True):
-    """One of a few things to choose from; `aside` stands at the end of its line."""
+    """One of a few things to choose from; `aside` stands in a column of its own, figures at its right."""
 
     label: str
     aside: str = ""
@@ -129,6 +131,8 @@ class Chooser(Picker[int]):
     def __init__(self, title: str, placeholder: str, choices: Sequence[Choice]) -> None:
         super().__init__(title, placeholder, "nothing has these words")
         self._choices = choices
+        self._are_figures = all(cell_len(one.aside) <= _FIGURE_WIDTH for one in choices)
+        self._label_width = max((cell_len(clean(one.label)) for one in choices if one.aside), default=0)
 
     def find(self, text: str) -> Sequence[str]:
         words = text.casefold().split()
@@ -138,8 +142,12 @@ class Chooser(Picker[int]):
     def parts(self, key: str, width: int) -> Sequence[Part]:
         choice = self._choices[int(key)]
         label, aside = (" ".join(clean(text).split()) for text in (choice.label, choice.aside))
-        aside = aside if len(aside) <= width * 2 // 3 else fitted(aside, width * 2 // 3)
-        return [(fitted(label, max(1, width - len(aside) - 2)), "$text"), (f"  {aside}", "$faint")]
+        if not aside:
+            return [(fitted(label, width), "$text")]
+        if self._are_figures:
+            return [(fitted(label, max(1, width - cell_len(aside) - 2)), "$text"), (f"  {aside}", "$faint")]
+        room = min(self._label_width, width * 2 // 3)
+        return [(fitted(label, room), "$text"), ("  " + fitted(aside, max(1, width - room - 2)), "$faint")]
 
     def choose(self, key: str) -> None:
         self.dismiss(int(key))

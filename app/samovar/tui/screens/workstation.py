@@ -183,7 +183,8 @@ class Workstation(MessageKeys):
     def _draw_cache(self) -> None:
         snapshot = self._conversations.snapshot
         palette = palette_of(self.app.current_theme)
-        self._panel.set_snapshot(snapshot, prompt_colors(snapshot, palette))
+        is_ahead_off = self._conversations.work_ahead.setting == "off"
+        self._panel.set_snapshot(snapshot, prompt_colors(snapshot, palette), is_ahead_off=is_ahead_off)
         self._draw_status()
 
     def _draw_status(self) -> None:
@@ -246,7 +247,8 @@ class Workstation(MessageKeys):
     @on(MessageInput.Pasted)
     def _pasted(self, event: MessageInput.Pasted) -> None:
         self._conversations.drafts.keep_paste(self._view.chat, event.paste)
-        size = f"{len(event.paste.text.splitlines()):,} lines"
+        num_lines = len(event.paste.text.splitlines())
+        size = f"{num_lines:,} {'line' if num_lines == 1 else 'lines'}"
         self._view.say(f"pasted {size} as {event.paste.name}: it travels with the message as a file")
 
     async def _send_text(self, chat: Chat, text: str) -> None:
@@ -307,6 +309,8 @@ class Workstation(MessageKeys):
                 self._view.give_back(text)
             self._view.say_error(str(error))
             return
+        if command.name == "ahead":
+            self._draw_cache()
         if answer:
             self._view.say(answer)
 
@@ -405,10 +409,11 @@ class Workstation(MessageKeys):
     # Keys
 
     def direct(self, event: events.Event) -> None:
-        """Give the focus to the composer for what is typed or pasted while the transcript has it."""
-        if isinstance(self.focused, Transcript | QueueRows):
+        """Give the focus to the composer for what is typed or pasted while something beside it has it."""
+        if isinstance(self.focused, Transcript | QueueRows | CachePanel):
+            letters = () if isinstance(self.focused, CachePanel) else Transcript.LETTERS
             is_text = isinstance(event, events.Paste) or (
-                isinstance(event, events.Key) and event.is_printable and event.key not in Transcript.LETTERS
+                isinstance(event, events.Key) and event.is_printable and event.key not in letters
             )
             if is_text:
                 self.set_focus(self._view.composer.input, scroll_visible=False)
@@ -470,10 +475,14 @@ class Workstation(MessageKeys):
         self._view.go_to(hit.message_id, [part.text for part in hit.snippet if part.is_match])
 
     def action_cache(self) -> None:
-        """Show or hide the cache panel: in its column where there is one, else over the chat."""
-        self.toggle_class(
-            "-panel-hidden" if self.has_class("-wide") or self.has_class("-huge") else "-panel-open"
-        )
+        """Show or hide the cache panel: in its column if there is one, else over the chat, with the keys."""
+        if self.has_class("-wide") or self.has_class("-huge"):
+            self.toggle_class("-panel-hidden")
+        elif self.has_class("-panel-open"):
+            self._back_to_writing()
+        else:
+            self.add_class("-panel-open")
+            self._panel.focus(scroll_visible=False)
 
     def action_whole_cache(self) -> None:
         """Show everything about the cache."""

@@ -33,6 +33,7 @@ class CachePanel(VerticalScroll):
         self._clock = clock
         self._snapshot = CacheSnapshot()
         self._colors: Mapping[str, str] = {}
+        self._is_ahead_off = False
         self._hit_ratios = deque[float](maxlen=HISTORY_LENGTH)
         self._speeds = deque[float](maxlen=HISTORY_LENGTH)
 
@@ -72,8 +73,11 @@ class CachePanel(VerticalScroll):
     def on_show(self) -> None:
         self._draw()
 
-    def set_snapshot(self, snapshot: CacheSnapshot, colors: Mapping[str, str]) -> None:
+    def set_snapshot(
+        self, snapshot: CacheSnapshot, colors: Mapping[str, str], *, is_ahead_off: bool = False
+    ) -> None:
         """Show this state of the cache; `colors` are those of the sessions."""
+        self._is_ahead_off = is_ahead_off
         last = snapshot.last
         if last is not None and last != self._snapshot.last:
             self._hit_ratios.append(last.stats.reused.total / max(1, last.stats.prompt_tokens))
@@ -140,7 +144,7 @@ class CachePanel(VerticalScroll):
             )
             self.query_one("#speed-history", History).set_values(tuple(self._speeds), color="brass")
             self._set("saved", panel_text.saved_line(totals, self._snapshot.totals_ever, width))
-        self._set_or_hide("ahead", panel_text.ahead_line(totals, width))
+        self._set_or_hide("ahead", panel_text.ahead_line(totals, width, is_off=self._is_ahead_off))
         self._set_or_hide("swaps", panel_text.swaps_line(totals, width))
         self._set_or_hide("losses", panel_text.losses_line(totals, width))
 

@@ -145,12 +145,17 @@ def saved_line(totals: Totals, ever: Totals | None, width: int) -> Content:
     return two_sides(left, [("ever ", "$faint"), (duration(ever.saved_ms), "$green")], width)
 
 
-def ahead_line(totals: Totals, width: int) -> Content:
-    """`AHEAD      412, 380 used, 32 wasted`: tokens processed ahead, and whether it paid; empty if none."""
-    if not totals.ahead_tokens:
+def ahead_line(totals: Totals, width: int, *, is_off: bool = False) -> Content:
+    """`AHEAD      412, 380 used, 32 wasted`: tokens processed ahead, and whether it paid; `off` where nothing
+    is any more, empty where nothing has been yet.
+    """
+    if not totals.ahead_tokens and not is_off:
         return Content("")
     used, wasted = short_count(totals.ahead_used_tokens), short_count(totals.ahead_wasted_tokens)
-    text = f"{short_count(totals.ahead_tokens)}, {used} used, {wasted} wasted"
+    told = ["off"] if is_off else []
+    if totals.ahead_tokens:
+        told.append(f"{short_count(totals.ahead_tokens)}, {used} used, {wasted} wasted")
+    text = " · ".join(told)
     return Content.assemble(("AHEAD      ", "$secondary"), (fitted(text, width - 11).rstrip(), "$text"))
 
 

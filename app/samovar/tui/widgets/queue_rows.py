@@ -20,7 +20,12 @@ from samovar.tui.widgets.parts import Part, fitted, two_sides
 MAX_ROWS: Final = 4
 _LABEL: Final = "queued"
 _HINTS: Final = ("up takes the last one back · tab: all of them", "up takes it back", "")
-_FOCUSED_HINTS: Final = ("enter edits it · delete drops it · esc", "enter edits · del drops", "")
+_FOCUSED_HINTS: Final = (
+    "enter edits it · delete drops it · esc back",
+    "enter edits · del drops · esc",
+    "enter edits · del drops",
+    "",
+)
 
 
 class QueueRows(Widget, can_focus=True):

@@ -51,7 +51,7 @@ def request_head(width: int) -> list[Part]:
 
 
 def request_row(last: LastRequest, color: str, width: int, now: float) -> list[Part]:
-    """One request: when, where, what it reused from which tier, what it cost."""
+    """One request: when, for whom (`task ·` is a side task), what it reused from which tier, what it cost."""
     stats = last.stats
     figures: dict[Column, Part] = {
         _PROMPT: (count(stats.prompt_tokens), "$text"),
@@ -67,7 +67,8 @@ def request_row(last: LastRequest, color: str, width: int, now: float) -> list[P
     columns = request_columns(width)
     title_width = width - _TIME_WIDTH - 2 - sum(column.width for column in columns)
     at = clock_time(last.finished_at, now)[-5:] if last.finished_at else "–"
-    title = fitted(" ".join(clean(last.title).split()) or "untitled", title_width)
+    kind = "task · " if last.side_task else ""
+    title = fitted(f"{kind}{' '.join(clean(last.title).split()) or 'untitled'}", title_width)
     parts = [(at.ljust(_TIME_WIDTH), "$faint"), ("■ ", color)]
     parts.append((title, "$secondary" if last.side_task else "$text"))
     for column in columns:

@@ -16,7 +16,9 @@ FIRST_GOES: Final = "the chat you read goes first"
 _STATE_WIDTH: Final = 13
 
 
-def running_lines(snapshot: CacheSnapshot, colors: Mapping[str, str], width: int) -> Content:
+def running_lines(
+    snapshot: CacheSnapshot, colors: Mapping[str, str], width: int, max_rows: int = MAX_ROWS
+) -> Content:
     """Who runs and waits beside the chat that the user reads; empty while that one is alone.
 
     Work ahead is left out: it comes and goes with every word, and its counters tell whether it pays.
@@ -28,18 +30,18 @@ def running_lines(snapshot: CacheSnapshot, colors: Mapping[str, str], width: int
     share = "" if snapshot.others_share is None else f"others get {_percent(snapshot.others_share)}"
     head = f"{len(active) - len(waiting)} run · {len(waiting)} wait"
     lines = [two_sides([("NOW    ", "$secondary"), (head, "$text")], [(share, "$faint")], width)]
-    lines += [_row(one, colors, width) for one in _shown(active)]
-    if len(active) > MAX_ROWS:
-        lines.append(Content.assemble((f"  and {len(active) - MAX_ROWS} more", "$faint")))
+    lines += [_row(one, colors, width) for one in _in_order(active)[:max_rows]]
+    if len(active) > max_rows:
+        lines.append(Content.assemble((f"  and {len(active) - max_rows} more", "$faint")))
     if waiting and any(one.is_first and one.phase is not ActivePhase.QUEUED for one in active):
         who = f"{_who_waits(waiting)}: {FIRST_GOES}"
         lines.append(Content.assemble((who if len(who) <= width else FIRST_GOES, "$faint")))
     return Content("\n").join(lines)
 
 
-def _shown(active: Sequence[ActiveRequest]) -> list[ActiveRequest]:
-    """The most important ones: what the user waits for, what runs, then the queue in its order."""
-    return sorted(active, key=lambda one: (not one.is_first, one.position))[:MAX_ROWS]
+def _in_order(active: Sequence[ActiveRequest]) -> list[ActiveRequest]:
+    """The most important ones first: what the user waits for, what runs, then the queue in its order."""
+    return sorted(active, key=lambda one: (not one.is_first, one.position))
 
 
 def _row(one: ActiveRequest, colors: Mapping[str, str], width: int) -> Content:

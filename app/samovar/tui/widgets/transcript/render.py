@@ -6,7 +6,7 @@ from rich.segment import Segment
 from samovar.tui.widgets.transcript.blocks import Block, Kind
 from samovar.tui.widgets.transcript.markdown import paint_markdown
 from samovar.tui.widgets.transcript.page import Line, Page
-from samovar.tui.widgets.transcript.thoughts import render_thought, render_thought_line
+from samovar.tui.widgets.transcript.thoughts import render_thought, render_thought_line, thought_gap
 from samovar.tui.widgets.transcript.wrap import wrap
 
 CURSOR = "▌"
@@ -14,7 +14,9 @@ CURSOR = "▌"
 
 def render_block(page: Page, block: Block, role: str, *, leading: bool) -> list[Line]:
     """Return the lines of one block; `leading` says that it follows the heading directly."""
-    lines = [] if leading or not block.first else [page.blank()]
+    in_thought = block.of_thought and block.kind is not Kind.THOUGHT_LINE
+    gap = thought_gap(page) if in_thought else page.blank()
+    lines = [] if leading or not block.first else [gap]
     if block.kind is Kind.THOUGHT_LINE:
         return lines + render_thought_line(page, block.text)
     if block.kind is Kind.CODE:

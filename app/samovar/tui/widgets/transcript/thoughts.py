@@ -103,6 +103,11 @@ def render_thought(page: Page, text: str) -> list[Line]:
     return [_barred(page, row.segments, row.cells, row.joint) for row in rows]
 
 
+def thought_gap(page: Page) -> Line:
+    """An empty line within an open thought, or between it and the line above."""
+    return _barred(page, [], 0)
+
+
 def _barred(page: Page, segments: Sequence[Segment], cells: int, joint: str = "\n") -> Line:
     bar = Segment(_BAR, page.styles.rule)
     return page.line([bar, *segments], len(_BAR) + cells, joint, left=len(_BAR))

@@ -24,6 +24,8 @@ from samovar.tui.widgets.transcript.view import ChatScroll
 
 HIGHLIGHT_S: Final = 1.5
 
+_NEAR_THE_END: Final = 4  # lines
+
 
 class Transcript(ChatScroll):
     """The messages of one chat, to be read and worked on."""
@@ -350,6 +352,14 @@ class Transcript(ChatScroll):
         for number in numbers:
             layout.fold(index, number, is_open=is_open)
         self.go_to_line(layout.line_of(top))
+        if is_open:
+            self._reveal(layout, index, layout.lines_at(index).start)
+
+    def _reveal(self, layout: Layout, index: int, line: int) -> None:
+        """Bring what has been opened below a line into view, where that line is among the last ones in it."""
+        below = layout.lines_at(index).stop - self._view.stop
+        if below > 0 and self._view.stop - _NEAR_THE_END <= line < self._view.stop:
+            self.go_to_line(min(line, self._view.start + below))
 
     def _fold_thought(self, layout: Layout, index: int, *, is_open: bool) -> None:
         """Show or hide what a reply thought; its line comes into view, or stays where it is."""
@@ -361,6 +371,8 @@ class Transcript(ChatScroll):
                 self.following = True
             elif line not in self._view:
                 self.go_to_line(line)
+            elif is_open:
+                self._reveal(layout, index, line)
 
     def _want(self, kind: type[messages.Wanted]) -> None:
         if (entry_id := self.current) is not None:
