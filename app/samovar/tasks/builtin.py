@@ -27,7 +27,7 @@ _REPLIES_SCHEMA: Final = (
 TITLE: Final = TaskSpec(
     "title",
     "Write a title for this chat in two to six words.",
-    help="give this chat a title that says what it is about",
+    help="give this chat a title that fits it",
     output=Output.TITLE,
     when=When.FIRST_REPLY,
     max_tokens=48,
@@ -43,7 +43,7 @@ SUMMARY: Final = TaskSpec(
 KEYWORDS: Final = TaskSpec(
     "keywords",
     "List three keywords of this chat.",
-    help="find keywords of this chat and add them to its tags",
+    help="find keywords and add them to the tags",
     output=Output.TAGS,
     max_tokens=96,
     timeout_s=120.0,
@@ -62,14 +62,14 @@ SUGGEST: Final = TaskSpec(
 ASIDE: Final = TaskSpec(
     "aside",
     "$input",
-    help="ask something about this chat without changing it",
+    help="ask about this chat without changing it",
     max_tokens=512,
     needs_input="QUESTION",
 )
 TRANSLATE: Final = TaskSpec(
     "translate",
     "Translate $subject into $input. Write only the translation.",
-    help="translate a message, the last reply if none is selected",
+    help="translate a message, or the last reply",
     scope=Scope.MESSAGE,
     max_tokens=1024,
     needs_input="LANGUAGE",
@@ -78,7 +78,7 @@ TRANSLATE: Final = TaskSpec(
 EXPLAIN: Final = TaskSpec(
     "explain",
     "Explain $subject in simple words.",
-    help="explain a message, the last reply if none is selected",
+    help="explain a message, or the last reply",
     scope=Scope.MESSAGE,
     max_tokens=512,
 )
