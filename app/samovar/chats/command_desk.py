@@ -122,7 +122,9 @@ class CommandDesk:
             return changed or f"all as configured; can be set: {', '.join(KINDS)}"
         name, _, value = text.partition(" ")
         if not value.strip():
-            raise SamovarError(f"write /set {name} and {allowed(name)}; /set {name} - takes it back")
+            raise SamovarError(
+                f"{name} must be {allowed(name)}: /set {name} VALUE; /set {name} - takes it back"
+            )
         settings = chat.settings.with_text(name, value)
         if settings.pin != chat.settings.pin:
             self._conversations.cache.pin(chat.id, pinned=settings.pin)
