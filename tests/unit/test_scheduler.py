@@ -183,7 +183,8 @@ def test_without_a_focused_chat_all_write_together_as_long_as_a_step_is_short_en
 def test_whoever_has_had_nothing_for_long_goes_without_credit() -> None:
     focused = writes("focused", Rank.FOCUSED)
     task = job("task", Rank.SIDE_TASK, unserved_s=AGING_S)
-    assert plan([focused, task], credit_ms=-50.0).prefill == "task"
+    assert plan([focused, task], credit_ms=0.0).prefill == "task"
+    assert plan([focused, task], credit_ms=-50.0).prefill is None, "what was lent is paid back first"
     others = [task, writes("other", Rank.CHAT, unserved_s=1.0)]
     assert plan([focused, *others], credit_ms=0.0).decode == ("focused",), "one of them, not all"
     assert plan([focused, job("task", Rank.SIDE_TASK, unserved_s=AGING_S - 1)]).prefill is None

@@ -102,7 +102,8 @@ def plan_step(
     While a focused one runs, others join in their order as far as `credit_ms` covers them; what costs more
     than `credit_cap_ms`, which is never saved up, goes once that much is there. The order is not broken for
     a cheaper one: it would spend what a dearer one saves for. Whoever has had nothing for `AGING_S` goes on
-    credit, since a stream of short replies never saves up anything.
+    credit, since a stream of short replies never saves up anything; the next one has to wait until that is
+    paid back.
 
     A chunk ends at a block's end at the latest, since blocks are captured there, and at multiples of
     `max_chunk`, so that a resumed prompt is processed in the same pieces as a cold one. A `SHORT_TAIL` goes
@@ -156,7 +157,7 @@ def plan_step(
         alone = focused_ms if now is prefill or prefill is None else costs.step_ms(num_focused, 0)
         total = costs.step_ms(more, new_chunk)
         is_covered = total - alone <= max(0.0, credit_ms) or credit_ms >= credit_cap_ms
-        if not is_covered and job.unserved_s < AGING_S:
+        if not is_covered and (job.unserved_s < AGING_S or credit_ms < 0):
             break
         if job.decoding:
             decode.append(job.id)
