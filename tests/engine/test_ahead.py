@@ -563,3 +563,17 @@ def test_nothing_leaves_ram_for_what_is_read_ahead(kind: Kind, tmp_path: Path) -
     engine.chat("own", own, words(3))
     engine.check_all_ended()
     engine.close()
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_a_request_that_is_cancelled_before_it_begins_leaves_nothing_of_what_was_prepared(kind: Kind) -> None:
+    engine = Engine(kind)
+    messages = [user(words(3 * BLOCK))]
+    engine.prepare("unseen", messages)
+    engine.step(3)
+    assert [sequence.session for sequence in engine.loop.slots.used()] == ["unseen"]
+    asked = engine.submit("unseen", messages)
+    engine.post(commands.Cancel(asked.request.id))
+    engine.step()
+    assert not asked.started
+    engine.check_nothing_is_held()

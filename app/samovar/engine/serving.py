@@ -386,8 +386,8 @@ class Serving:
                 running.begun,
             ),
         )
-        if sequence is not None:
-            if running.is_side_task or not request.store:
-                self._residency.leave(sequence)
-            self._residency.drop_idle()
+        if sequence is not None and (running.is_side_task or not request.store):
+            self._residency.leave(sequence)
+        # Also where it never began: what was prepared for it may be all that is left.
+        self._residency.drop_idle()
         self._publish()
