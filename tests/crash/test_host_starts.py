@@ -11,10 +11,10 @@ import pytest
 
 from samovar.core import commands, events
 from samovar.core.commands import Submit
-from samovar.core.events import HostFailed, HostReady, HostStarting, RequestFinished
+from samovar.core.events import HostFailed, HostReady, HostStarting, HostStopping, RequestFinished
 from samovar.core.request import FinishReason
 from samovar.core.wire import PROTOCOL, decode_command, frame
-from tests.crash.conftest import Site, hosts
+from tests.crash.conftest import Site, gone, hosts
 from tests.crash.test_host_dies import question
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(600)]
@@ -34,6 +34,19 @@ async def test_stale_socket_is_no_obstacle(site: Site) -> None:
     assert site.socket.exists()
     async with site.front_end() as front_end:
         await front_end.wait_for(HostReady)
+
+
+async def test_a_host_that_leaves_takes_only_its_own_socket_along(site: Site) -> None:
+    async with site.front_end() as front_end:
+        await front_end.wait_for(HostReady)
+        site.socket.unlink()
+        with socket.socket(socket.AF_UNIX) as another:
+            another.bind(str(site.socket))
+            running = hosts()
+            front_end.send(commands.StopHost())
+            await front_end.wait_for(HostStopping)
+            await gone(running)
+            assert site.socket.exists()
 
 
 async def test_question_asked_before_the_host_is_there_is_answered(site: Site) -> None:

@@ -1,6 +1,8 @@
 """Front ends without a screen, over one store."""
 
-from collections.abc import AsyncIterator
+import os
+import time
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,3 +24,13 @@ async def other(tmp_path: Path) -> AsyncIterator[Desk]:
     desk = Desk(tmp_path / "chats.db", Config())
     yield desk
     await desk.close()
+
+
+@pytest.fixture
+def utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The screen shows local times: these are UTC's."""
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    yield
+    os.environ.pop("TZ", None)
+    time.tzset()

@@ -1,7 +1,5 @@
 """How the cache is drawn in all its states, as SVG snapshots: the screen of its own, and the panel."""
 
-import os
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -27,6 +25,9 @@ from samovar.tui.widgets.row_list import RowList
 from tests.tui.cache_states import FULL, GIB, MIB, REQUESTS
 from tests.tui.fake_client import FakeClient
 from tests.tui.support import NOW, wait_for
+
+pytestmark = pytest.mark.usefixtures("utc")
+
 
 TITLES = (
     "Old notes",
@@ -87,16 +88,6 @@ BUSY = msgspec.structs.replace(
     ),
 )
 SIZES = [(80, 24), (160, 48)]
-
-
-@pytest.fixture(autouse=True)
-def utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The screen shows local times."""
-    monkeypatch.setenv("TZ", "UTC")
-    time.tzset()
-    yield
-    os.environ.pop("TZ", None)
-    time.tzset()
 
 
 @pytest.fixture

@@ -79,6 +79,17 @@ async def test_what_cannot_be_compared_comes_back_to_the_composer(tmp_path: Path
         assert here.text == "/compare 9 why"
 
 
+async def test_why_a_busy_chat_is_not_compared_is_said_until_its_reply_has_ended(tmp_path: Path) -> None:
+    async with station(tmp_path) as here:
+        await here.send("why")
+        await here.until_asked(1)
+        await here.send("/compare 2")
+        await here.until(lambda: "still being written" in here.error, here.error)
+        here.client.finish(here.client.requests[0], "so")
+        await here.until(lambda: not here.error, "nothing is in the way any more")
+        assert here.text == "/compare 2"
+
+
 async def test_discarding_gives_a_new_text_back_and_thinking_is_not_copied(tmp_path: Path) -> None:
     async with station(tmp_path, chats=1) as here:
         comparison, (first, second) = await compare(here, "/compare 2 why is the sky blue")

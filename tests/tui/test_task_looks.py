@@ -1,7 +1,5 @@
 """How comparisons and side tasks look, as SVG snapshots in a small and in a large terminal."""
 
-import os
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,6 +18,9 @@ from samovar.tui.widgets.composer import Composer
 from tests.tui.fake_client import FakeClient
 from tests.tui.support import NOW, wait_for
 
+pytestmark = pytest.mark.usefixtures("utc")
+
+
 SIZES = [(80, 24), (160, 48)]
 TITLES = ("Old notes", "Grant proposal", "Rust lifetimes", "Parser refactor")
 QUESTION = "Why does restoring out of order change the logits?"
@@ -34,16 +35,6 @@ def restore(chain: list[Block]) -> int:
 ```
 """
 STATS = RequestStats(3912, TierTokens(context=3888), 24, 86, first_token_ms=140.0, tokens_per_second=76.0)
-
-
-@pytest.fixture(autouse=True)
-def utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The screen shows local times."""
-    monkeypatch.setenv("TZ", "UTC")
-    time.tzset()
-    yield
-    os.environ.pop("TZ", None)
-    time.tzset()
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """How the workstation looks, as SVG snapshots: the same chats, the same cache, at four sizes."""
 
-import os
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +15,9 @@ from samovar.tui.app import SamovarApp
 from samovar.tui.widgets.composer import Composer
 from tests.tui.fake_client import KIB_PER_TOKEN, ScriptedClient
 from tests.tui.support import NOW, wait_for
+
+pytestmark = pytest.mark.usefixtures("utc")
+
 
 REPLY = """Because attention sums over cells **in the order in which they lie**.
 
@@ -37,16 +38,6 @@ CHATS = (
     ("Parser refactor", 3888, Tier.HOST),
 )
 STATS = RequestStats(3912, TierTokens(host=3888), 24, 212, first_token_ms=140.0, tokens_per_second=76.0)
-
-
-@pytest.fixture(autouse=True)
-def utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The screen shows local times."""
-    monkeypatch.setenv("TZ", "UTC")
-    time.tzset()
-    yield
-    os.environ.pop("TZ", None)
-    time.tzset()
 
 
 @pytest.fixture

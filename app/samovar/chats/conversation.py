@@ -336,14 +336,6 @@ class Conversations:
                 | PrefillProgressed()
                 | TokensGenerated()
                 | RequestFinished()
-            ) if self.tasks.handle(event) or self.comparisons.handle(event):
-                pass
-            case (
-                RequestQueued()
-                | RequestStarted()
-                | PrefillProgressed()
-                | TokensGenerated()
-                | RequestFinished()
             ):
                 self._follow(event)
             case HostReady() | Welcome(model=ModelInfo()):
@@ -384,7 +376,9 @@ class Conversations:
         self.work_ahead.hear(change)
 
     def _follow(self, event: TaskEvent) -> None:
-        """Take in what happened to a request that is no side task's."""
+        """Take in what happened to a request, whoever of these has asked for it."""
+        if self.tasks.handle(event) or self.comparisons.handle(event):
+            return
         if isinstance(event, RequestFinished):
             self.work_ahead.handle(event)
         if self.compacting.handle(event):

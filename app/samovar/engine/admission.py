@@ -9,20 +9,14 @@ from typing import Final
 
 from samovar.core.events import WaitReason
 from samovar.core.request import TierTokens
-from samovar.engine.backend import Backend
-from samovar.engine.control import CacheControl
 from samovar.engine.costs import CostModel
-from samovar.engine.mover import Mover
+from samovar.engine.parts import Parts
 from samovar.engine.queueing import Queue
 from samovar.engine.requests import OpenRequests
-from samovar.engine.residency import Residency
 from samovar.engine.running import Running
 from samovar.engine.scheduler import Rank
-from samovar.engine.slots import Slots
 from samovar.engine.telling import Telling
-from samovar.kv.host_tier import HostTier
-from samovar.kv.index import PrefixIndex, common_prefix
-from samovar.kv.ledger import Ledger
+from samovar.kv.index import common_prefix
 from samovar.kv.planner import Plan, Source, make_plan
 
 LOOK_S: Final = 0.1
@@ -46,31 +40,23 @@ class Admission:
     def __init__(
         self,
         requests: OpenRequests,
-        backend: Backend,
+        parts: Parts,
         *,
-        block_tokens: int,
-        slots: Slots,
-        index: PrefixIndex,
-        host: HostTier,
-        mover: Mover,
-        ledger: Ledger,
-        residency: Residency,
-        control: CacheControl,
         costs: CostModel,
         queue: Queue,
         telling: Telling,
         clock: Callable[[], float],
     ) -> None:
         self._requests = requests
-        self._backend = backend
-        self._block_tokens = block_tokens
-        self._slots = slots
-        self._index = index
-        self._host = host
-        self._mover = mover
-        self._ledger = ledger
-        self._residency = residency
-        self._control = control
+        self._backend = parts.backend
+        self._block_tokens = parts.block_tokens
+        self._slots = parts.slots
+        self._index = parts.index
+        self._host = parts.host
+        self._mover = parts.mover
+        self._ledger = parts.ledger
+        self._residency = parts.residency
+        self._control = parts.control
         self._costs = costs
         self._queue = queue
         self._telling = telling

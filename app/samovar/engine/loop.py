@@ -20,6 +20,7 @@ from samovar.engine.costs import CostModel
 from samovar.engine.counting import Counting
 from samovar.engine.disk import Disk, MakeSwapper
 from samovar.engine.mover import Mover
+from samovar.engine.parts import Parts
 from samovar.engine.preparing import Preparing
 from samovar.engine.prompt import PromptBuilder
 from samovar.engine.queueing import Queue
@@ -135,61 +136,44 @@ class EngineLoop:
         telling = Telling(
             backend, self.prompts, self.block_tokens, self.host, self.ledger, self._records, emit
         )
-        self.admission = Admission(
-            self.requests,
+        parts = Parts(
             backend,
-            block_tokens=self.block_tokens,
-            slots=self.slots,
-            index=self.index,
-            host=self.host,
-            mover=self.mover,
-            ledger=self.ledger,
-            residency=self._residency,
-            control=self._control,
-            costs=costs,
-            queue=queue,
-            telling=telling,
-            clock=clock,
+            self.block_tokens,
+            self.slots,
+            self.index,
+            self.host,
+            self.mover,
+            self.ledger,
+            self._residency,
+            self._control,
+        )
+        self.admission = Admission(
+            self.requests, parts, costs=costs, queue=queue, telling=telling, clock=clock
         )
         self.serving = Serving(
             self.requests,
             self.admission,
-            backend,
+            parts,
             settings,
-            block_tokens=self.block_tokens,
             prompts=self.prompts,
-            slots=self.slots,
-            host=self.host,
-            mover=self.mover,
-            ledger=self.ledger,
             records=self._records,
-            residency=self._residency,
-            control=self._control,
             sleep=self.sleep,
             costs=costs,
             queue=queue,
             telling=telling,
             emit=emit,
             publish=self._publish,
-            has_news=lambda: not self._inbox.empty(),
+            has_news=self._has_news,
             clock=clock,
         )
         self.preparing = Preparing(
-            backend,
+            parts,
             settings,
-            block_tokens=self.block_tokens,
             prompts=self.prompts,
-            slots=self.slots,
-            index=self.index,
-            host=self.host,
-            mover=self.mover,
-            ledger=self.ledger,
-            residency=self._residency,
-            control=self._control,
             sleep=self.sleep,
             emit=emit,
             publish=self._publish,
-            has_news=lambda: not self._inbox.empty(),
+            has_news=self._has_news,
         )
 
     # ---- from other threads
@@ -200,6 +184,10 @@ class EngineLoop:
         abortable = self.serving.abortable or self.preparing.abortable
         if abortable and isinstance(message, Envelope) and self._interrupts(message):
             self._backend.interrupt()
+
+    def _has_news(self) -> bool:
+        """Whether a command waits to be read."""
+        return not self._inbox.empty()
 
     def _interrupts(self, message: Envelope) -> bool:
         """Whether a command is worth the step under way.

@@ -17,18 +17,14 @@ from samovar.core.errors import SamovarError
 from samovar.core.request import FinishReason, Request, RequestKind, RequestStats, TierTokens
 from samovar.core.settings import EngineSettings
 from samovar.core.snapshot import ActivePhase, ActiveRequest
-from samovar.engine.backend import Backend, Batch, DecodeResult
-from samovar.engine.control import CacheControl
+from samovar.engine.backend import Batch, DecodeResult
 from samovar.engine.disk import Fetch
-from samovar.engine.mover import Mover
+from samovar.engine.parts import Parts
 from samovar.engine.prompt import PromptBuilder
-from samovar.engine.residency import Residency
 from samovar.engine.scheduler import SHORT_TAIL
 from samovar.engine.sleep import ModelChangedError, Sleep
-from samovar.engine.slots import ContextSequence, Slots
-from samovar.kv.host_tier import HostTier
-from samovar.kv.index import PrefixIndex, common_prefix
-from samovar.kv.ledger import Ledger
+from samovar.engine.slots import ContextSequence
+from samovar.kv.index import common_prefix
 from samovar.kv.planner import Plan, Source, make_plan
 
 UNBROKEN_TOKENS: Final = 16
@@ -74,35 +70,27 @@ class Preparing:
 
     def __init__(
         self,
-        backend: Backend,
+        parts: Parts,
         settings: EngineSettings,
         *,
-        block_tokens: int,
         prompts: PromptBuilder,
-        slots: Slots,
-        index: PrefixIndex,
-        host: HostTier,
-        mover: Mover,
-        ledger: Ledger,
-        residency: Residency,
-        control: CacheControl,
         sleep: Sleep,
         emit: Emit,
         publish: Callable[[], None],
         has_news: Callable[[], bool],
     ) -> None:
-        self._backend = backend
-        self._family = backend.traits.family
+        self._backend = parts.backend
+        self._family = parts.backend.traits.family
         self._max_chunk = settings.prefill_chunk
-        self._block_tokens = block_tokens
+        self._block_tokens = parts.block_tokens
         self._prompts = prompts
-        self._slots = slots
-        self._index = index
-        self._host = host
-        self._mover = mover
-        self._ledger = ledger
-        self._residency = residency
-        self._control = control
+        self._slots = parts.slots
+        self._index = parts.index
+        self._host = parts.host
+        self._mover = parts.mover
+        self._ledger = parts.ledger
+        self._residency = parts.residency
+        self._control = parts.control
         self._sleep = sleep
         self._emit = emit
         self._publish = publish

@@ -14,26 +14,22 @@ from samovar.core.reasoning import KNOWN_TAGS, Reasoning
 from samovar.core.request import FinishReason, Request
 from samovar.core.settings import EngineSettings
 from samovar.engine.admission import Admission
-from samovar.engine.backend import Backend, Batch, DecodeResult
-from samovar.engine.control import CacheControl
+from samovar.engine.backend import Batch, DecodeResult
 from samovar.engine.costs import CostModel
 from samovar.engine.grammar import grammar_of
-from samovar.engine.mover import Mover
+from samovar.engine.parts import Parts
 from samovar.engine.prompt import PromptBuilder
 from samovar.engine.queueing import Queue
 from samovar.engine.records import Records
 from samovar.engine.requests import OpenRequests
-from samovar.engine.residency import Residency
 from samovar.engine.running import Running
 from samovar.engine.scheduler import SHORT_TAIL, Job, StepPlan, plan_step
 from samovar.engine.share import CAP_MS, Share
 from samovar.engine.sleep import ModelChangedError, Sleep
-from samovar.engine.slots import ContextSequence, Slots
+from samovar.engine.slots import ContextSequence
 from samovar.engine.stream import TextStream
 from samovar.engine.telling import TEXT_S, Emit, Telling
 from samovar.kv.explain import Previous
-from samovar.kv.host_tier import HostTier
-from samovar.kv.ledger import Ledger
 
 LONG_STEP_MS: Final = 25.0
 
@@ -49,18 +45,11 @@ class Serving:
         self,
         requests: OpenRequests,
         admission: Admission,
-        backend: Backend,
+        parts: Parts,
         settings: EngineSettings,
         *,
-        block_tokens: int,
         prompts: PromptBuilder,
-        slots: Slots,
-        host: HostTier,
-        mover: Mover,
-        ledger: Ledger,
         records: Records,
-        residency: Residency,
-        control: CacheControl,
         sleep: Sleep,
         costs: CostModel,
         queue: Queue,
@@ -72,17 +61,17 @@ class Serving:
     ) -> None:
         self._requests = requests
         self._admission = admission
-        self._backend = backend
+        self._backend = parts.backend
         self._settings = settings
-        self._block_tokens = block_tokens
+        self._block_tokens = parts.block_tokens
         self._prompts = prompts
-        self._slots = slots
-        self._host = host
-        self._mover = mover
-        self._ledger = ledger
+        self._slots = parts.slots
+        self._host = parts.host
+        self._mover = parts.mover
+        self._ledger = parts.ledger
         self._records = records
-        self._residency = residency
-        self._control = control
+        self._residency = parts.residency
+        self._control = parts.control
         self._sleep = sleep
         self._costs = costs
         self._queue = queue

@@ -513,7 +513,8 @@ class Workstation(MessageKeys):
         except SamovarError as error:
             if argument:
                 self._view.give_back(f"/compare {argument}")
-            self._view.say_error(str(error))
+            say = self._view.say_refusal if chat.is_busy else self._view.say_error
+            say(str(error))
             return
         screen = CompareScreen(comparisons, comparison, max_fps=self._max_fps)
         self.app.push_screen(screen, lambda told: self._view.say(told or ""))
